@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up what they need, once. Variables:
+#   VENV         folder of the virtual environment
+#   PYTHON       the interpreter that makes it; by default the first one found that is 3.11 or 3.12
+#   TORCH_INDEX  package index for torch alone, such as https://download.pytorch.org/whl/cpu
+# pip's own settings (PIP_INDEX_URL, pip.conf, ...) apply throughout.
+
+VENV ?= .venv
+PYTHON ?= python3.12 python3.11 python3
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.mlr-installed
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+# setuptools comes first because everything that is built here, the project included, is built with the locked one.
+$(STAMP): pyproject.toml requirements.lock | $(BIN)/python
+	@echo "Installing into $(VENV): 0.4 GB to download with torch for the CPU, 2.9 GB with CUDA."
+	$(BIN)/python -m pip install --constraint requirements.lock setuptools
+ifneq ($(TORCH_INDEX),)
+	$(BIN)/python -m pip install --no-deps --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)"
+endif
+	$(BIN)/python -m pip install --no-build-isolation --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+	    if $$python -c '$(FITS)' 2>/dev/null; then exec $$python -m venv $(VENV); fi; \
+	done; \
+	echo "error: no Python 3.11 or 3.12 with venv among: $(PYTHON)." \
+	    "Install one (Debian: apt install python3.11-venv), or name it: make PYTHON=/path/to/python3.11" >&2; \
+	exit 2
+
+clean:
+	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
+	rm -rf .pytest_cache .ruff_cache *.egg-info
+	find atari mlr scripts tests -name __pycache__ -prune -exec rm -rf {} +

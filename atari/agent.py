@@ -1,0 +1,267 @@
+"""Rainbow with an auxiliary loss: acting, the update, and trained agents for other code.
+
+`B` batch, `T` time, `A` actions, `N` atoms, `D` latent.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from atari import losses
+from atari.config import AtariConfig
+from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, scale_gradient
+from atari.replay import SequenceBatch, SequenceReplay
+from mlr.augmentation import Augmentation
+from mlr.masking import sample_mask
+from mlr.objective import MLR
+from mlr.training.run_folder import RunFolder, read_config
+from mlr.training.seeding import Generators, derive_seed, numpy_generator
+
+GENERATORS = (
+    "sampling",
+    "noise",
+    "mask",
+    "augmentation_rl",
+    "augmentation_mlr_target",
+    "augmentation_mlr_masked",
+    "augmentation_next_target",
+    "augmentation_next_online",
+)
+
+
+class RainbowAgent:
+    """Encoder and noisy dueling C51 head, trained with double DQN on prioritised sequences (spec, Atari).
+
+    The target network is the online network before the step with the noise of the update before: it needs no copy.
+    """
+
+    def __init__(self, config: AtariConfig, actions: int, device: torch.device):
+        self.config, self.actions, self.device = config, actions, device
+        self._generators = Generators(config.seed, device, GENERATORS)
+        self._exploration = numpy_generator(config.seed, "exploration")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "parameters"))
+            self.encoder, self.head = make_networks(config, actions)
+            self._augment = make_augmentation(config).to(device)
+            self.auxiliary = None
+            if config.aux == "mlr":
+                self.auxiliary = make_mlr(config, self.encoder, self.head, self._augment, self._generators)
+                self.auxiliary.owned.to(device)
+                self.auxiliary.targets.to(device)
+        self.networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head}).to(device)
+        self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, device)
+        self._noise = self.head.draw_noise(self._generators["noise"], device)
+        self._previous_noise = self._noise.clone()
+        self._beta = torch.zeros((), device=device)
+        parameters = list(self.networks.parameters())
+        self._clip_groups = {"encoder_head": parameters}
+        if self.auxiliary is not None:
+            # Only the blocks are clipped; predictor and action embedding are not (F15).
+            self._clip_groups["decoder"] = list(self.auxiliary.owned["decoder"].parameters())
+            parameters = parameters + self.auxiliary.owned_parameters()
+        agent = config.agent
+        self.optimizer = torch.optim.Adam(
+            parameters,
+            lr=agent.learning_rate,
+            betas=(agent.adam_beta1, agent.adam_beta2),
+            eps=agent.adam_eps,
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray, step: int) -> int:
+        """The action for a stack uint8 [frames, H, W] in iteration `step`: epsilon-greedy with the last noise drawn."""
+        agent = self.config.agent
+        epsilon = linear_ramp(step, agent.epsilon_initial, agent.epsilon_final, agent.epsilon_start, agent.epsilon_steps)
+        if self._exploration.random() < epsilon:
+            return int(self._exploration.integers(self.actions))
+        pixels = torch.from_numpy(observation).to(self.device).unsqueeze(0)
+        logits = self.head(self.encoder(pixels), self._noise)
+        return int(losses.expected_value(logits.softmax(-1), self._support).argmax())
+
+    def update(self, replay: SequenceReplay, step: int) -> dict[str, Tensor]:
+        """One update in iteration `step` on a batch of `replay`; returns its metrics as 0-d tensors."""
+        replay_config = self.config.replay
+        self._beta.fill_(
+            linear_ramp(
+                step - 1,
+                replay_config.beta_initial,
+                replay_config.beta_final,
+                replay_config.beta_start,
+                replay_config.beta_end - replay_config.beta_start,
+            )
+        )
+        fields = self.auxiliary.fields if self.auxiliary is not None else ()
+        batch = replay.sample(self.config.agent.batch_size, self._generators["sampling"], self._beta, fields)
+        kl, metrics = self.learn(batch)
+        replay.update_priorities(batch.indices, kl)
+        return metrics | {"beta": self._beta}
+
+    def learn(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimiser step on `batch`; returns the new priorities' divergences [B] and metrics."""
+        self._previous_noise.copy_(self._noise)
+        self._noise.copy_(self.head.draw_noise(self._generators["noise"], self.device))
+        latent = self.encoder(self._augmented(batch.obs, "augmentation_rl"))  # [B, D]
+        logits = self.head(scale_gradient(latent, self.config.agent.head_gradient_scale), self._noise)  # [B, A, N]
+        log_probs = losses.of_action(logits.log_softmax(-1), batch.action)  # [B, N]
+        target = self._target(batch)
+        rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
+        loss, metrics = rl_loss, {"rl_loss": rl_loss}
+        if self.auxiliary is not None:
+            auxiliary_loss, auxiliary_metrics = self.auxiliary.loss(batch)  # [T, B]
+            auxiliary_loss = (auxiliary_loss * batch.weights).mean()
+            loss = rl_loss + self.config.mlr.weight * auxiliary_loss
+            metrics |= {"mlr_loss": auxiliary_loss, **auxiliary_metrics}
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for name, parameters in self._clip_groups.items():
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.agent.clip_norm, foreach=True)
+            metrics[f"grad_norm_{name}"] = norm
+        if self.auxiliary is not None:
+            self.auxiliary.update_targets()  # before the step: with tau 1 the targets are one update old
+        self.optimizer.step()
+
+        kl = losses.categorical_kl(log_probs, target)
+        with torch.no_grad():
+            q = losses.expected_value(logits.softmax(-1), self._support)  # [B, A]
+            metrics |= {
+                "loss": loss,
+                "q_mean": q.mean(),
+                "q_max": q.amax(1).mean(),
+                "priority": kl.pow(self.config.replay.alpha).mean(),
+                "importance_weight": batch.weights.mean(),
+                "rl_latent_spread": latent.std(0).mean(),
+                "rl_dead_units": (latent == 0).all(0).float().mean(),
+            }
+        return kl, {key: value.detach() for key, value in metrics.items()}
+
+    @torch.no_grad()
+    def _target(self, batch: SequenceBatch) -> Tensor:
+        """Double DQN: the online network, with this update's noise, chooses; the previous noise values [B, N]."""
+        both = torch.cat(
+            (
+                self._augmented(batch.next_obs, "augmentation_next_target"),
+                self._augmented(batch.next_obs, "augmentation_next_online"),
+            )
+        )
+        latent_target, latent_online = self.encoder(both).chunk(2)
+        target_probs = self.head(latent_target, self._previous_noise).softmax(-1)
+        online_probs = self.head(latent_online, self._noise).softmax(-1)
+        action = losses.expected_value(online_probs, self._support).argmax(1)
+        agent = self.config.agent
+        return losses.project_distribution(
+            losses.of_action(target_probs, action),
+            batch.returns,
+            batch.done,
+            agent.discount**agent.n_step,
+            self._support,
+        )
+
+    def _augmented(self, pixels: Tensor, purpose: str) -> Tensor:
+        return self._augment(pixels, self._generators[purpose])
+
+    def save_weights(self, path: Path) -> None:
+        """Writes what acting needs; decoder, momentum copies and optimiser stay in the checkpoints."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file({key: value.cpu().contiguous() for key, value in self.networks.state_dict().items()}, part)
+        part.replace(path)
+
+    def state(self) -> dict:
+        return {
+            "networks": self.networks.state_dict(),
+            "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
+            "optimizer": {str(i): dict(entry) for i, entry in self.optimizer.state_dict()["state"].items()},
+            "noise": self._noise,
+            "previous_noise": self._previous_noise,
+            "generators": self._generators.state(),
+            "exploration": self._exploration.bit_generator.state,
+        }
+
+    def load_state(self, state: dict) -> None:
+        self.networks.load_state_dict(state["networks"])
+        if self.auxiliary is not None:
+            self.auxiliary.load_state(state["auxiliary"])
+        moments = {int(i): entry for i, entry in state.get("optimizer", {}).items()}
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._noise.copy_(state["noise"])
+        self._previous_noise.copy_(state["previous_noise"])
+        self._generators.load_state(state["generators"])
+        self._exploration.bit_generator.state = state["exploration"]
+
+
+class TrainedAgent:
+    """A trained agent with its noise off. `encoder` is frozen: uint8 [B, frames, H, W] -> latents float32 [B, D]."""
+
+    def __init__(self, config: AtariConfig, weights: Path, device: torch.device | str = "cpu"):
+        tensors = load_file(weights)
+        self.config, self.device = config, torch.device(device)
+        self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.agent.atoms
+        self.encoder, self.head = make_networks(config, self.actions)
+        networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head})
+        networks.load_state_dict(tensors)
+        networks.to(self.device).requires_grad_(False).eval()
+        self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, self.device)
+
+    @torch.no_grad()
+    def q_values(self, observations: np.ndarray) -> Tensor:
+        """Expected returns float32 [B, A] of stacks uint8 [B, frames, H, W]."""
+        pixels = torch.from_numpy(observations).to(self.device)
+        return losses.expected_value(self.head(self.encoder(pixels), None).softmax(-1), self._support)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Greedy actions int64 [B] for stacks uint8 [B, frames, H, W]."""
+        return self.q_values(observations).argmax(1).cpu().numpy()
+
+
+def load_agent(run: str | Path, device: torch.device | str = "cpu") -> TrainedAgent:
+    """The agent of the run folder `run` with its newest weights. Raises ConfigError if there are none."""
+    return TrainedAgent(read_run_config(run), RunFolder(run).newest_weights(), device)
+
+
+def read_run_config(run: str | Path) -> AtariConfig:
+    """The configuration that a run folder was made with. Raises ConfigError if it is no run folder."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AtariConfig), read_config(run)))
+
+
+def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHead]:
+    encoder = Encoder(config.agent.encoder, config.environment.frame_stack, config.environment.image_size)
+    return encoder, DuelingHead(encoder.latent_dim, actions, config.agent)
+
+
+def make_augmentation(config: AtariConfig) -> Augmentation:
+    return Augmentation(config.augmentation, config.environment.image_size, config.environment.image_size)
+
+
+def make_mlr(
+    config: AtariConfig, encoder: Encoder, head: DuelingHead, augment: Augmentation, generators: Generators
+) -> MLR:
+    """MLR on the renormalised conv map, projected by the head's own first layers (spec, method)."""
+    projector = HeadProjector(head)
+    width = 2 * config.agent.hidden
+    image_size = config.environment.image_size
+    return MLR(
+        config.mlr,
+        encoder=encoder,
+        projector=projector,
+        action_embedding=ActionEmbedding(head.actions, encoder.latent_dim),
+        predictor=nn.Linear(width, width),
+        latent_dim=encoder.latent_dim,
+        mask=lambda: sample_mask(
+            config.mlr.mask, config.mlr.seq_len, image_size, generators["mask"], generators["mask"].device
+        ),
+        augment_masked=lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
+        augment_target=lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+    )
+
+
+def linear_ramp(step: int, start_value: float, end_value: float, start: int, length: int) -> float:
+    """`start_value` up to and including `start`, `end_value` from `start + length` on, linear between."""
+    share = min(max((step - start) / length, 0.0), 1.0) if length > 0 else float(step > start)
+    return start_value + (end_value - start_value) * share

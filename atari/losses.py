@@ -1,0 +1,57 @@
+"""Categorical (C51) value distributions: projection, loss and priority (Bellemare et al. 2017).
+
+`B` batch, `A` actions, `N` atoms. Every function is pure; atoms are equally spaced.
+"""
+
+import torch
+from torch import Tensor
+
+# Released code: bounds of the probabilities in the KL and, inverted, of the KL itself.
+KL_FLOOR, KL_CEILING = 1e-6, 1e6
+
+
+def support(v_min: float, v_max: float, atoms: int, device: torch.device) -> Tensor:
+    """Returns the returns that the atoms stand for: float32 [N], from `v_min` to `v_max`, both included."""
+    return torch.linspace(v_min, v_max, atoms, device=device)
+
+
+def expected_value(probs: Tensor, support: Tensor) -> Tensor:
+    """Returns the mean of distributions `probs` [..., N] over `support` [N]: [...]."""
+    return (probs * support).sum(dim=-1)
+
+
+def of_action(distributions: Tensor, action: Tensor) -> Tensor:
+    """Picks from `distributions` [B, A, N] those of `action` int64 [B]: [B, N]."""
+    index = action[:, None, None].expand(-1, 1, distributions.shape[-1])
+    return distributions.gather(1, index).squeeze(1)
+
+
+def project_distribution(probs: Tensor, returns: Tensor, done: Tensor, discount: float, support: Tensor) -> Tensor:
+    """Distributes bootstrapped returns onto the atoms: the target distribution [B, N], each row summing to one.
+
+    `probs` [B, N] belongs to the observation n steps later, `returns` [B] is the n-step return, `done` bool [B] stops
+    the bootstrap, `discount` is already raised to n. What falls beyond the support goes to its ends.
+    Source: Bellemare et al. 2017, algorithm 1, as a dense product instead of two scatters.
+    """
+    low, high = support[0], support[-1]
+    spacing = (high - low) / (len(support) - 1)  # support[1] - support[0] would cancel digits
+    bootstrap = discount * (~done).to(probs.dtype)  # [B]
+    shifted = (returns[:, None] + bootstrap[:, None] * support).clamp(low, high)  # [B, N] by source atom
+    distance = (shifted[:, None, :] - support[:, None]).abs() / spacing  # [B, N target, N source]
+    share = (1 - distance).clamp(0, 1)
+    return (share * probs[:, None, :]).sum(dim=-1)
+
+
+def categorical_loss(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Returns the cross entropy [B] of `log_probs` [B, N] to the distribution `target` [B, N]."""
+    return -(target * log_probs).sum(dim=-1)
+
+
+@torch.no_grad()
+def categorical_kl(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Returns the divergence KL(target || probs) [B] for the priorities, without gradient, in 1e-6..1e6.
+
+    `log_probs` and `target` are [B, N]; the target's probabilities are raised to at least 1e-6 here and only here.
+    """
+    target = target.clamp(KL_FLOOR, 1)
+    return (target * (target.log() - log_probs)).sum(dim=-1).clamp(KL_FLOOR, KL_CEILING)

@@ -1,0 +1,171 @@
+"""Networks of the Atari agent: encoder, noisy dueling distributional head, and what MLR borrows from them.
+
+`B` batch (for the encoder any number of images), `C, H, W` image, `D` latent, `A` actions, `N` atoms, `h` hidden width.
+The latent is the last map, renormalised per sample and flattened: D = channels * side * side.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from atari.config import AgentConfig, EncoderConfig
+
+Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [in], [out]
+
+
+def renormalize(features: Tensor) -> Tensor:
+    """Shifts and scales every sample of `features` [B, ...] to 0..1; minimum and maximum carry gradient.
+
+    A constant sample gives zeros. Source: the spec's encoder row; the released code divides 0 by 0 there and stays NaN
+    for good.
+    """
+    low, high = torch.aminmax(features.flatten(1), dim=1, keepdim=True)  # [B, 1]
+    span = high - low
+    # A replaced divisor, not an added epsilon: every other result keeps its bits.
+    span = torch.where(span == 0, torch.ones_like(span), span)
+    return ((features.flatten(1) - low) / span).view_as(features)
+
+
+class ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """Returns `values` unchanged; the gradient that comes back through the result is multiplied by `factor`."""
+    return ScaleGradient.apply(values, factor)
+
+
+class PixelConv2d(nn.Conv2d):
+    """Convolution of pixels in 0..255, divided by 255 (F1 in docs/fidelity.md is a factor of the objective)."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        # On the weights the division is a thousandth of the work that it is on a batch of images.
+        return self._conv_forward(pixels, self.weight / 255, self.bias)
+
+
+class Encoder(nn.Module):
+    """Pixels [B, C, H, W] of any dtype in 0..255 to renormalised latents [B, D] (spec, Atari: encoder).
+
+    `stages` are the named steps from pixels to the last map; `latent_dim` is D for frames of `image_size` pixels.
+    """
+
+    def __init__(self, config: EncoderConfig, in_channels: int, image_size: int):
+        super().__init__()
+        self.stages = nn.ModuleDict()
+        side = image_size
+        layers = zip(config.channels, config.kernels, config.strides, strict=True)
+        for number, (channels, kernel, stride) in enumerate(layers, start=1):
+            convolution = PixelConv2d if number == 1 else nn.Conv2d
+            self.stages[f"conv{number}"] = nn.Sequential(convolution(in_channels, channels, kernel, stride), nn.ReLU())
+            in_channels = channels
+            side = (side - kernel) // stride + 1
+        self.latent_dim = in_channels * side * side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = pixels.float()
+        for stage in self.stages.values():
+            features = stage(features)
+        return renormalize(features).flatten(1)  # [B, D]
+
+
+class NoisyLinear(nn.Module):
+    """Linear layer with factorised Gaussian noise on weight and bias (Fortunato et al. 2018, section 3b).
+
+    forward(inputs [..., in], noise or None) -> [..., out]; `noise` is ([in], [out]), already f(x) of `signed_sqrt`.
+    None leaves the mean weights.
+    """
+
+    def __init__(self, in_features: int, out_features: int, sigma0: float):
+        super().__init__()
+        self.mean = nn.Linear(in_features, out_features)  # the library draws uniform in +-1/sqrt(in), as specified
+        self.weight_sigma = nn.Parameter(torch.full((out_features, in_features), sigma0 / math.sqrt(in_features)))
+        # Released code: the bias takes the output width, the weight the input width.
+        self.bias_sigma = nn.Parameter(torch.full((out_features,), sigma0 / math.sqrt(out_features)))
+
+    def forward(self, inputs: Tensor, noise: Noise | None) -> Tensor:
+        outputs = self.mean(inputs)
+        if noise is None:
+            return outputs
+        noise_in, noise_out = noise
+        # The weight noise is an outer product, so it factors out: no [out, in] noise matrix is built.
+        return outputs + noise_out * F.linear(inputs * noise_in, self.weight_sigma, self.bias_sigma)
+
+
+def signed_sqrt(values: Tensor) -> Tensor:
+    """f(x) = sign(x) sqrt(|x|), which turns standard normals into noise factors (Fortunato et al. 2018)."""
+    return values.sign() * values.abs().sqrt()
+
+
+class DuelingHead(nn.Module):
+    """Noisy dueling distributional head: latent [B, D] to logits over atoms [B, A, N] (Rainbow, Hessel et al. 2018).
+
+    `noise` [noise_size] holds the factors of the four layers, `draw_noise` makes it; None uses the mean weights, and
+    train/eval mode has no say in it. The gradient scale between head and encoder is the caller's.
+    """
+
+    def __init__(self, latent_dim: int, actions: int, config: AgentConfig):
+        super().__init__()
+        self.actions, self.atoms = actions, config.atoms
+        hidden, atoms, sigma0 = config.hidden, config.atoms, config.noisy_sigma0
+        self.advantage_hidden = NoisyLinear(latent_dim, hidden, sigma0)
+        self.advantage_out = NoisyLinear(hidden, actions * atoms, sigma0)
+        self.value_hidden = NoisyLinear(latent_dim, hidden, sigma0)
+        self.value_out = NoisyLinear(hidden, atoms, sigma0)
+        layers = (self.advantage_hidden, self.advantage_out, self.value_hidden, self.value_out)
+        self.noise_sizes = [size for layer in layers for size in (layer.mean.in_features, layer.mean.out_features)]
+
+    @property
+    def noise_size(self) -> int:
+        return sum(self.noise_sizes)
+
+    def draw_noise(self, generator: Generator, device: torch.device) -> Tensor:
+        """Returns fresh factors [noise_size]: advantage hidden in, out; advantage out; value hidden; value out."""
+        return signed_sqrt(torch.randn(self.noise_size, generator=generator, device=device))
+
+    def forward(self, latent: Tensor, noise: Tensor | None) -> Tensor:
+        advantage_hidden, advantage_out, value_hidden, value_out = self.per_layer(noise)
+        advantage = self.advantage_out(F.relu(self.advantage_hidden(latent, advantage_hidden)), advantage_out)
+        value = self.value_out(F.relu(self.value_hidden(latent, value_hidden)), value_out)
+        advantage = advantage.unflatten(-1, (self.actions, self.atoms))  # [B, A, N]
+        return value.unsqueeze(-2) + advantage - advantage.mean(dim=-2, keepdim=True)
+
+    def per_layer(self, noise: Tensor | None) -> list[Noise] | list[None]:
+        if noise is None:
+            return [None] * (len(self.noise_sizes) // 2)
+        factors = noise.split(self.noise_sizes)
+        return list(zip(factors[::2], factors[1::2], strict=True))
+
+
+class HeadProjector(nn.Module):
+    """MLR's projector on Atari: the head's own first layers, value then advantage, mean weights, no ReLU.
+
+    forward(latent [..., D]) -> [..., 2h]. It refers to the head's layers; a deep copy of it holds these and no others.
+    """
+
+    def __init__(self, head: DuelingHead):
+        super().__init__()
+        self.value = head.value_hidden.mean
+        self.advantage = head.advantage_hidden.mean
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return torch.cat((self.value(latent), self.advantage(latent)), dim=-1)
+
+
+class ActionEmbedding(nn.Module):
+    """Embeds actions int64 [...] as a Linear of their one-hot: [..., D]."""
+
+    def __init__(self, actions: int, dim: int):
+        super().__init__()
+        self.linear = nn.Linear(actions, dim)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        return self.linear(F.one_hot(actions, self.linear.in_features).to(self.linear.weight.dtype))

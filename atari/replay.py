@@ -1,0 +1,260 @@
+"""Prioritised windows of consecutive steps, rebuilt from single frames.
+
+Shapes: `B` batch, `T` time (K = seq_len), `L` any number of steps, `C` stacked frames, `H,W` image, `n` n-step.
+Step s is observation s, the action taken at it, the reward that followed and whether an end came with it; it lives in
+slot s % capacity.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from atari.config import AgentConfig, ReplayConfig
+from mlr.replay.frames import FrameStore, steps_since_first
+from mlr.replay.priorities import Priorities
+
+
+@dataclass
+class Window:
+    """L consecutive steps from each of B starts, without pictures."""
+
+    slots: Tensor  # int64 [L, B], where the step's newest frame is
+    since_first: Tensor  # int64 [L, B], steps since the episode's or life's first, cut at the stack's reach
+    actions: Tensor  # int64 [L, B], taken at the observation
+    rewards: Tensor  # float32 [L, B], that followed
+    done: Tensor  # bool [L, B], an end for learning came with this step
+    first: Tensor  # bool [L, B], the episode or life began with this step
+
+
+@dataclass
+class SequenceBatch:
+    """What one update reads; the fields with a default are filled on request."""
+
+    obs: Tensor  # uint8 [B, C, H, W]
+    next_obs: Tensor  # uint8 [B, C, H, W], n steps later, or the last before an end
+    action: Tensor  # int64 [B]
+    returns: Tensor  # float32 [B], n-step
+    done: Tensor  # bool [B], no bootstrap
+    weights: Tensor  # float32 [B], importance weights, the largest is 1
+    indices: Tensor  # int64 [B], slots of the starts
+    frames: Tensor | None = None  # uint8 [T, B, C, H, W]
+    actions: Tensor | None = None  # int64 [T, B]
+    rewards: Tensor | None = None  # float32 [T, B]
+    first: Tensor | None = None  # bool [T, B]
+
+
+class SequenceReplay:
+    """The last `config.capacity` steps. A sample is a start, drawn by priority, and the window that begins there.
+
+    Every step is `begin_step()`, then `store(...)`. A sample taken between the two equals one taken after both: the
+    newest start reads nothing of the step being stored, and the starts that would read what it overwrites are closed.
+    """
+
+    def __init__(
+        self,
+        config: ReplayConfig,
+        agent: AgentConfig,
+        seq_len: int,
+        frame_shape: tuple[int, int],
+        frame_stack: int,
+        device: torch.device | str,
+    ):
+        capacity = config.capacity
+        self.config = config
+        self.agent = agent
+        self.seq_len = seq_len
+        # Steps read before a start. Without a stack one is still needed: `first` is the end of the step before.
+        self.history = max(frame_stack - 1, 1)
+        self.lag = 1 + agent.n_step + seq_len  # newer steps that must exist before a start may be sampled
+        self.frames = FrameStore(capacity, frame_shape, frame_stack, "zeros", device)
+        self.priorities = Priorities(capacity, device)
+        self.actions = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.rewards = torch.zeros(capacity, dtype=torch.float32, device=device)
+        self.flags = torch.zeros(capacity, 3, dtype=torch.bool, device=device)  # terminated, truncated, life lost
+        self.discounts = agent.discount ** torch.arange(agent.n_step, dtype=torch.float32, device=device)  # float32 [n]
+        self.count = torch.zeros((), dtype=torch.int64, device=device)  # steps begun, for the device
+        self.steps_begun = 0  # the same, for the host
+        self.steps_stored = 0
+
+    @property
+    def capacity(self) -> int:
+        return self.config.capacity
+
+    @property
+    def cursor(self) -> int:
+        """Slot of the step after the last one begun."""
+        return self.steps_begun % self.capacity
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that grows with the capacity."""
+        per_step = (self.actions, self.rewards, self.flags)
+        return self.frames.nbytes + self.priorities.nbytes + sum(tensor.nbytes for tensor in per_step)
+
+    def begin_step(self) -> None:
+        """Advances the cursor for the step about to be stored: one start becomes available, the oldest one closes."""
+        self.steps_begun += 1
+        self.count.add_(1)
+        opened = self.count - 1 - self.lag
+        closed = self.count + self.history - 1
+        # The run's first steps have no full stack behind them: their slots are not drawn before the ring comes round.
+        leaf = self.config.default_priority**self.config.alpha * (opened >= self.history).double()
+        slots = torch.stack((opened, closed)) % self.capacity
+        self.priorities.update(slots, torch.stack((leaf, torch.zeros_like(leaf))))
+
+    def store(
+        self, frame: np.ndarray, action: int, reward: float, terminated: bool, truncated: bool, life_lost: bool
+    ) -> None:
+        """Writes the step begun: its newest frame uint8 [H, W], the action taken, and the reward and ends after it.
+
+        Raises RuntimeError without a `begin_step` of its own.
+        """
+        if self.steps_stored + 1 != self.steps_begun:
+            raise RuntimeError("store() needs a begin_step() of its own before it")
+        slot = self.steps_stored % self.capacity
+        self.frames.write(slot, frame)
+        self.actions[slot].fill_(action)
+        self.rewards[slot].fill_(reward)
+        for flag, value in zip(self.flags[slot], (terminated, truncated, life_lost), strict=True):
+            flag.fill_(value)
+        self.steps_stored += 1
+
+    def sample(
+        self, batch_size: int, generator: Generator, beta: Tensor | float, fields: tuple[str, ...]
+    ) -> SequenceBatch:
+        """Draws starts by priority, with replacement, and gathers their windows.
+
+        `generator` is on the replay's device; `fields` names the optional fields of the batch to fill.
+        Raises RuntimeError before a window is complete.
+        """
+        if self.steps_begun <= self.lag + self.history:
+            raise RuntimeError(f"no window is complete before step {self.lag + self.history + 1} is begun")
+        leaves = self.priorities.leaves
+        uniforms = torch.rand(batch_size, dtype=leaves.dtype, device=leaves.device, generator=generator)
+        return self.gather(self.priorities.draw(uniforms), beta, fields)
+
+    def gather(self, indices: Tensor, beta: Tensor | float, fields: tuple[str, ...]) -> SequenceBatch:
+        """The batch of the starts in slots `indices` int64 [B]; the rest as in `sample`."""
+        steps, n = self.seq_len, self.agent.n_step
+        # The rules of an end hold over max(K, n) steps whatever is gathered, so every auxiliary sees the same starts.
+        window = hold_at_end(self.windows(indices, max(steps, n + 1)), max(steps, n))
+        done = window.done[:n]
+        wanted = slice(steps if "frames" in fields else 1)
+        stacks = self.frames.stack(
+            torch.cat((window.slots[wanted], window.slots[n : n + 1])),
+            torch.cat((window.since_first[wanted], window.since_first[n : n + 1])),
+        )
+        per_step = {"frames": stacks[:-1], "actions": window.actions, "rewards": window.rewards, "first": window.first}
+        return SequenceBatch(
+            obs=stacks[0],
+            next_obs=stacks[-1],
+            action=window.actions[0],
+            returns=n_step_returns(window.rewards[:n], done, self.discounts)[0],
+            done=done.any(0) if self.agent.n_step_done == "n_step" else done[0],
+            weights=importance_weights(self.priorities.leaves[indices], beta, self.config.priority_eps),
+            indices=indices,
+            **{name: per_step[name][:steps] for name in fields},
+        )
+
+    def windows(self, indices: Tensor, length: int) -> Window:
+        """`length` consecutive steps from each slot in `indices` int64 [B], as they were stored."""
+        offsets = torch.arange(-self.history, length, device=indices.device)
+        slots = (offsets.unsqueeze(1) + indices) % self.capacity  # [history + L, B]
+        ended = self.flags[slots].any(-1)
+        window = slots[self.history :]
+        return Window(
+            slots=window,
+            since_first=steps_since_first(ended, self.history),
+            actions=self.actions[window],
+            rewards=self.rewards[window],
+            done=ended[self.history :],
+            first=ended[self.history - 1 : -1],
+        )
+
+    def update_priorities(self, indices: Tensor, kl: Tensor) -> None:
+        """Leaf = kl ** alpha for slots `indices` int64 [B]; kl [B]. A slot that occurs twice takes its first value."""
+        self.priorities.update(indices, kl.double() ** self.config.alpha)
+
+    def state(self) -> dict:
+        """Counters and leaves; the steps themselves come in pieces from `rows`."""
+        return {
+            "steps_begun": self.steps_begun,
+            "steps_stored": self.steps_stored,
+            "leaves": self.priorities.leaves.clone(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Restores `state()` in place. Raises ValueError for another capacity."""
+        if state["leaves"].shape != self.priorities.leaves.shape:
+            raise ValueError(f"the state has {len(state['leaves'])} leaves, this replay {self.capacity}")
+        self.priorities.leaves.copy_(state["leaves"])
+        self.steps_begun, self.steps_stored = state["steps_begun"], state["steps_stored"]
+        self.count.fill_(self.steps_begun)
+
+    def rows(self, start_step: int, stop_step: int) -> dict[str, Tensor]:
+        """Copies of the stored steps start..stop-1 by global number: frames, actions, rewards, flags, each [L, ...],
+        on the replay's device.
+
+        Raises ValueError for a step that is not stored, or no longer.
+        """
+        oldest = max(0, self.steps_stored - self.capacity)
+        if not oldest <= start_step <= stop_step <= self.steps_stored:
+            raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
+        slots = self._slots(start_step, stop_step)
+        return {name: tensor.index_select(0, slots) for name, tensor in self._columns().items()}
+
+    def load_rows(self, start_step: int, rows: dict[str, Tensor]) -> None:
+        """Writes `rows` of the steps from `start_step` on into their slots; the counters come with `load_state`."""
+        slots = self._slots(start_step, start_step + len(rows["actions"]))
+        for name, tensor in self._columns().items():
+            tensor.index_copy_(0, slots, rows[name].to(tensor.device))
+
+    def _columns(self) -> dict[str, Tensor]:
+        return {
+            "frames": self.frames.frames,
+            "actions": self.actions,
+            "rewards": self.rewards,
+            "flags": self.flags,
+        }
+
+    def _slots(self, start_step: int, stop_step: int) -> Tensor:
+        return torch.arange(start_step, stop_step, device=self.actions.device) % self.capacity
+
+
+def hold_at_end(window: Window, horizon: int) -> Window:
+    """The window as learning sees it: past its first end among the first `horizon` steps, nothing happens any more.
+
+    Observations stay at the ending step's, rewards are 0, done is set; the actions run on, and `first` stays as stored.
+    """
+    length = window.done.shape[0]
+    position = torch.arange(length, device=window.done.device).unsqueeze(1)  # [L, 1]
+    end = torch.where(window.done[:horizon], position[:horizon], length).amin(0)  # [B], length where there is none
+    past = position > end  # [L, B]
+    held = torch.minimum(position, end)
+    return Window(
+        slots=window.slots.gather(0, held),
+        since_first=window.since_first.gather(0, held),
+        actions=window.actions,
+        rewards=window.rewards.masked_fill(past, 0.0),
+        done=window.done | past,
+        first=window.first,
+    )
+
+
+def n_step_returns(rewards: Tensor, done: Tensor, discounts: Tensor) -> Tensor:
+    """Discounted sums of n rewards from each step on, up to and including the first that ends an episode or life.
+
+    rewards float32 [L, B], done bool [L, B], discounts float32 [n] (1, gamma, ...) -> float32 [L - n + 1, B].
+    """
+    n = len(discounts)
+    done = done.unfold(0, n, 1)  # [L - n + 1, B, n]
+    counted = done.cumsum(-1) - done.long() == 0  # no end before
+    return (rewards.unfold(0, n, 1) * counted * discounts).sum(-1)
+
+
+def importance_weights(leaves: Tensor, beta: Tensor | float, eps: float) -> Tensor:
+    """(1 / (leaf + eps)) ** beta over the batch's largest; leaves float64 [B] -> float32 [B]."""
+    weights = (1.0 / (leaves + eps)) ** beta
+    return (weights / weights.max()).float()

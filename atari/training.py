@@ -1,0 +1,227 @@
+"""A whole Atari run: parts from the configuration, training, evaluation, curve and video."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from ale_py import roms
+from rich.console import Console
+
+from atari.agent import RainbowAgent, TrainedAgent, read_run_config
+from atari.config import AtariConfig
+from atari.environment import AtariEnv
+from atari.replay import SequenceReplay
+from mlr.config import ConfigError
+from mlr.results.curves import draw_learning_curve
+from mlr.results.scores import human_normalised
+from mlr.training.checkpoint import CheckpointError
+from mlr.training.evaluation import is_finished, play_episodes
+from mlr.training.loggers import CsvLog
+from mlr.training.loop import DONE, Parts, train, updates_due
+from mlr.training.run_folder import RunFolder, open_run
+from mlr.training.seeding import derive_seed
+from mlr.training.video import write_video
+
+FRAMES_PER_SECOND = 60  # of the emulator
+
+
+def run(config: AtariConfig) -> int:
+    """Trains, evaluates and draws one run; goes on with an interrupted one. Returns the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+    device = choose_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder = open_run(config, {"benchmark": config.benchmark, "game": config.game, "rom_md5": rom_md5(config.game)})
+    if is_finished(config, folder):
+        console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
+        report_results(config, folder, console)
+        return DONE
+    parts = make_parts(config, device)
+    describe(config, parts, folder, device, console)
+    try:
+        code = train(config, folder, parts, console)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    if code == DONE:
+        report_results(config, folder, console)
+    return code
+
+
+def make_parts(config: AtariConfig, device: torch.device) -> Parts:
+    environment = make_environment(config, config.seed, index=0, training=True)
+    size = config.environment.image_size
+    return Parts(
+        agent=RainbowAgent(config, int(environment.action_space.n), device),
+        environment=environment,
+        replay=SequenceReplay(
+            config.replay, config.agent, config.mlr.seq_len, (size, size), config.environment.frame_stack, device
+        ),
+        evaluate=make_evaluate(config, device),
+        units=lambda agent_steps: units(config, agent_steps),
+    )
+
+
+def make_environment(config: AtariConfig, seed: int, index: int, training: bool) -> AtariEnv:
+    horizon = config.environment.horizon if training else config.evaluation.horizon
+    return AtariEnv(config.game, config.environment, seed=seed, index=index, training=training, horizon=horizon)
+
+
+def rom_md5(game: str) -> str:
+    return hashlib.md5(Path(roms.get_rom_path(game)).read_bytes()).hexdigest()
+
+
+def make_evaluate(config: AtariConfig, device: torch.device) -> Callable:
+    """An evaluation as a function of weights, index and the run's seed: one row per episode."""
+
+    def evaluate(weights: Path, index: int, video: Path | None, check: Callable[[], None]) -> list[dict]:
+        seed = derive_seed(config.seed, "evaluation", index)
+        agent = TrainedAgent(config, weights, device)
+        episodes = play_episodes(
+            epsilon_greedy(agent, config.evaluation.epsilon, np.random.default_rng(seed)),
+            lambda episode: make_environment(config, seed, episode, training=False),
+            config.evaluation.episodes,
+            config.evaluation.environments,
+            video is not None,
+            check,
+        )
+        if video is not None:
+            write_video(video, episodes[0].frames, FRAMES_PER_SECOND / config.environment.action_repeat, enlarge=2)
+        return [
+            {
+                "episode": i,
+                "score": episode.score,
+                "human_normalised": human_normalised(config.game, episode.score),
+                "episode_agent_steps": episode.agent_steps,
+            }
+            for i, episode in enumerate(episodes)
+        ]
+
+    return evaluate
+
+
+def epsilon_greedy(agent: TrainedAgent, epsilon: float, generator: np.random.Generator) -> Callable:
+    def act(observations: np.ndarray) -> np.ndarray:
+        greedy = agent.act(observations)
+        explore = generator.random(len(greedy)) < epsilon
+        return np.where(explore, generator.integers(agent.actions, size=len(greedy)), greedy)
+
+    return act
+
+
+def units(config: AtariConfig, agent_steps: int) -> dict[str, int]:
+    """An environment step is an agent step on Atari; each shows `action_repeat` emulator frames."""
+    return {
+        "agent_steps": agent_steps,
+        "env_steps": agent_steps,
+        "frames": agent_steps * config.environment.action_repeat,
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is not one of auto, cpu, cuda, cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: torch finds no GPU; install a CUDA build of torch or use device=cpu")
+    return device
+
+
+def describe(config: AtariConfig, parts: Parts, folder: RunFolder, device: torch.device, console: Console) -> None:
+    """Prints what will run and what it takes."""
+    agent, replay = parts.agent, parts.replay
+    updates = sum(
+        updates_due(step, config.loop.learning_starts, config.loop.replay_ratio) for step in range(config.agent_steps)
+    )
+    trained = sum(parameter.numel() for group in agent.optimizer.param_groups for parameter in group["params"])
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    console.print(
+        f"{config.game}  seed {config.seed}  aux {config.aux}  fidelity {config.fidelity}  preset {config.preset}\n"
+        f"run folder   {folder.path}\n"
+        f"device       {name}\n"
+        f"length       {config.agent_steps:,} agent steps, {updates:,} updates of {config.agent.batch_size} sequences\n"
+        f"networks     {trained / 1e6:.2f} M trained parameters, "
+        f"convolutions {'-'.join(map(str, config.agent.encoder.channels))}\n"
+        f"replay       {replay.nbytes / 1e9:.3f} GB for {config.replay.capacity:,} steps"
+    )
+    if device.type == "cpu":
+        hours = updates * update_flops(config, agent.actions) / cpu_flops_per_second() / 3600
+        console.print(f"on this CPU  about {hours:.1f} hours of arithmetic for the updates" if hours >= 1 else
+                      f"on this CPU  about {hours * 60:.0f} minutes of arithmetic for the updates")
+
+
+def update_flops(config: AtariConfig, actions: int) -> float:
+    """Floating-point operations of one update, two per multiply-add; elementwise work is left out."""
+    batch, seq_len, agent = config.agent.batch_size, config.mlr.seq_len, config.agent
+    side, channels, first, others = config.environment.image_size, config.environment.frame_stack, 0, 0
+    for out, kernel, stride in zip(agent.encoder.channels, agent.encoder.kernels, agent.encoder.strides, strict=True):
+        side = (side - kernel) // stride + 1
+        cost = out * channels * kernel**2 * side**2
+        first, others = first or cost, others + cost
+        channels = out
+    others -= first
+    latent = channels * side**2
+    forward, trained = first + others, 2 * first + 3 * others  # the first layer's input needs no gradient
+    head = 2 * agent.hidden * (latent + (actions + 1) * agent.atoms / 2) * 2  # mean and sigma weights
+    total = batch * (trained + 2 * forward + (3 + 2) * head)
+    if config.aux == "mlr":
+        images, decoder = batch * seq_len, config.mlr.decoder
+        block = (4 + 2 * decoder.mlp_ratio) * latent**2  # multiply-adds per token
+        last = (3 + (1 + 2 * decoder.mlp_ratio)) * latent**2  # keys and values for both kinds of token, the rest for one
+        tokens = max(decoder.depth - 1, 0) * 2 * block + min(decoder.depth, 1) * last
+        total += images * (trained + forward + 3 * (tokens + actions * latent + 2 * agent.hidden * latent))
+    return 2.0 * total
+
+
+def cpu_flops_per_second() -> float:
+    """The rate of a float32 matrix product here, measured in a fraction of a second."""
+    size = 1024
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    a @ b
+    start, products = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.2:
+        a @ b
+        products += 1
+    return products * 2 * size**3 / (time.perf_counter() - start)
+
+
+def report_results(config: AtariConfig, folder: RunFolder, console: Console) -> None:
+    """Draws the learning curve and names what the run wrote."""
+    curve = draw_learning_curve(folder, config.game)
+    rows = [row for row in CsvLog(folder.evaluations).read() if row["agent_steps"] == str(config.agent_steps)]
+    console.print(f"{summary(config.game, rows)}\nrows   {folder.evaluations}\ncurve  {curve}")
+    for video in sorted(folder.media.glob("episode_*.mp4"))[-1:]:
+        console.print(f"video  {video}")
+
+
+def evaluate_run(options) -> None:
+    """Plays options.episodes with the newest weights of options.run; prints the score, writes CSV and video if asked."""
+    console = Console(highlight=False, soft_wrap=True)
+    config = read_run_config(options.run)
+    config = replace(config, seed=options.seed, evaluation=replace(config.evaluation, episodes=options.episodes))
+    folder = RunFolder(options.run)
+    weights = folder.newest_weights()
+    agent_steps = int(weights.stem)
+    video = folder.media / f"evaluation_{weights.stem}_seed_{options.seed}.mp4" if options.video else None
+    rows = make_evaluate(config, choose_device(options.device))(weights, 0, video, lambda: None)
+    console.print(f"{config.game}, weights of agent step {agent_steps:,}\n{summary(config.game, rows)}")
+    if options.csv:
+        CsvLog(options.csv).keep([])
+        CsvLog(options.csv).append(*({**units(config, agent_steps), "seed": options.seed, **row} for row in rows))
+        console.print(f"rows   {options.csv}")
+    if video:
+        console.print(f"video  {video}")
+
+
+def summary(game: str, rows: list[dict]) -> str:
+    scores = np.array([float(row["score"]) for row in rows])
+    return (
+        f"score  {scores.mean():.1f} +- {scores.std():.1f} over {len(scores)} episodes, "
+        f"human-normalised {human_normalised(game, scores.mean()):.3f}"
+    )

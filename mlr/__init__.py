@@ -1,0 +1,1 @@
+"""Mask-based Latent Reconstruction: the auxiliary objective and what both benchmarks share."""

@@ -1,0 +1,41 @@
+"""Priorities of a ring of steps, and draws in proportion to them.
+
+Shapes: `B` batch.
+"""
+
+import torch
+from torch import Tensor
+
+
+class Priorities:
+    """One float64 leaf a slot, 0 where nothing may be drawn. A draw is a prefix sum and a binary search over all."""
+
+    def __init__(self, capacity: int, device: torch.device | str):
+        self.leaves = torch.zeros(capacity, dtype=torch.float64, device=device)
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the leaves, float64 []."""
+        return self.leaves.sum()
+
+    def draw(self, uniforms: Tensor) -> Tensor:
+        """First slots whose inclusive prefix sum reaches uniform * total; a slot of leaf 0 is never among them.
+
+        uniforms float64 [B] in [0, 1) -> int64 [B]. At least one leaf must be positive.
+        """
+        sums = self.leaves.cumsum(0)
+        # A parallel scan rounds each position differently. Taking over the largest sum of the positive leaves so far
+        # keeps the sums sorted and lets no zero leaf be the first to reach anything.
+        sums = torch.where(self.leaves > 0, sums, 0.0).cummax(0).values
+        smallest = torch.finfo(torch.float64).tiny  # u = 0 is reached by the first positive leaf, not by slot 0
+        return torch.searchsorted(sums, (uniforms * sums[-1]).clamp(min=smallest))
+
+    def update(self, indices: Tensor, values: Tensor) -> None:
+        """Writes `values` [B] at `indices` int64 [B]; an index that occurs twice takes its first value."""
+        # Every copy gets that value before the write, so the order of the writes cannot matter.
+        first = (indices.unsqueeze(1) == indices.unsqueeze(0)).to(torch.uint8).argmax(1)
+        self.leaves.index_copy_(0, indices, values.to(self.leaves.dtype)[first])
+
+    @property
+    def nbytes(self) -> int:
+        return self.leaves.nbytes

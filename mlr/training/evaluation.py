@@ -1,0 +1,114 @@
+"""Evaluation: episodes on environments of their own, stepped together, from a snapshot of the weights.
+
+The rows of an evaluation depend on the snapshot, its index and the seed alone, so a resumed run writes the same ones.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+
+from mlr.training.loggers import CsvLog
+from mlr.training.run_folder import RunFolder
+from mlr.training.stop import StopRequest, StopRequested
+
+Act = Callable[[np.ndarray], Sequence]
+# (weights, evaluation index, video file or None, check that raises when the run is asked to stop) -> a row per episode
+Evaluate = Callable[[Path, int, Path | None, Callable[[], None]], list[dict]]
+
+
+@dataclass
+class Episode:
+    score: float = 0.0  # sum of raw rewards
+    agent_steps: int = 0
+    frames: list[np.ndarray] = field(default_factory=list)  # rendered, when a video is wanted
+
+
+def play_episodes(
+    act: Act,
+    make_environment: Callable[[int], gymnasium.Env],
+    episodes: int,
+    parallel: int,
+    video: bool,
+    check: Callable[[], None],
+) -> list[Episode]:
+    """Plays `episodes` whole episodes, the i-th in make_environment(i), `parallel` at a time in lockstep.
+
+    act: uint8 [parallel, ...] -> one action per row. The batch keeps its size when episodes end, so that numerics do
+    not depend on who is still playing. With `video` the first episode keeps its rendered frames. `check` is called
+    once per step and may raise.
+    """
+    results = [Episode() for _ in range(episodes)]
+    for start in range(0, episodes, parallel):
+        group = results[start : start + parallel]
+        environments = [make_environment(start + i) for i in range(len(group))]
+        first = [environment.reset()[0] for environment in environments]
+        batch = np.zeros((parallel, *first[0].shape), first[0].dtype)
+        batch[: len(group)] = first
+        playing = set(range(len(group)))
+        while playing:
+            if video and start == 0 and 0 in playing:
+                results[0].frames.append(environments[0].render())
+            check()
+            actions = act(batch)
+            for i in sorted(playing):
+                observation, reward, terminated, truncated, _ = environments[i].step(actions[i])
+                batch[i] = observation
+                group[i].score += float(reward)
+                group[i].agent_steps += 1
+                if terminated or truncated:
+                    playing.remove(i)
+                    environments[i].close()
+    return results
+
+
+class Evaluations:
+    """evaluations.csv: a row per episode. An evaluation whose rows are not all there is pending."""
+
+    def __init__(self, config, folder: RunFolder, evaluate: Evaluate, units, console: Console, keep_until: int):
+        self._steps = evaluation_steps(config.agent_steps, config.eval_every)
+        self._episodes = config.evaluation.episodes
+        self._video = config.video
+        self._folder, self._evaluate, self._units, self._console = folder, evaluate, units, console
+        self._log = CsvLog(folder.evaluations, keep_until)
+        counts = Counter(int(row["agent_steps"]) for row in self._log.read())
+        self._done = {step for step, count in counts.items() if count == self._episodes}
+        self._log.keep(row for row in self._log.read() if int(row["agent_steps"]) in self._done)
+        self.last_score: float | None = None
+
+    def due(self, step: int) -> bool:
+        return step in self._steps
+
+    def finish_pending(self, step: int, stop: StopRequest) -> bool:
+        """Runs every evaluation up to `step` that has no rows yet. False if a stop request ended it early."""
+        for index, due in enumerate(self._steps):
+            if due > step:
+                break
+            if due in self._done:
+                continue
+            self._console.print(f"evaluating agent step {due}: {self._episodes} episodes")
+            video = self._folder.media / f"episode_{due:09d}.mp4" if self._video and due == self._steps[-1] else None
+            try:
+                rows = self._evaluate(self._folder.weights_at(due), index, video, stop.check)
+            except StopRequested:
+                return False
+            self._log.append(*({"evaluation": index, **self._units(due), **row} for row in rows))
+            self._done.add(due)
+            self.last_score = float(np.mean([row["score"] for row in rows]))
+        return True
+
+
+def is_finished(config, folder: RunFolder) -> bool:
+    """Whether the evaluation after the last step has all its rows."""
+    rows = [row for row in CsvLog(folder.evaluations).read() if row["agent_steps"] == str(config.agent_steps)]
+    return len(rows) == config.evaluation.episodes
+
+
+def evaluation_steps(agent_steps: int, every: int) -> list[int]:
+    """After how many agent steps the weights are evaluated: each multiple of `every` (0: none), and at the end."""
+    regular = range(every, agent_steps, every) if every else ()
+    return [*regular, agent_steps]

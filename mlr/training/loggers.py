@@ -1,0 +1,88 @@
+"""CSV files that grow by a row, gain columns when new keys appear, and can be cut back to a checkpoint."""
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+
+class CsvLog:
+    """Rows of one CSV file. A new key adds a column; a value that a row lacks stays empty.
+
+    With `keep_until`, rows of later agent steps and rows that a crash left unfinished are dropped first.
+    """
+
+    def __init__(self, path: Path, keep_until: int | None = None):
+        self.path = path
+        self._columns: list[str] = []
+        if path.is_file():
+            with path.open(newline="") as file:
+                self._columns = next(csv.reader(file), [])
+        if keep_until is not None:
+            self.keep(row for row in self.read() if _complete(row) and int(row["agent_steps"]) <= keep_until)
+
+    def append(self, *rows: dict) -> None:
+        new = [key for row in rows for key in row if key not in self._columns]
+        if new:
+            self._rewrite(self.read(), self._columns + list(dict.fromkeys(new)))
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerows(rows)
+
+    def read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def keep(self, rows: Iterable[dict]) -> None:
+        """Leaves only `rows` in the file."""
+        if self._columns:
+            self._rewrite(rows, self._columns)
+
+    def _rewrite(self, rows: Iterable[dict], columns: list[str]) -> None:
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, self.path)
+        self._columns = columns
+
+
+def _complete(row: dict) -> bool:
+    return None not in row and None not in row.values() and row["agent_steps"].isdigit()
+
+
+class MetricMeans:
+    """Means of an update's metrics since they were last read; adding never waits for the device."""
+
+    def __init__(self):
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, metrics: dict[str, torch.Tensor]) -> None:
+        if not self._sums:
+            self._sums = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in metrics.items()}
+        for key, value in metrics.items():
+            self._sums[key] += value
+        self._count += 1
+
+    def read(self) -> dict[str, float]:
+        """The means as floats (the one wait for the device), and a new beginning."""
+        if not self._count:
+            return {}
+        totals = torch.stack(list(self._sums.values())).tolist()
+        means = {key: total / self._count for key, total in zip(self._sums, totals, strict=True)}
+        for total in self._sums.values():
+            total.zero_()
+        self._count = 0
+        return means
+
+    def state(self) -> dict:
+        return {"count": self._count, "sums": dict(self._sums)}
+
+    def load_state(self, state: dict) -> None:
+        self._count = state["count"]
+        self._sums = dict(state.get("sums", {}))

@@ -1,0 +1,159 @@
+"""The training loop, one for both benchmarks: act, start the updates, step the environment, store."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from mlr.training.checkpoint import Checkpoints
+from mlr.training.clock import Clock
+from mlr.training.evaluation import Evaluate, Evaluations
+from mlr.training.loggers import CsvLog, MetricMeans
+from mlr.training.progress import RunProgress
+from mlr.training.run_folder import RunFolder, config_hash
+from mlr.training.stop import StopRequest
+
+DONE, RESUME_ME = 0, 75  # exit codes
+
+
+@dataclass
+class Parts:
+    """What a benchmark hands to the loop. Agent, environment and replay have state() and load_state(state)."""
+
+    agent: Any  # act(observation, step) -> action; update(replay, step) -> metrics; save_weights(path)
+    environment: Any  # a Gymnasium environment whose info holds raw_reward and life_lost
+    replay: Any  # begin_step(), store(observation, action, reward, terminated, truncated, life_lost), rows, load_rows
+    evaluate: Evaluate
+    units: Callable[[int], dict[str, int]]  # agent steps -> agent_steps, env_steps, frames
+
+
+@dataclass
+class Position:
+    """Where a run is: what the loop itself must remember."""
+
+    step: int = 0  # agent steps done
+    updates: int = 0
+    episodes: int = 0
+    observation: np.ndarray | None = None
+    episode_return: float = 0.0  # raw reward of the running episode, across lives
+    finished: list[float] = field(default_factory=list)  # returns of episodes that ended since the last log
+    logged: list[int] = field(default_factory=lambda: [0, 0])  # steps and updates at the last log
+
+    def ended(self, raw_reward: float, end: bool) -> bool:
+        """Counts a step's raw reward and, at an end, the episode."""
+        self.episode_return += float(raw_reward)
+        if end:
+            self.finished.append(self.episode_return)
+            self.episodes, self.episode_return = self.episodes + 1, 0.0
+        return end
+
+    def advance(self, observation: np.ndarray) -> None:
+        self.observation = observation
+        self.step += 1
+
+    def since_last_log(self) -> tuple[int, int]:
+        steps, updates = self.step - self.logged[0], self.updates - self.logged[1]
+        self.logged = [self.step, self.updates]
+        return steps, updates
+
+    def state(self) -> dict:
+        return {**vars(self), "observation": np.array(self.observation)}
+
+    def load_state(self, state: dict) -> None:
+        vars(self).update(state)
+        self.observation = np.asarray(self.observation)
+
+
+def updates_due(step: int, learning_starts: int, replay_ratio: float) -> int:
+    """How many updates belong to the iteration of agent step `step`, counted from 0."""
+    done = step - learning_starts
+    return 0 if done < 0 else int((done + 1) * replay_ratio) - int(done * replay_ratio)
+
+
+def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
+    """Trains until config.agent_steps, from the newest checkpoint if there is one. Returns the exit code."""
+    agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
+    position, means, clock = Position(), MetricMeans(), Clock()
+    stateful = {"agent": agent, "environment": environment, "replay": replay, "position": position, "means": means}
+    checkpoints = Checkpoints(folder.checkpoints, replay.capacity, config_hash(config))
+    _resume(checkpoints, stateful, replay, console)
+    metrics = CsvLog(folder.metrics, keep_until=position.step)
+    evaluations = Evaluations(config, folder, parts.evaluate, parts.units, console, keep_until=position.step)
+    if position.observation is None:
+        position.observation, _ = environment.reset()
+
+    def update() -> None:
+        for _ in range(updates_due(position.step, loop.learning_starts, loop.replay_ratio)):
+            with clock("update"):
+                means.add(agent.update(replay, position.step))
+            position.updates += 1
+
+    def save() -> None:
+        if checkpoints.newest != position.step:
+            agent.save_weights(folder.weights_at(position.step))
+            states = {name: part.state() for name, part in stateful.items()}
+            checkpoints.save(position.step, states, replay.rows)
+
+    with StopRequest() as stop, RunProgress(config.agent_steps, position.step, console) as progress:
+        while evaluations.finish_pending(position.step, stop) and position.step < config.agent_steps:
+            if stop.requested:
+                break
+            with clock("act"):
+                action = agent.act(position.observation, position.step)
+            replay.begin_step()
+            if loop.order == "overlapped":
+                update()
+            with clock("environment"):
+                observation, reward, terminated, truncated, info = environment.step(action)
+            replay.store(position.observation[-1], action, reward, terminated, truncated, info["life_lost"])
+            if loop.order == "released":
+                update()
+            if position.ended(info["raw_reward"], terminated or truncated):
+                observation, _ = environment.reset()
+            position.advance(observation)
+            progress.step(position.step)
+            if position.step % config.log_every == 0 or position.step == config.agent_steps:
+                row = _metrics_row(parts.units(position.step), position, means.read(), clock.read())
+                metrics.append(row)
+                progress.note(position.step, _note(row, evaluations.last_score))
+            if evaluations.due(position.step):
+                agent.save_weights(folder.weights_at(position.step))
+            if position.step % config.checkpoint_every == 0 or position.step == config.agent_steps:
+                save()
+        if stop.requested:
+            save()
+            console.print(f"stopped after agent step {position.step}; the same command goes on from there")
+            return RESUME_ME
+    return DONE
+
+
+def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) -> None:
+    loaded = checkpoints.load(replay.load_rows, console.print)
+    if loaded is None:
+        return
+    step, state = loaded
+    for name, part in stateful.items():
+        part.load_state(state[name])
+    console.print(f"resumed at agent step {step}")
+
+
+def _metrics_row(units: dict, position: Position, means: dict, seconds: dict) -> dict:
+    """A row of metrics.csv since the last one; keys carry their unit, `time/` holds what differs between equal runs."""
+    row = {**units, "updates": position.updates, "episodes": position.episodes}
+    steps, updates = position.since_last_log()
+    row["train/episode_return"] = float(np.mean(position.finished)) if position.finished else None
+    row |= {f"train/{key}": value for key, value in means.items()}
+    row["time/agent_steps_per_second"] = steps / seconds["total"]
+    row["time/updates_per_second"] = updates / seconds["total"]
+    row |= {f"time/{phase}_seconds": value for phase, value in seconds.items()}
+    position.finished = []
+    return row
+
+
+def _note(row: dict, score: float | None) -> str:
+    rates = f"{row['time/agent_steps_per_second']:.0f} steps/s  {row['time/updates_per_second']:.1f} updates/s"
+    if row["train/episode_return"] is not None:
+        rates += f"  episode return {row['train/episode_return']:.1f}"
+    return rates if score is None else f"{rates}  last score {score:.1f}"

@@ -1,0 +1,46 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, plain lines in a log file."""
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RunProgress:
+    """Steps, ETA, rates and the last score of a run. Use as a context manager."""
+
+    def __init__(self, total: int, completed: int, console: Console):
+        self._console = console
+        self._bar = Progress(
+            TextColumn("train"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("agent steps  ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=120,
+        )
+        self._task = self._bar.add_task("train", total=total, completed=completed, note="")
+        self._total = total
+        self._start, self._first = time.monotonic(), completed
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._bar.stop()
+
+    def step(self, completed: int) -> None:
+        self._bar.update(self._task, completed=completed)
+
+    def note(self, completed: int, text: str) -> None:
+        """Shows rates and scores beside the bar, or as one line where there is no terminal."""
+        self._bar.update(self._task, note=text)
+        if not self._console.is_terminal:
+            elapsed = time.monotonic() - self._start
+            left = elapsed / max(completed - self._first, 1) * (self._total - completed)
+            self._console.print(f"{completed}/{self._total} agent steps, {left:.0f} s left  {text}", highlight=False)

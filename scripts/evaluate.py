@@ -1,0 +1,40 @@
+"""Evaluates the newest weights of a run.
+
+    python scripts/evaluate.py RUN --episodes 100 --video
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mlr.config import ConfigError
+from mlr.training.run_folder import RunFolder, read_config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="of the no-op starts and of the exploration")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--video", action="store_true", help="record the first episode")
+    parser.add_argument("--csv", type=Path, help="write one row per episode to this file")
+    options = parser.parse_args(arguments)
+    try:
+        if options.episodes < 1:
+            raise ConfigError(f"--episodes {options.episodes} must be at least 1")
+        benchmark = read_config(options.run)["benchmark"]
+        RunFolder(options.run).newest_weights()
+        if benchmark == "atari":
+            from atari.training import evaluate_run
+        else:
+            raise ConfigError(f"{options.run} is a run of an unknown benchmark, {benchmark}")
+        evaluate_run(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

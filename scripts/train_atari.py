@@ -1,0 +1,35 @@
+"""Train Rainbow with MLR on one Atari game: python scripts/train_atari.py [key=value ...]
+
+Options:
+  --help       this text
+  --cfg job    print every key and its value, and stop
+  --multirun   run all combinations of values such as seed=1,2,3
+
+Common keys:
+  game=pong            one of the 26 games of Atari-100k, in snake_case
+  seed=1
+  run_dir=FOLDER       the same command again resumes an interrupted run
+  device=auto          auto, cpu, cuda or cuda:N
+  agent_steps=100000   400,000 emulator frames
+  mlr.weight=1.0       and mlr.seq_len, mlr.mask.ratio, mlr.mask.patch_size, mlr.mask.cube_depth, ...
+
+Examples:
+  python scripts/train_atari.py game=pong seed=1
+  python scripts/train_atari.py game=freeway preset=cpu aux=none
+  python scripts/train_atari.py game=alien fidelity=paper mlr.mask.ratio=0.7
+"""
+
+import sys
+
+from atari.config import AtariConfig, validate
+from mlr.training.cli import launch
+
+
+def run(config: AtariConfig) -> int:
+    from atari.training import run as train  # imports torch, which a refused configuration never needs
+
+    return train(config)
+
+
+if __name__ == "__main__":
+    sys.exit(launch("atari", AtariConfig, validate, run, about=__doc__))

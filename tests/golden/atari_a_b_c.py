@@ -1,0 +1,130 @@
+"""Replays a (encoder), b (head and projection) and c (categorical loss) of a folder of reference files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atari.losses import (
+    categorical_kl,
+    categorical_loss,
+    expected_value,
+    of_action,
+    project_distribution,
+    support,
+)
+from atari.networks import renormalize, scale_gradient
+from tests.golden.atari_weights import ReferenceModel, load_model, sum_l2
+from tests.golden.check import Check, exact, relative
+
+TOLERANCE, SUM_TOLERANCE = 1e-5, 2e-5
+CPU = torch.device("cpu")
+
+
+def replay_a(folder: Path) -> Iterator[Check]:
+    """Maps before and after renormalisation, blank and undivided input, gradients, the guarded constant map."""
+    for path in sorted(folder.glob("a_*.npz")):
+        yield from encoder_checks(path.name, load(path), load_model(folder))
+
+
+def replay_b(folder: Path) -> Iterator[Check]:
+    """Logits with and without noise, acting values, the projection, and both gradients into the features."""
+    for path in sorted(folder.glob("b_*.npz")):
+        model, arrays = load_model(folder), load(path)
+        yield from noisy_head_checks(path.name, arrays, model)
+        yield from mean_head_checks(path.name, arrays, model)
+        yield from projection_checks(path.name, arrays, model)
+
+
+def replay_c(folder: Path) -> Iterator[Check]:
+    """Loss, priority and gradient of the categorical loss, with the double and the single choice of the next action."""
+    for path in sorted(folder.glob("c_*.npz")):
+        arrays = load(path)
+        for case, chooser in (("double", "online_probs_next"), ("single", "target_probs")):
+            yield from categorical_checks(path.name, arrays, case, torch.from_numpy(arrays[chooser]))
+
+
+def encoder_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
+    encoder = model.encoder
+    maps = record_outputs(list(encoder.stages.values())[-1])
+    obs = torch.from_numpy(arrays["obs"])
+    renorm = encoder(obs).view(arrays["renorm"].shape)
+    (renorm * torch.from_numpy(arrays["weighting"])).sum().backward()
+    yield relative(file, "conv", maps[-1], arrays["conv"], TOLERANCE)
+    yield relative(file, "renorm", renorm.detach(), arrays["renorm"], TOLERANCE)
+    for name in [name for name in arrays if name.startswith("grad.")]:
+        gradient = model.parameters[name.removeprefix("grad.")].grad
+        yield relative(file, name, gradient, arrays[name], TOLERANCE)
+    with torch.no_grad():
+        blank = encoder(torch.zeros_like(obs[: len(arrays["conv_blank"])])).view(arrays["renorm_blank"].shape)
+        yield relative(file, "conv_blank", maps[-1], arrays["conv_blank"], TOLERANCE)
+        yield relative(file, "renorm_blank", blank, arrays["renorm_blank"], TOLERANCE)
+        undivided = encoder(obs.float() * 255).view(arrays["renorm_255"].shape)  # the encoder itself divides by 255
+        yield relative(file, "renorm_255", undivided, arrays["renorm_255"], TOLERANCE)
+    # The reference has NaN here: the one result that differs on purpose.
+    constant = renormalize(torch.full(arrays["renorm"].shape, 0.5))
+    yield exact(file, "renormalised constant map is zero", constant, np.zeros(arrays["renorm"].shape))
+
+
+def noisy_head_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
+    features = torch.from_numpy(arrays["features"]).requires_grad_()
+    logits = model.head(scale_gradient(features.flatten(1), model.agent.head_gradient_scale), model.noise[1])
+    (logits * torch.from_numpy(arrays["weighting"])).sum().backward()
+    yield relative(file, "logits_noise", logits.detach(), arrays["logits_noise"], TOLERANCE)
+    yield relative(file, "logp_noise", logits.detach().log_softmax(-1), arrays["logp_noise"], TOLERANCE)
+    yield relative(file, "grad_features", features.grad, arrays["grad_features"], TOLERANCE)
+    sums = model.gradient_sum_l2(arrays["grad_names"])
+    yield relative(file, "grad_sum_l2", sums, arrays["grad_sum_l2"], SUM_TOLERANCE)
+
+
+def mean_head_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
+    config = model.agent
+    with torch.no_grad():
+        logits = model.head(torch.from_numpy(arrays["features"]).flatten(1), None)
+    probs = logits.softmax(-1)
+    values = expected_value(probs, support(config.v_min, config.v_max, config.atoms, CPU))
+    yield relative(file, "logits_mu", logits, arrays["logits_mu"], TOLERANCE)
+    yield relative(file, "probs_mu", probs, arrays["probs_mu"], TOLERANCE)
+    yield relative(file, "q_mu", values, arrays["q_mu"], TOLERANCE)
+
+
+def projection_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
+    features = torch.from_numpy(arrays["features"]).requires_grad_()
+    projection = model.projector(features.flatten(1))
+    (projection * torch.from_numpy(arrays["proj_weighting"])).sum().backward()
+    yield relative(file, "proj", projection.detach(), arrays["proj"], TOLERANCE)
+    yield relative(file, "proj_grad_features", features.grad, arrays["proj_grad_features"], TOLERANCE)
+
+
+def categorical_checks(file: str, arrays: dict[str, np.ndarray], case: str, chooser: Tensor) -> Iterator[Check]:
+    target_probs, loss_weights = torch.from_numpy(arrays["target_probs"]), torch.from_numpy(arrays["loss_weights"])
+    returns, done = torch.from_numpy(arrays["return_n"]), torch.from_numpy(arrays["done_n"])
+    atoms = support(float(arrays["v_min"]), float(arrays["v_max"]), target_probs.shape[-1], CPU)
+    discount = float(arrays["discount"]) ** int(arrays["n_step"])
+    next_probs = of_action(target_probs, expected_value(chooser, atoms).argmax(-1))
+    target = project_distribution(next_probs, returns, done, discount, atoms)
+    all_log_probs = torch.from_numpy(arrays["log_probs"]).requires_grad_()
+    log_probs = of_action(all_log_probs, torch.from_numpy(arrays["action"]))
+    loss = categorical_loss(log_probs, target)
+    (loss * loss_weights).mean().backward()
+    yield relative(file, f"loss_{case}", loss.detach(), arrays[f"loss_{case}"], TOLERANCE)
+    yield relative(file, f"kl_{case}", categorical_kl(log_probs, target), arrays[f"kl_{case}"], TOLERANCE)
+    gradient, expected = all_log_probs.grad, arrays[f"grad_logp_{case}"]
+    if expected.ndim == 1:  # stored as (sum, L2)
+        yield relative(file, f"grad_logp_{case} (sum, L2)", sum_l2(gradient), expected, SUM_TOLERANCE)
+    else:
+        yield relative(file, f"grad_logp_{case}", gradient, expected, TOLERANCE)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def record_outputs(module: nn.Module) -> list[Tensor]:
+    """Returns a list that every later call of `module` appends its detached output to."""
+    outputs: list[Tensor] = []
+    module.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach()))
+    return outputs

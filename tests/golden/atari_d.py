@@ -1,0 +1,183 @@
+"""Replays d (the MLR loss without augmentation) of a folder of reference files, on the real objective.
+
+`T` time, `B` batch, `C, H, W` image, `D` latent, `P` projection. Reference rows are batch-major: row = b * T + t.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlr.config import MaskConfig, MLRConfig
+from mlr.objective import MLR
+from tests.golden.atari_weights import ReferenceModel, load_model
+from tests.golden.check import Check, exact, relative
+
+TOLERANCE, SUM_TOLERANCE = 1e-5, 2e-5
+MASKED_SCALE = {"off": 255.0, "div": 1.0}  # the masked branch in 0..255, and divided by 255 like the others
+NORM_FLOOR = 1e-3  # the folder's README
+
+
+@dataclass
+class Clip:
+    frames: Tensor  # uint8 [T, B, C, H, W]
+    actions: Tensor  # int64 [T, B]
+
+
+@dataclass
+class Trace:
+    """What passed through the modules in one call of the loss."""
+
+    block_inputs: list[Tensor] = field(default_factory=list)  # [B, 2T, D] each
+    block_outputs: list[Tensor] = field(default_factory=list)  # the last one [B, T, D]
+    projection: list[Tensor] = field(default_factory=list)  # [T, B, P]
+    prediction: list[Tensor] = field(default_factory=list)  # [T, B, P]
+    target: list[Tensor] = field(default_factory=list)  # [T, B, P]
+    masked_pixels: list[Tensor] = field(default_factory=list)  # [T * B, C, H, W]
+
+
+def replay_d(folder: Path) -> Iterator[Check]:
+    """Tokens, blocks, projections, targets, losses and gradients of every variant in the file, and the RL output."""
+    for path in sorted(folder.glob("d_*.npz")):
+        with np.load(path) as file:
+            arrays = dict(file)
+        for variant, scale in MASKED_SCALE.items():
+            own = {name.removeprefix(f"{variant}."): array for name, array in arrays.items()}
+            if "loss_tb" in own:
+                yield from variant_checks(path.name, variant, own, scale, load_model(folder))
+
+
+def variant_checks(
+    file: str, variant: str, arrays: dict[str, np.ndarray], scale: float, model: ReferenceModel
+) -> Iterator[Check]:
+    clip, hidden = make_clip(arrays), hidden_cells(arrays["mask"])
+    mlr = make_mlr(model, hidden, scale)
+    trace = record(mlr)
+    loss, _ = mlr.loss(clip)
+    loss.mean().backward()
+    yield relative(file, f"{variant}.loss_tb", loss.detach(), arrays["loss_tb"], TOLERANCE)
+    yield relative(file, f"{variant}.loss_mean", loss.mean().item(), arrays["loss_mean"], TOLERANCE)
+    checks = [
+        *activation_checks(file, arrays, mlr, trace),
+        *gradient_checks(file, arrays, model),
+        *value_checks(file, arrays, clip, model),
+    ]
+    for check in checks:
+        yield Check(check.file, f"{variant}.{check.quantity}", check.error, check.tolerance)
+
+
+def activation_checks(file: str, arrays: dict[str, np.ndarray], mlr: MLR, trace: Trace) -> Iterator[Check]:
+    recorded = {
+        "tokens_in": trace.block_inputs[0],
+        "proj_pred": batch_major(trace.projection[0]),
+        "pred": batch_major(trace.prediction[0]),
+        "target": batch_major(trace.target[0]),
+        "masked_input_max": trace.masked_pixels[0].max() / 255,  # the encoder divides
+    }
+    last = len(trace.block_outputs) - 1
+    for index, output in enumerate(trace.block_outputs):
+        expected = arrays.get(f"after_block{index}")
+        if expected is None:
+            continue
+        if index == last:  # the objective reads the state tokens only; here all of them are wanted
+            states = expected[:, : output.shape[1]]
+            yield relative(file, f"after_block{index} (state tokens)", output, states, TOLERANCE)
+            with torch.no_grad():
+                output = mlr.owned["decoder"].blocks[index](trace.block_inputs[index], None)
+        yield relative(file, f"after_block{index}", output, expected, TOLERANCE)
+    for name, values in recorded.items():
+        if name in arrays:
+            yield relative(file, name, values, arrays[name], TOLERANCE)
+
+
+def gradient_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
+    for name in [name for name in arrays if name.startswith("grad.")]:
+        gradient = model.parameters[name.removeprefix("grad.")].grad
+        yield relative(file, name, gradient, arrays[name], TOLERANCE)
+    sums = model.gradient_sum_l2(arrays["grad_names"])
+    yield relative(file, "grad_sum_l2", sums, arrays["grad_sum_l2"], SUM_TOLERANCE)
+    for name, prefixes in (("stem", ("conv", "head.")), ("conv", ("conv",)), ("transformer", ("blk",))):
+        norm = model.gradient_norm(*prefixes)
+        yield relative(file, f"{name}_grad_norm", norm, arrays[f"{name}_grad_norm"], SUM_TOLERANCE)
+    without = [name for name in map(str, arrays["grad_names"]) if model.gradient(name) is None]
+    yield exact(file, "no_grad_names", sorted(without), sorted(arrays["no_grad_names"]))
+
+
+def value_checks(file: str, arrays: dict[str, np.ndarray], clip: Clip, model: ReferenceModel) -> Iterator[Check]:
+    if "logp" in arrays:
+        with torch.no_grad():
+            log_probs = model.head(model.encoder(clip.frames[0]), model.noise[1]).log_softmax(-1)
+        yield relative(file, "logp", log_probs, arrays["logp"], TOLERANCE)
+
+
+def make_clip(arrays: dict[str, np.ndarray]) -> Clip:
+    """The first T observations with the actions taken at them; the file's actions come before the observation."""
+    steps = len(arrays["mask"])
+    obs = torch.from_numpy(arrays["obs"][:steps]).flatten(2, 3)  # stack and channel are one axis here
+    return Clip(frames=obs, actions=torch.from_numpy(arrays["all_action"][1 : steps + 1]))
+
+
+def hidden_cells(mask: np.ndarray) -> Tensor:
+    """Turns pixels [T, 1, H, W], 1 = kept, into bool [1, T, g, g], True = hidden, with the largest cells that fit."""
+    size = mask.shape[-1]
+    rows = np.flatnonzero((np.diff(mask, axis=-2) != 0).any(axis=(0, 1, 3))) + 1
+    columns = np.flatnonzero((np.diff(mask, axis=-1) != 0).any(axis=(0, 1, 2))) + 1
+    patch = int(np.gcd.reduce(np.concatenate(([size], rows, columns))))
+    return torch.from_numpy(mask[:, 0, ::patch, ::patch] == 0)[None]
+
+
+def make_mlr(model: ReferenceModel, hidden: Tensor, masked_scale: float) -> MLR:
+    """The objective around the reference model, with a fixed mask [1, T, g, g] and no augmentation."""
+    seq_len = hidden.shape[1]
+    mlr = MLR(
+        mlr_config(model, seq_len, masked_scale),
+        encoder=model.encoder,
+        projector=model.projector,
+        action_embedding=model.action_embedding,
+        predictor=model.predictor,
+        latent_dim=model.encoder.latent_dim,
+        mask=lambda: hidden,
+        augment_masked=torch.Tensor.float,
+        augment_target=torch.Tensor.float,
+    )
+    model.fill_blocks(mlr.owned["decoder"].blocks)
+    return mlr
+
+
+def mlr_config(model: ReferenceModel, seq_len: int, masked_scale: float) -> MLRConfig:
+    """The reference's objective. The masks come ready-made, so that the section `mask` decides nothing."""
+    return MLRConfig(
+        seq_len=seq_len,
+        weight=1.0,
+        tau=1.0,
+        masked_scale=masked_scale,
+        distance_scale=1.0,
+        norm_floor=NORM_FLOOR,
+        mask=MaskConfig(strategy="cube", ratio=0.5, patch_size=1, cube_depth=1, rounding="up"),
+        decoder=model.decoder_config,
+    )
+
+
+def record(mlr: MLR) -> Trace:
+    """Returns a trace that the next call of the loss fills."""
+    trace = Trace()
+    for block in mlr.owned["decoder"].blocks:
+        block.register_forward_pre_hook(lambda module, inputs: trace.block_inputs.append(inputs[0].detach()))
+        append_output(block, trace.block_outputs)
+    append_output(mlr.projector, trace.projection)
+    append_output(mlr.owned["predictor"], trace.prediction)
+    append_output(mlr.targets["projector"], trace.target)
+    mlr.encoder.register_forward_pre_hook(lambda module, inputs: trace.masked_pixels.append(inputs[0].detach()))
+    return trace
+
+
+def append_output(module: torch.nn.Module, outputs: list[Tensor]) -> None:
+    module.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach()))
+
+
+def batch_major(values: Tensor) -> Tensor:
+    """[T, B, P] -> [B * T, P], row = b * T + t."""
+    return values.transpose(0, 1).flatten(0, 1)

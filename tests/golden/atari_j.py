@@ -1,0 +1,58 @@
+"""Random shift and intensity against reference file j."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlr.augmentation import Augmentation, RandomCrop
+from mlr.config import AugmentationConfig
+from tests.golden.check import Check, exact, relative
+
+PAD, INTENSITY = 4, 0.05  # the file does not hold them
+TOLERANCE = 1e-4
+
+
+def replay_j(folder: Path) -> Iterator[Check]:
+    for path in sorted(Path(folder).glob("j_*.npz")):
+        data = dict(np.load(path))
+        yield from _shifts(path.name, data)
+        yield from _pipeline(path.name, data)
+
+
+def _shifts(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
+    images = torch.from_numpy(data["images"])
+    for key, channel in _numbered(data, r"shifted_channel(\d+)"):
+        crop = RandomCrop(images.shape[-1], data[key].shape[-1], PAD, "resample")
+        for index, offset in enumerate(data["offsets_xy"]):
+            offsets = torch.from_numpy(offset).long().expand(len(images), 2)
+            shifted = crop(images, offsets)[:, channel] / 255
+            yield relative(file, f"{key}[{index}]", shifted, data[key][index], TOLERANCE)
+
+
+def _pipeline(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
+    images, seed = torch.from_numpy(data["pipeline_images"]), int(data["torch_seed"])
+    count, size = len(images), images.shape[-1]
+    augmentation = Augmentation(AugmentationConfig("resample", PAD, INTENSITY), size, size)
+
+    generator = torch.Generator().manual_seed(seed)
+    offsets = augmentation.crop.draw(count, generator, "cpu")
+    yield exact(file, "pipeline_offset_xy", offsets, data["pipeline_offset_xy"])
+    yield exact(file, "pipeline_normal", torch.randn(count, generator=generator), data["pipeline_normal"])
+
+    out = augmentation(images, torch.Generator().manual_seed(seed)) / 255
+    flat = out.double().flatten(1)
+    yield relative(file, "pipeline_out_sum", flat.sum(dim=1), data["pipeline_out_sum"], TOLERANCE)
+    yield relative(file, "pipeline_out_l2", flat.norm(dim=1), data["pipeline_out_l2"], TOLERANCE)
+    for key, image, channel in _numbered(data, r"pipeline_out(\d+)_channel(\d+)"):
+        yield relative(file, key, out[image, channel], data[key], TOLERANCE)
+
+
+def _numbered(data: dict[str, np.ndarray], pattern: str) -> Iterator[tuple]:
+    """Keys of the pattern, each with its numbers."""
+    for key in data:
+        match = re.fullmatch(pattern, key)
+        if match:
+            yield key, *map(int, match.groups())

@@ -1,0 +1,64 @@
+import gymnasium
+import numpy as np
+import pytest
+
+from mlr.training.evaluation import evaluation_steps, play_episodes
+from mlr.training.stop import StopRequested
+
+
+class Countdown(gymnasium.Env):
+    """Ends after `length` steps; the reward is the action."""
+
+    def __init__(self, length):
+        self.left = self.length = length
+        self.closed = False
+
+    def reset(self, *, seed=None, options=None):
+        return np.full(2, self.length, np.uint8), {}
+
+    def step(self, action):
+        assert self.left > 0, "stepped after its end"
+        self.left -= 1
+        return np.full(2, self.left, np.uint8), float(action), self.left == 0, False, {}
+
+    def render(self):
+        return np.zeros((2, 2, 3), np.uint8)
+
+
+def play(lengths, parallel, act, video=False, check=lambda: None):
+    environments = [Countdown(length) for length in lengths]
+    return play_episodes(act, environments.__getitem__, len(lengths), parallel, video, check)
+
+
+def test_every_episode_is_played_to_its_end_in_a_batch_of_fixed_size():
+    shapes = set()
+
+    def act(batch):
+        shapes.add(batch.shape)
+        return batch[:, 0]
+
+    lengths = [3, 1, 5, 2, 4]
+    episodes = play(lengths, 2, act)
+    assert [episode.agent_steps for episode in episodes] == lengths
+    assert [episode.score for episode in episodes] == [sum(range(1, length + 1)) for length in lengths]
+    assert shapes == {(2, 2)}
+
+
+def test_only_the_first_episode_is_filmed():
+    episodes = play([3, 2, 2], 2, lambda batch: batch[:, 0], video=True)
+    assert [len(episode.frames) for episode in episodes] == [3, 0, 0]
+
+
+def test_a_stop_request_ends_it():
+    def check():
+        raise StopRequested
+
+    with pytest.raises(StopRequested):
+        play([3], 1, lambda batch: batch[:, 0], check=check)
+
+
+@pytest.mark.parametrize(
+    "steps, every, expected", [(100, 0, [100]), (100, 40, [40, 80, 100]), (100, 50, [50, 100]), (100, 200, [100])]
+)
+def test_evaluation_steps(steps, every, expected):
+    assert evaluation_steps(steps, every) == expected

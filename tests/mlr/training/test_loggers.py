@@ -1,0 +1,39 @@
+import torch
+
+from mlr.training.loggers import CsvLog, MetricMeans
+
+
+def test_a_new_key_adds_a_column_to_old_rows(tmp_path):
+    log = CsvLog(tmp_path / "metrics.csv")
+    log.append({"agent_steps": 1})
+    log.append({"agent_steps": 2, "loss": 0.5}, {"agent_steps": 3, "loss": 0.25})
+    assert log.read() == [
+        {"agent_steps": "1", "loss": ""},
+        {"agent_steps": "2", "loss": "0.5"},
+        {"agent_steps": "3", "loss": "0.25"},
+    ]
+
+
+def test_reopening_keeps_columns_and_drops_what_came_after(tmp_path):
+    path = tmp_path / "metrics.csv"
+    CsvLog(path).append(*({"agent_steps": step, "loss": step / 2} for step in (10, 20, 30)))
+    with path.open("a") as file:
+        file.write("4")  # a row that a kill left unfinished
+    log = CsvLog(path, keep_until=20)
+    assert [row["agent_steps"] for row in log.read()] == ["10", "20"]
+    log.append({"agent_steps": 25, "loss": 1})
+    assert CsvLog(path).read()[-1] == {"agent_steps": "25", "loss": "1"}
+
+
+def test_means_since_the_last_reading_and_after_a_restore():
+    means = MetricMeans()
+    assert means.read() == {}
+    for value in (1.0, 3.0):
+        means.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
+    saved = {"count": means.state()["count"], "sums": {k: v.clone() for k, v in means.state()["sums"].items()}}
+    assert means.read() == {"a": 2.0, "b": -2.0}
+    assert means.read() == {}
+    restored = MetricMeans()
+    restored.load_state(saved)
+    restored.add({"a": torch.tensor(8.0), "b": torch.tensor(0.0)})
+    assert restored.read() == {"a": 4.0, "b": -4 / 3}

@@ -1,0 +1,173 @@
+"""Whole tiny runs on the real emulator: what is on disk, resuming, evaluating, loading."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from atari import load_agent
+from atari.training import run
+from mlr.config import ConfigError
+from mlr.training.run_folder import RunFolder
+from scripts import evaluate
+from tests.conftest import ROOT, make_config
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def learned(path):
+    """Rows of metrics.csv without what differs between equal runs."""
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in read(path)]
+
+
+def test_a_finished_run_holds_what_the_layout_says(finished_run):
+    folder = RunFolder(finished_run)
+    rows = read(folder.metrics)
+    assert [int(row["agent_steps"]) for row in rows] == list(range(20, 121, 20))
+    assert [int(row["frames"]) for row in rows] == list(range(80, 481, 80))
+    assert rows[-1]["updates"] == "120"
+    expected = {
+        "rl_loss", "mlr_loss", "loss", "grad_norm_encoder_head", "grad_norm_decoder", "q_mean", "priority", "beta",
+        "latent_spread", "dead_units", "mlr_cosine_hidden", "mlr_cosine_visible", "episode_return",
+    }  # fmt: skip
+    assert {f"train/{key}" for key in expected} <= rows[-1].keys()
+    assert all(np.isfinite(float(rows[-1][f"train/{key}"])) for key in expected - {"episode_return"})
+    assert rows[0]["train/mlr_loss"] == ""  # before the first update
+    episodes = read(folder.evaluations)
+    assert [row["episode"] for row in episodes] == ["0", "1"]
+    assert all(row["agent_steps"] == "120" and row["episode_agent_steps"] == "61" for row in episodes)
+    assert sorted(path.name for path in folder.checkpoints.glob("0*")) == ["000000100", "000000120"]
+    assert cv2.imread(str(folder.media / "learning_curve.png")).std() > 0
+    video = cv2.VideoCapture(str(folder.media / "episode_000000120.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 61
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (320, 420)
+    manifest = json.loads(folder.manifest.read_text())
+    assert manifest["rom_md5"] == "60e0ea3cbe0913d39803477945e9e5ec"
+
+
+def test_a_finished_run_says_so_and_stops(finished_run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in RunFolder(finished_run).checkpoints.rglob("*")}
+    assert run(make_config(finished_run)) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in RunFolder(finished_run).checkpoints.rglob("*")}
+
+
+def tensors(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / "000000120" / "state.safetensors")
+
+
+def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_run, tmp_path):
+    """Stopped by SIGTERM between two checkpoints, killed outright after one, then finished."""
+    folder = RunFolder(tmp_path / "run")
+    command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={folder.path}", "device=cpu", "threads=1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    wait_for(folder.metrics, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.fail(f"the run ended before the signal came: {output}")
+    assert process.returncode == 75 and "the same command goes on" in output
+    first = max(int(path.name) for path in folder.checkpoints.glob("0*"))
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    wait_for(folder.checkpoints / "000000100", process)
+    process.kill()
+    process.communicate()
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert first < 120 and "resumed at agent step" in finished.stdout
+    assert learned(folder.metrics) == learned(RunFolder(finished_run).metrics)
+    assert read(folder.evaluations) == read(RunFolder(finished_run).evaluations)
+    expected, actual = tensors(finished_run), tensors(folder.path)
+    assert expected.keys() == actual.keys()
+    assert [key for key in expected if not torch.equal(expected[key], actual[key])] == []
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def test_a_broken_checkpoint_is_one_line_and_exit_2(finished_run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    (copy / "evaluations.csv").unlink()
+    for path in copy.glob("checkpoints/0*/state.safetensors"):
+        path.write_bytes(b"broken")
+    command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={copy}", "device=cpu", "threads=1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
+    assert "no usable checkpoint" in result.stderr
+
+
+def test_pending_evaluations_are_made_up_for(finished_run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    folder = RunFolder(copy)
+    lines = folder.evaluations.read_text().splitlines(keepends=True)
+    folder.evaluations.write_text("".join(lines[:-1]))  # a kill while the rows were written
+    assert run(make_config(copy)) == 0
+    assert read(folder.evaluations) == read(RunFolder(finished_run).evaluations)
+
+
+def test_evaluations_in_between(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert run(make_config(folder.path, "eval_every=50", "evaluation.horizon=10", "video=false", "aux=none")) == 0
+    rows = read(folder.evaluations)
+    assert [(row["evaluation"], row["agent_steps"]) for row in rows] == [
+        (index, step) for index, step in (("0", "50"), ("1", "100"), ("2", "120")) for _ in range(2)
+    ]
+    assert not list(folder.media.glob("*.mp4"))
+
+
+def test_evaluate_script(finished_run, tmp_path, capsys):
+    rows = tmp_path / "rows.csv"
+    arguments = [str(finished_run), "--episodes", "3", "--video", "--csv", str(rows), "--device", "cpu"]
+    assert evaluate.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "over 3 episodes" in output
+    scores = [float(row["score"]) for row in read(rows)]
+    assert f"score  {np.mean(scores):.1f}" in output
+    (video,) = RunFolder(finished_run).media.glob("evaluation_*.mp4")
+    assert str(video) in output
+    os.unlink(video)
+    assert evaluate.main(arguments) == 0  # the same seed
+    assert [float(row["score"]) for row in read(rows)] == scores
+
+
+@pytest.mark.parametrize("arguments, line", [(["nowhere"], "no run folder"), ([".", "--episodes", "0"], "at least 1")])
+def test_evaluate_refuses_in_one_line(arguments, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert line in error and len(error.splitlines()) == 1
+
+
+def test_load_agent(finished_run, tmp_path):
+    agent = load_agent(finished_run)
+    observations = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), dtype=np.uint8)
+    actions = agent.act(observations)
+    assert actions.shape == (5,) and set(actions) <= set(range(6))
+    assert agent.q_values(observations).argmax(1).tolist() == actions.tolist()
+    latents = agent.encoder(torch.from_numpy(observations))
+    assert latents.shape == (5, agent.encoder.latent_dim) and not latents.requires_grad
+    with pytest.raises(ConfigError, match="no run folder"):
+        load_agent(tmp_path)
