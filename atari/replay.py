@@ -105,16 +105,17 @@ class SequenceReplay:
         self.priorities.update(slots, torch.stack((leaf, torch.zeros_like(leaf))))
 
     def store(
-        self, frame: np.ndarray, action: int, reward: float, terminated: bool, truncated: bool, life_lost: bool
+        self, observation: np.ndarray, action: int, reward: float, terminated: bool, truncated: bool, life_lost: bool
     ) -> None:
-        """Writes the step begun: its newest frame uint8 [H, W], the action taken, and the reward and ends after it.
+        """Writes the step begun: the newest frame of its observation uint8 [C, H, W], the action taken at it, and the
+        reward and ends that followed.
 
         Raises RuntimeError without a `begin_step` of its own.
         """
         if self.steps_stored + 1 != self.steps_begun:
             raise RuntimeError("store() needs a begin_step() of its own before it")
         slot = self.steps_stored % self.capacity
-        self.frames.write(slot, frame)
+        self.frames.write(slot, observation[-1])
         self.actions[slot].fill_(action)
         self.rewards[slot].fill_(reward)
         for flag, value in zip(self.flags[slot], (terminated, truncated, life_lost), strict=True):

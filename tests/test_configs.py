@@ -50,7 +50,7 @@ def test_the_choices_are_the_documented_ones():
     assert {"mlr", "none"} <= set(AUXILIARIES)
 
 
-@pytest.mark.parametrize("preset, fidelity, aux", product(PRESETS, FIDELITIES, AUXILIARIES))
+@pytest.mark.parametrize("preset, fidelity, aux", list(product(PRESETS, FIDELITIES, AUXILIARIES)))
 def test_every_combination_composes_and_is_valid(preset, fidelity, aux):
     config = compose(f"preset={preset}", f"fidelity={fidelity}", f"aux={aux}")
     assert isinstance(config, AtariConfig) and dataclasses.is_dataclass(config.mlr.mask)
@@ -97,8 +97,8 @@ def test_fidelity_changes_its_rows_and_nothing_else():
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
 def test_the_weight_depends_on_the_game_in_every_fidelity(fidelity):  # F4
-    weights = {game: compose(f"game={game}", f"fidelity={fidelity}").mlr.weight for game in ("pong", "up_n_down", "alien")}
-    assert weights == {"pong": 5.0, "up_n_down": 5.0, "alien": 1.0}
+    for game, weight in {"pong": 5.0, "up_n_down": 5.0, "alien": 1.0}.items():
+        assert compose(f"game={game}", f"fidelity={fidelity}").mlr.weight == weight
     assert compose("game=pong", "mlr.weight=3", f"fidelity={fidelity}").mlr.weight == 3.0
     assert compose("game=alien", "+mlr_weight_by_game.alien=2", f"fidelity={fidelity}").mlr.weight == 2.0
 

@@ -23,7 +23,6 @@ ADVICE = "write key=value, and quote a value with special characters twice, as i
 # Hydra's own habits, switched off: no outputs/ folder, no copies of the configuration, no log files.
 QUIET = [
     "hydra.output_subdir=null",
-    "hydra.run.dir=.",
     "hydra.sweep.dir=runs/multirun",
     "hydra.sweep.subdir=.",
     "hydra/job_logging=disabled",

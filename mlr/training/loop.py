@@ -107,7 +107,7 @@ def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
                 update()
             with clock("environment"):
                 observation, reward, terminated, truncated, info = environment.step(action)
-            replay.store(position.observation[-1], action, reward, terminated, truncated, info["life_lost"])
+            replay.store(position.observation, action, reward, terminated, truncated, info["life_lost"])
             if loop.order == "released":
                 update()
             if position.ended(info["raw_reward"], terminated or truncated):

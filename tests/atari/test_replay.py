@@ -25,7 +25,7 @@ def make_replay(
 
 
 def random_script(seed, steps, end_rate=0.12):
-    """Steps as `store` takes them: frames, rewards, and ends of each kind, some of them in bursts or at once."""
+    """Steps as `store` takes them: observations, rewards, and ends of each kind, some of them in bursts or at once."""
     rng = np.random.default_rng(seed)
     burst = 0
     for _ in range(steps):
@@ -33,7 +33,7 @@ def random_script(seed, steps, end_rate=0.12):
         end = rng.random() < (0.5 if burst else end_rate)
         flags = rng.permutation([end, end and rng.random() < 0.2, False])
         yield (
-            rng.integers(1, 256, FRAME_SHAPE, dtype=np.uint8),
+            rng.integers(1, 256, (2, *FRAME_SHAPE), dtype=np.uint8),
             int(rng.integers(6)),
             float(rng.integers(-1, 2)),
             *map(bool, flags),
@@ -55,7 +55,8 @@ class NaiveReplay:
         self.seen, self.actions, self.rewards, self.done = [], [], [], []
         self.episode = []
 
-    def store(self, frame, action, reward, terminated, truncated, life_lost):
+    def store(self, observation, action, reward, terminated, truncated, life_lost):
+        frame = observation[-1]
         self.episode.append(frame)
         blank = [np.zeros_like(frame)] * (self.stack - 1)
         self.seen.append(np.stack((blank + self.episode)[-self.stack :]))
@@ -167,7 +168,7 @@ def test_overlapped_order_equals_released_order(capacity, seq_len, n_step, stack
         released.begin_step()
         released.store(*step)
         overlapped.begin_step()
-        overlapped.store(np.full(FRAME_SHAPE, 255, np.uint8), 5, 99.0, True, True, True)  # what must not be read
+        overlapped.store(np.full((1, *FRAME_SHAPE), 255, np.uint8), 5, 99.0, True, True, True)  # what must not be read
         if number > overlapped.lag + overlapped.history:
             for _ in range(2):
                 batches = [

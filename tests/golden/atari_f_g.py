@@ -11,13 +11,13 @@ import torch
 from atari import config as schema
 from atari.agent import RainbowAgent, linear_ramp
 from atari.replay import SequenceBatch
-from mlr.config import AugmentationConfig, LoopConfig, MaskConfig, MLRConfig
+from mlr.config import AugmentationConfig
 from mlr.training.loop import updates_due
-from tests.golden.atari_weights import borrowed_parameters, load_model, sum_l2
+from tests.golden.atari_d import MASKED_SCALE, hidden_cells, make_clip, mlr_config
+from tests.golden.atari_weights import agent_config, fill_model, load_arrays, load_model
 from tests.golden.check import Check, exact, relative
 
 SUMS, OUTPUTS = 2e-5, 1e-5
-NEW_NOISE = 1  # update u uses noise draw u + 1, the target network starts with draw 0
 
 
 def replay_f(folder: Path) -> Iterator[Check]:
@@ -47,17 +47,19 @@ def replay_g(folder: Path) -> Iterator[Check]:
         with np.load(path) as file:
             arrays = dict(file)
         with np.load(folder / path.name.replace("g_step", "d_mlr")) as file:
-            clip = dict(file)
+            recorded = dict(file)
         for case in sorted({key.split(".")[0] for key in arrays if key.endswith(".clip")}):
             values = {key.removeprefix(f"{case}."): value for key, value in arrays.items()}
-            yield from replay_case(folder, path.name, case, values, clip)
+            yield from replay_case(folder, path.name, case, values | {"param_names": arrays["param_names"]}, recorded)
 
 
-def replay_case(folder: Path, file: str, case: str, values: dict, clip: dict) -> Iterator[Check]:
-    reference, agent = make_agent(folder, float(values["clip"]), clip, values["return_n"].shape[0])
-    batch = make_batch(clip, values, agent)
-    names = [str(name) for name in values["param_names"]]
-    yield relative(file, f"{case} weights before", weights(reference, names), values["param_sum_l2"][0], SUMS)
+def replay_case(folder: Path, file: str, case: str, values: dict, recorded: dict) -> Iterator[Check]:
+    steps = len(values["return_n"])
+    n_step = len(recorded["obs"]) - steps
+    reference, agent = make_agent(folder, recorded, steps, n_step, float(values["clip"]))
+    batch = make_batch(recorded, values, n_step)
+    names = values["param_names"]
+    yield relative(file, f"{case} weights before", reference.parameter_sum_l2(names), values["param_sum_l2"][0], SUMS)
     measured = {"rl_loss": [], "mlr_loss": [], "grad_norm_encoder_head": [], "grad_norm_decoder": []}
     divergences = []
     for update in range(len(values["rl_loss"])):
@@ -65,83 +67,84 @@ def replay_case(folder: Path, file: str, case: str, values: dict, clip: dict) ->
         divergences.append(kl.numpy())
         for key, series in measured.items():
             series.append(float(metrics[key]))
-        after = weights(reference, names)
+        after = reference.parameter_sum_l2(names)
         yield relative(file, f"{case} weights after {update + 1}", after, values["param_sum_l2"][update + 1], SUMS)
     for ours, theirs in zip(measured, ("rl_loss", "mlr_loss", "stem_grad_norm", "transformer_grad_norm"), strict=True):
         tolerance = SUMS if "norm" in theirs else OUTPUTS
         yield relative(file, f"{case} {theirs}", measured[ours], values[theirs], tolerance)
     yield relative(file, f"{case} kl", np.stack(divergences), values["kl"], OUTPUTS)
-    for key in sorted(values):
-        name = key.removesuffix("_after")
-        if name != key and name in reference.parameters:
-            actual = reference.parameters[name].detach().numpy()
-            yield relative(file, f"{case} {name} afterwards", actual, values[key], OUTPUTS)
+    for name, parameter in reference.parameters.items():
+        if f"{name}_after" in values:
+            yield relative(file, f"{case} {name} afterwards", parameter.detach(), values[f"{name}_after"], OUTPUTS)
 
 
-def make_agent(folder: Path, clip_norm: float, clip: dict, seq_len: int):
-    """Our agent with the reference weights, its random draws replaced by the recorded ones."""
-    reference = load_model(folder)
-    mask = torch.from_numpy(clip["mask"])[:, 0] == 0  # [T, H, W], True = hidden: a grid of single pixels
-    settings = dataclasses.replace(reference.agent, clip_norm=clip_norm)
-    mlr = MLRConfig(
-        seq_len=seq_len,
-        weight=1.0,
-        tau=1.0,
-        masked_scale=255.0,
-        distance_scale=1.0,
-        norm_floor=1e-3,
-        mask=MaskConfig("cube", 0.5, 12, 2, "up"),
-        decoder=reference.decoder_config,
-    )
+def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_norm: float):
+    """Our agent with the reference weights, and the recorded values in place of its random draws."""
+    arrays = load_arrays(folder)
+    settings = dataclasses.replace(agent_config(arrays), n_step=n_step, clip_norm=clip_norm)
+    unused = dict.fromkeys((field.name for field in dataclasses.fields(schema.AtariConfig)), None)
     config = schema.AtariConfig(
-        **dict.fromkeys((field.name for field in dataclasses.fields(schema.AtariConfig)), None)
+        **unused
         | {
             "seed": 0,
             "aux": "mlr",
-            "environment": schema.EnvironmentConfig(mask.shape[-1], clip["obs"].shape[2], 4, 30, 27000, 0.0, True),
+            "environment": schema.EnvironmentConfig(
+                image_size=recorded["obs"].shape[-1],
+                frame_stack=recorded["obs"].shape[2],
+                action_repeat=4,
+                max_noops=30,
+                horizon=27000,
+                sticky_actions=0.0,
+                terminal_on_life_loss=True,
+            ),
             "agent": settings,
-            "replay": schema.ReplayConfig(100, 0.5, 0.4, 1.0, 0, 1, 1.0, 1e-5),
-            "augmentation": AugmentationConfig("slice", 4, 0.05),
-            "mlr": mlr,
-            "loop": LoopConfig("overlapped", 0, 1.0),
+            "replay": schema.ReplayConfig(
+                capacity=100,
+                alpha=0.5,
+                beta_initial=0.4,
+                beta_final=1.0,
+                beta_start=0,
+                beta_end=1,
+                default_priority=1.0,
+                priority_eps=1e-5,
+            ),
+            "augmentation": AugmentationConfig(crop="slice", pad=4, intensity=0.05),
+            "mlr": mlr_config(load_model(folder), seq_len, MASKED_SCALE["off"]),
         }
     )
-    agent = RainbowAgent(config, reference.head.actions, torch.device("cpu"))
-    owned = agent.auxiliary.owned
-    reference.encoder, reference.head = agent.encoder, agent.head
-    reference.predictor, reference.action_embedding = owned["predictor"], owned["action_embedding"]
-    for name, parameter in borrowed_parameters(reference):
-        reference.adopt(name, parameter)
-    reference.fill_blocks(owned["decoder"].blocks)
-    agent.auxiliary.update_targets()  # momentum copies start equal
-    draws = iter(reference.noise[k] for k in sorted(reference.noise) if k >= NEW_NOISE)
-    agent._noise.copy_(reference.noise[0])
-    agent.head.draw_noise = lambda generator, device: next(draws)
+    agent = RainbowAgent(config, arrays["act_embed.w"].shape[1], torch.device("cpu"))
+    auxiliary = agent.auxiliary
+    reference = fill_model(
+        arrays,
+        encoder=agent.encoder,
+        head=agent.head,
+        predictor=auxiliary.owned["predictor"],
+        action_embedding=auxiliary.owned["action_embedding"],
+    )
+    reference.fill_blocks(auxiliary.owned["decoder"].blocks)
+    auxiliary.update_targets()  # momentum copies start equal
+    hidden = hidden_cells(recorded["mask"])
+    auxiliary.mask = lambda: hidden
+    auxiliary.augment_masked = auxiliary.augment_target = lambda frames: frames.float()
     agent._augment = lambda pixels, generator: pixels.float()
-    agent.auxiliary.augment_masked = agent.auxiliary.augment_target = lambda frames: frames.float()
-    agent.auxiliary.mask = lambda: mask.unsqueeze(0)
+    first, *later = (reference.noise[k] for k in sorted(reference.noise))
+    agent._noise.copy_(first)  # of the target network in update 0; update u draws number u + 1
+    draws = iter(later)
+    agent.head.draw_noise = lambda generator, device: next(draws)
     return reference, agent
 
 
-def make_batch(clip: dict, values: dict, agent: RainbowAgent) -> SequenceBatch:
-    """The recorded clip: entry i of `all_action` was taken before observation i."""
-    steps, n_step = values["return_n"].shape[0], agent.config.agent.n_step
-    frames = torch.from_numpy(clip["obs"]).flatten(2, 3)  # [time, B, C, H, W]
-    actions = torch.from_numpy(clip["all_action"])[1:]
+def make_batch(recorded: dict, values: dict, n_step: int) -> SequenceBatch:
+    clip = make_clip(recorded)
+    frames = torch.from_numpy(recorded["obs"]).flatten(2, 3)  # stack and channel are one axis here
     return SequenceBatch(
         obs=frames[0],
         next_obs=frames[n_step],
-        action=actions[0],
+        action=clip.actions[0],
         returns=torch.from_numpy(values["return_n"][0]),
         done=torch.from_numpy(values["done_n"][0]),
         weights=torch.from_numpy(values["is_weights"]),
         indices=torch.arange(frames.shape[1]),
-        frames=frames[:steps],
-        actions=actions[:steps],
+        frames=clip.frames,
+        actions=clip.actions,
     )
-
-
-def weights(reference, names: list[str]) -> np.ndarray:
-    """(sum, L2) of every named parameter; the advantage bias, which we do not build, never moves."""
-    fixed = {name: torch.from_numpy(array.astype(np.float32)) for name, array in reference.arrays.items()}
-    return np.array([sum_l2(reference.parameters.get(name, fixed[name])) for name in names])

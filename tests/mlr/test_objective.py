@@ -203,6 +203,13 @@ def test_gradients_reach_everything_but_the_targets():
     assert not any(metric.requires_grad for metric in metrics.values())
 
 
+def test_targets_are_constants_even_where_they_could_take_gradients():
+    mlr = make()
+    mlr.targets.requires_grad_(True)
+    mlr.loss(make_batch())[0].mean().backward()
+    assert all(parameter.grad is None for parameter in mlr.targets.parameters())
+
+
 def test_what_is_borrowed_is_not_owned():
     mlr = make()
     owned = {id(parameter) for parameter in mlr.owned_parameters()}

@@ -125,7 +125,7 @@ REFUSED = [
     ("+brush.widht=1", "did you mean brush.width?"),
     ("++brush.widht=1", "did you mean brush.width?"),
     ("brush={widht: 1}", "no key brush.widht; did you mean brush.width?"),
-    ("title.length=3", "did you mean title?"),
+    ("title.length=3", "no key title.length"),
     ("+zzz=1", "no key zzz; --cfg job shows them all"),
     ("++zzz=1", "no key zzz"),
     ("prices.hill=1", "+prices.hill=1"),
@@ -177,9 +177,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("argument, expected", REFUSED, ids=[argument[:30] for argument, _ in REFUSED])
-@pytest.mark.parametrize("options", [[], ["--cfg=job"]], ids=["run", "cfg"])
-def test_refuses_in_one_line_without_running_or_writing(launch, capsys, options, argument, expected):
-    code, seen = launch("title=sea", *options, argument)
+def test_refuses_in_one_line_without_running_or_writing(launch, capsys, argument, expected):
+    code, seen = launch("title=sea", argument)
     out, err = capsys.readouterr()
     assert (code, seen, out) == (2, [], "")
     assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
@@ -187,9 +186,10 @@ def test_refuses_in_one_line_without_running_or_writing(launch, capsys, options,
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_missing_value_is_named(launch, capsys):
-    assert launch()[0] == 2
-    assert capsys.readouterr().err == "error: title has no value: add title=value\n"
+@pytest.mark.parametrize("arguments", [[], ["--cfg", "job"], ["--multirun"]])
+def test_a_missing_value_is_named(launch, capsys, arguments):
+    assert launch(*arguments) == (2, [])
+    assert capsys.readouterr() == ("", "error: title has no value: add title=value\n")
 
 
 @pytest.mark.parametrize("file, text, expected", [
@@ -259,7 +259,10 @@ def test_multirun_ends_with_the_code_of_the_first_job_that_failed(launch):
 
 
 def test_help_needs_neither_hydra_nor_torch():
-    program = "import sys, mlr.training.cli as c; c.launch('atari', int, None, None, argv=['--help']); print(*sys.modules)"
+    program = (
+        "import sys; from mlr.training.cli import launch\n"
+        "launch('atari', int, None, None, argv=['--help']); print(*sys.modules)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
