@@ -73,7 +73,7 @@ class MLR:
 
     def _predict(self, masked_frames: Tensor, actions: Tensor) -> Tensor:
         """Predictions from masked frames [T, B, C, H, W] and actions [T, B, ...]: [T, B, P]."""
-        pixels = self.augment_masked(masked_frames) * self.config.masked_scale  # F1 in docs/fidelity.md
+        pixels = self.augment_masked(masked_frames).mul_(self.config.masked_scale)  # F1 in docs/fidelity.md
         states = _encode(self.encoder, pixels)
         actions = self.owned["action_embedding"](actions)  # [T, B, D]
         decoded = self.owned["decoder"](states.transpose(0, 1), actions.transpose(0, 1)).transpose(0, 1)

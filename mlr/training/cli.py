@@ -17,6 +17,7 @@ from mlr.config import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 REFUSED = 2  # exit code of every configuration that cannot run
+LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 ADVICE = "write key=value, and quote a value with special characters twice, as in run_dir=\"'a b'\""
 
@@ -171,6 +172,8 @@ def parse(override: str):
     """Hydra's reading of one `key=value`; raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    if len(override) > LONGEST:
+        raise ConfigError(f"'{shorten(override)}' has {len(override)} characters: a setting has at most {LONGEST}")
     try:
         parsed = OverridesParser.create().parse_override(override)
     except Exception as error:  # also ValueError and RecursionError, for absurd numbers and nesting

@@ -122,6 +122,7 @@ def test_a_lost_life_blanks_the_stack_in_training_only():
         ("pong", CONFIG),
         ("breakout", CONFIG),
         ("ms_pacman", CONFIG),
+        ("qbert", CONFIG),
         ("pong", replace(CONFIG, sticky_actions=0.25)),
         ("breakout", replace(CONFIG, sticky_actions=0.9)),
         ("pong", replace(CONFIG, action_repeat=1)),

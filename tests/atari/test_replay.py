@@ -133,8 +133,8 @@ def test_a_window_across_an_end_written_out():
     """Observation s shows the number s + 1; the step 10 ends a life."""
     replay = make_replay()
     for s in range(30):
-        frame = np.full(FRAME_SHAPE, s + 1, dtype=np.uint8)
-        play(replay, [(frame, s % 6, 1.0 + s, False, False, s == 10)])
+        observation = np.full((1, *FRAME_SHAPE), s + 1, dtype=np.uint8)
+        play(replay, [(observation, s % 6, 1.0 + s, False, False, s == 10)])
     batch = replay.gather(torch.tensor([9]), 1.0, ALL_FIELDS)
     assert batch.obs[0, :, 0, 0].tolist() == [7, 8, 9, 10]
     assert batch.next_obs[0, :, 0, 0].tolist() == [8, 9, 10, 11]
