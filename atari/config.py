@@ -110,6 +110,11 @@ def validate(config: AtariConfig) -> None:
     require_game(config.game)
     one_of("aux", config.aux, ("mlr", "none"))
     environment, agent, replay = config.environment, config.agent, config.replay
+    for key in ("image_size", "frame_stack", "action_repeat", "horizon"):
+        require(getattr(environment, key) >= 1, f"environment.{key}={getattr(environment, key)} must be at least 1")
+    require(environment.max_noops >= 0, f"environment.max_noops={environment.max_noops} must not be negative")
+    sticky = environment.sticky_actions
+    require(0 <= sticky < 1, f"environment.sticky_actions={sticky} is a probability: choose it in 0..1, below 1")
     validate_mlr(config.mlr, environment.image_size)
     validate_augmentation(config.augmentation)
     validate_loop(config.loop)

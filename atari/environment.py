@@ -104,7 +104,7 @@ class Emulator:
                 frames += 1
             self.ale.restoreState(snapshot)
             load_generator_state("sticky", self._draws, state)
-        self._restored = {key: np.array(state[key]) for key in ("screen", "picture")}
+        self._restored = {key: np.asarray(state[key]).copy() for key in ("screen", "picture")}
 
 
 class AtariEnv(gymnasium.Env):

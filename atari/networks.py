@@ -168,4 +168,6 @@ class ActionEmbedding(nn.Module):
         self.linear = nn.Linear(actions, dim)
 
     def forward(self, actions: Tensor) -> Tensor:
-        return self.linear(F.one_hot(actions, self.linear.in_features).to(self.linear.weight.dtype))
+        choices = torch.arange(self.linear.in_features, device=actions.device)
+        one_hot = actions.unsqueeze(-1) == choices  # F.one_hot checks its input on the host, which a capture forbids
+        return self.linear(one_hot.to(self.linear.weight.dtype))

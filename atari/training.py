@@ -92,6 +92,7 @@ def make_evaluate(config: AtariConfig, device: torch.device) -> Callable:
             write_video(video, episodes[0].frames, FRAMES_PER_SECOND / config.environment.action_repeat, enlarge=2)
         return [
             {
+                "seed": config.seed,
                 "episode": i,
                 "score": episode.score,
                 "human_normalised": human_normalised(config.game, episode.score),
@@ -152,8 +153,9 @@ def describe(config: AtariConfig, parts: Parts, folder: RunFolder, device: torch
     )
     if device.type == "cpu":
         hours = updates * update_flops(config, agent.actions) / cpu_flops_per_second() / 3600
-        console.print(f"on this CPU  about {hours:.1f} hours of arithmetic for the updates" if hours >= 1 else
-                      f"on this CPU  about {hours * 60:.0f} minutes of arithmetic for the updates")
+        length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+        advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
+        console.print(f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}")
 
 
 def update_flops(config: AtariConfig, actions: int) -> float:
@@ -173,7 +175,7 @@ def update_flops(config: AtariConfig, actions: int) -> float:
     if config.aux == "mlr":
         images, decoder = batch * seq_len, config.mlr.decoder
         block = (4 + 2 * decoder.mlp_ratio) * latent**2  # multiply-adds per token
-        last = (3 + (1 + 2 * decoder.mlp_ratio)) * latent**2  # keys and values for both kinds of token, the rest for one
+        last = (4 + 2 + 2 * decoder.mlp_ratio) * latent**2  # a step's two keys and values, the rest for its state token
         tokens = max(decoder.depth - 1, 0) * 2 * block + min(decoder.depth, 1) * last
         total += images * (trained + forward + 3 * (tokens + actions * latent + 2 * agent.hidden * latent))
     return 2.0 * total
@@ -212,8 +214,8 @@ def evaluate_run(options) -> None:
     rows = make_evaluate(config, choose_device(options.device))(weights, 0, video, lambda: None)
     console.print(f"{config.game}, weights of agent step {agent_steps:,}\n{summary(config.game, rows)}")
     if options.csv:
-        CsvLog(options.csv).keep([])
-        CsvLog(options.csv).append(*({**units(config, agent_steps), "seed": options.seed, **row} for row in rows))
+        options.csv.unlink(missing_ok=True)
+        CsvLog(options.csv).append(*({**units(config, agent_steps), **row} for row in rows))
         console.print(f"rows   {options.csv}")
     if video:
         console.print(f"video  {video}")

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 
 from atari.config import AtariConfig, validate
 from mlr.training.cli import Command, config_groups, launch, schema_keys
@@ -56,6 +57,25 @@ def test_every_combination_composes_and_is_valid(preset, fidelity, aux):
     assert isinstance(config, AtariConfig) and dataclasses.is_dataclass(config.mlr.mask)
     assert (config.preset, config.fidelity, config.aux) == (preset, fidelity, aux)
     assert config.run_dir == f"runs/atari/pong/{aux}-{fidelity}-{preset}/seed_1"
+
+
+def entries(tree: dict, prefix: str = "") -> dict:
+    values = {}
+    for key, value in tree.items():
+        values |= entries(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return values
+
+
+CHOICES = [(group, name) for group, names in config_groups("atari").items() for name in names]
+
+
+@pytest.mark.parametrize("group, name", CHOICES)
+def test_what_a_chosen_file_says_wins_over_the_base(group, name):
+    (file,) = [*ROOT.glob(f"configs/{group}/{name}.yaml"), *ROOT.glob(f"configs/atari/{group}/{name}.yaml")]
+    stated = yaml.safe_load(file.read_text())
+    stated.pop("defaults", None)
+    values = flat(compose(f"{group}={name}"))
+    assert {key: values[key] for key in entries(stated)} == entries(stated)
 
 
 def test_the_default_is_the_paper_setting_of_the_released_code():

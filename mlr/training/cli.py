@@ -51,6 +51,8 @@ def launch(
         if arguments.help:
             print(help_text(benchmark, about))
             return 0
+        if arguments.cfg and arguments.multirun:
+            raise ConfigError("--cfg shows one configuration: leave out --multirun")
         command = Command(benchmark, schema, validate)
         if arguments.multirun:
             return command.sweep(arguments.overrides, run)

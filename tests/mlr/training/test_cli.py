@@ -172,7 +172,7 @@ REFUSED = [
     # the program's own check, options
     ("brush.bristles=0", "brush.bristles must be at least 1"),
     ("--width", "unrecognized arguments: --width"),
-    ("--cfg", "--cfg"),
+    ("--cfg", "--cfg: expected one argument"),
 ]
 
 
@@ -244,6 +244,11 @@ def test_multirun_starts_nothing_if_one_combination_is_wrong(launch, capsys):
     assert (code, seen) == (2, [])
     assert capsys.readouterr().err == "error: brush.bristles must be at least 1\n"
     assert not list(Path.cwd().iterdir())
+
+
+def test_multirun_and_cfg_exclude_each_other(launch, capsys):
+    assert launch("--multirun", "--cfg", "job", "title=sea,hill") == (2, [])
+    assert "leave out --multirun" in capsys.readouterr().err
 
 
 def test_multirun_ends_with_the_code_of_the_first_job_that_failed(launch):
