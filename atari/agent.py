@@ -76,7 +76,9 @@ class RainbowAgent:
     def act(self, observation: np.ndarray, step: int) -> int:
         """The action for a stack uint8 [frames, H, W] in iteration `step`: epsilon-greedy with the last noise drawn."""
         agent = self.config.agent
-        epsilon = linear_ramp(step, agent.epsilon_initial, agent.epsilon_final, agent.epsilon_start, agent.epsilon_steps)
+        epsilon = linear_ramp(
+            step, agent.epsilon_initial, agent.epsilon_final, agent.epsilon_start, agent.epsilon_steps
+        )
         if self._exploration.random() < epsilon:
             return int(self._exploration.integers(self.actions))
         pixels = torch.from_numpy(observation).to(self.device).unsqueeze(0)

@@ -128,13 +128,13 @@ def validate(config: AtariConfig) -> None:
         "agent.encoder.channels, kernels and strides must have the same length, at least 1",
     )
     side = environment.image_size
-    for kernel, stride in zip(agent.encoder.kernels, agent.encoder.strides):
+    for kernel, stride in zip(agent.encoder.kernels, agent.encoder.strides, strict=True):
         side = (side - kernel) // stride + 1
     require(side >= 1, f"agent.encoder.kernels={agent.encoder.kernels} do not fit an image of {environment.image_size}")
     latent = agent.encoder.channels[-1] * side * side
     require(
         latent % (2 * config.mlr.decoder.heads) == 0,
-        f"the latent has {latent} values: it must be even and divisible by mlr.decoder.heads={config.mlr.decoder.heads}",
+        f"mlr.decoder.heads={config.mlr.decoder.heads} must divide the latent's {latent} values into even parts",
     )
     require(config.agent_steps >= 1, f"agent_steps={config.agent_steps} must be at least 1")
     lag = 1 + agent.n_step + config.mlr.seq_len

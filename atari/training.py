@@ -202,23 +202,23 @@ def report_results(config: AtariConfig, folder: RunFolder, console: Console) -> 
         console.print(f"video  {video}")
 
 
-def evaluate_run(options) -> None:
-    """Plays options.episodes with the newest weights of options.run; prints the score, writes CSV and video if asked."""
+def evaluate_run(run: Path, episodes: int, seed: int, device: str, video: bool, csv: Path | None) -> None:
+    """Plays `episodes` with the newest weights of a run folder; prints the score, writes CSV and video if asked."""
     console = Console(highlight=False, soft_wrap=True)
-    config = read_run_config(options.run)
-    config = replace(config, seed=options.seed, evaluation=replace(config.evaluation, episodes=options.episodes))
-    folder = RunFolder(options.run)
+    config = read_run_config(run)
+    config = replace(config, seed=seed, evaluation=replace(config.evaluation, episodes=episodes))
+    folder = RunFolder(run)
     weights = folder.newest_weights()
     agent_steps = int(weights.stem)
-    video = folder.media / f"evaluation_{weights.stem}_seed_{options.seed}.mp4" if options.video else None
-    rows = make_evaluate(config, choose_device(options.device))(weights, 0, video, lambda: None)
+    video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None
+    rows = make_evaluate(config, choose_device(device))(weights, 0, video_file, lambda: None)
     console.print(f"{config.game}, weights of agent step {agent_steps:,}\n{summary(config.game, rows)}")
-    if options.csv:
-        options.csv.unlink(missing_ok=True)
-        CsvLog(options.csv).append(*({**units(config, agent_steps), **row} for row in rows))
-        console.print(f"rows   {options.csv}")
-    if video:
-        console.print(f"video  {video}")
+    if csv:
+        csv.unlink(missing_ok=True)
+        CsvLog(csv).append(*({**units(config, agent_steps), **row} for row in rows))
+        console.print(f"rows   {csv}")
+    if video_file:
+        console.print(f"video  {video_file}")
 
 
 def summary(game: str, rows: list[dict]) -> str:

@@ -1,6 +1,6 @@
 """Evaluates the newest weights of a run.
 
-    python scripts/evaluate.py RUN --episodes 100 --video
+python scripts/evaluate.py RUN --episodes 100 --video
 """
 
 import argparse
@@ -24,12 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.episodes < 1:
             raise ConfigError(f"--episodes {options.episodes} must be at least 1")
         benchmark = read_config(options.run)["benchmark"]
-        RunFolder(options.run).newest_weights()
-        if benchmark == "atari":
-            from atari.training import evaluate_run
-        else:
+        RunFolder(options.run).newest_weights()  # refused before torch is imported
+        if benchmark != "atari":
             raise ConfigError(f"{options.run} is a run of an unknown benchmark, {benchmark}")
-        evaluate_run(options)
+        from atari.training import evaluate_run
+
+        evaluate_run(options.run, options.episodes, options.seed, options.device, options.video, options.csv)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -72,7 +72,14 @@ def tensors(folder):
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_run, tmp_path):
     """Stopped by SIGTERM between two checkpoints, killed outright after one, then finished."""
     folder = RunFolder(tmp_path / "run")
-    command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={folder.path}", "device=cpu", "threads=1"]
+    command = [
+        sys.executable,
+        "scripts/train_atari.py",
+        "preset=tiny",
+        f"run_dir={folder.path}",
+        "device=cpu",
+        "threads=1",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     wait_for(folder.metrics, process)
     process.send_signal(signal.SIGTERM)

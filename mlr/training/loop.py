@@ -64,6 +64,7 @@ class Position:
     def load_state(self, state: dict) -> None:
         vars(self).update(state)
         self.observation = np.asarray(self.observation)
+        self.logged = [self.step, self.updates]  # rates count from the restart, as the clock does
 
 
 def updates_due(step: int, learning_starts: int, replay_ratio: float) -> int:
@@ -117,7 +118,7 @@ def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
             if position.step % config.log_every == 0 or position.step == config.agent_steps:
                 row = _metrics_row(parts.units(position.step), position, means.read(), clock.read())
                 metrics.append(row)
-                progress.note(position.step, _note(row, evaluations.last_score))
+                progress.note(position.step, row["time/agent_steps_per_second"], _note(row, evaluations.last_score))
             if evaluations.due(position.step):
                 agent.save_weights(folder.weights_at(position.step))
             if position.step % config.checkpoint_every == 0 or position.step == config.agent_steps:

@@ -1,6 +1,6 @@
 """What a person sees while a run goes on: a progress bar on a terminal, plain lines in a log file."""
 
-import time
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
@@ -25,7 +25,6 @@ class RunProgress:
         )
         self._task = self._bar.add_task("train", total=total, completed=completed, note="")
         self._total = total
-        self._start, self._first = time.monotonic(), completed
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -37,10 +36,9 @@ class RunProgress:
     def step(self, completed: int) -> None:
         self._bar.update(self._task, completed=completed)
 
-    def note(self, completed: int, text: str) -> None:
-        """Shows rates and scores beside the bar, or as one line where there is no terminal."""
+    def note(self, completed: int, steps_per_second: float, text: str) -> None:
+        """Shows `text` (rates and scores) beside the bar, or as one line with the ETA where there is no terminal."""
         self._bar.update(self._task, note=text)
         if not self._console.is_terminal:
-            elapsed = time.monotonic() - self._start
-            left = elapsed / max(completed - self._first, 1) * (self._total - completed)
-            self._console.print(f"{completed}/{self._total} agent steps, {left:.0f} s left  {text}", highlight=False)
+            left = timedelta(seconds=round((self._total - completed) / steps_per_second))
+            self._console.print(f"{completed}/{self._total} agent steps  ETA {left}  {text}")

@@ -75,7 +75,10 @@ def open_run(config, manifest: dict) -> RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
     starts = json.loads(folder.manifest.read_text())["starts"] if folder.manifest.is_file() else []
-    _write(folder.manifest, json.dumps({"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}, indent=1))
+    _write(
+        folder.manifest,
+        json.dumps({"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}, indent=1),
+    )
     return folder
 
 
@@ -133,4 +136,6 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -20,9 +20,7 @@ class Generators:
     """Named torch generators on one device, saved and restored in place."""
 
     def __init__(self, seed: int, device: torch.device, names: tuple[str, ...]):
-        self._generators = {
-            name: torch.Generator(device).manual_seed(derive_seed(seed, name)) for name in names
-        }
+        self._generators = {name: torch.Generator(device).manual_seed(derive_seed(seed, name)) for name in names}
 
     def __getitem__(self, name: str) -> torch.Generator:
         return self._generators[name]

@@ -49,7 +49,14 @@ def addresses(parts):
     if agent.auxiliary is not None:
         tensors += [*agent.auxiliary.owned.parameters(), *agent.auxiliary.targets.parameters()]
     tensors += [value for entry in agent.optimizer.state.values() for value in entry.values()]
-    tensors += [replay.priorities.leaves, replay.count, replay.frames.frames, replay.actions, replay.rewards, replay.flags]
+    tensors += [
+        replay.priorities.leaves,
+        replay.count,
+        replay.frames.frames,
+        replay.actions,
+        replay.rewards,
+        replay.flags,
+    ]
     return [tensor.data_ptr() for tensor in tensors]
 
 
@@ -109,4 +116,6 @@ def test_the_arithmetic_of_a_full_update_is_the_counted_one():
     """
     second_products = 2 * 32 * (3 + 2) * 256 * (2 * 3136 + 7 * 51)
     assert update_flops(make_config("unused", "preset=full"), 6) == pytest.approx((1.008 - 0.182) * 1e12, rel=0.01)
-    assert update_flops(make_config("unused", "preset=full", "aux=none"), 6) == pytest.approx(2.8e9 + second_products, rel=0.02)
+    assert update_flops(make_config("unused", "preset=full", "aux=none"), 6) == pytest.approx(
+        2.8e9 + second_products, rel=0.02
+    )

@@ -62,7 +62,10 @@ class ReplayedFile:
         kinds = [bool(self.data["done"][step]) and step % 3 == kind for kind in range(3)]
         self.replay.begin_step()
         self.replay.store(
-            self.data["obs_frames"][step : step + 1], int(self.data["action"][step]), float(self.data["reward"][step]), *kinds
+            self.data["obs_frames"][step : step + 1],
+            int(self.data["action"][step]),
+            float(self.data["reward"][step]),
+            *kinds,
         )
 
     def checkpoint(self, m: int) -> Iterator[Check]:

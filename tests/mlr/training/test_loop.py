@@ -12,7 +12,9 @@ from mlr.training.run_folder import open_run
 from tests.conftest import make_config
 
 
-@pytest.mark.parametrize("ratio, counts", [(2, [2] * 6), (1, [1] * 6), (0.5, [0, 1] * 3), (1.5, [1, 2] * 3), (0, [0] * 6)])
+@pytest.mark.parametrize(
+    "ratio, counts", [(2, [2] * 6), (1, [1] * 6), (0.5, [0, 1] * 3), (1.5, [1, 2] * 3), (0, [0] * 6)]
+)
 def test_updates_due(ratio, counts):
     assert [updates_due(step, 10, ratio) for step in range(8, 16)] == [0, 0, *counts]
 
