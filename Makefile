@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 # setuptools comes first because everything that is built here, the project included, is built with the locked one.
-$(STAMP): pyproject.toml requirements.lock | $(BIN)/python
+$(STAMP): pyproject.toml requirements.lock | $(BIN)/pip
 	@echo "Installing into $(VENV): 0.4 GB to download with torch for the CPU, 2.9 GB with CUDA."
 	$(BIN)/python -m pip install --constraint requirements.lock setuptools
 ifneq ($(TORCH_INDEX),)
@@ -33,7 +33,7 @@ endif
 	$(BIN)/python -m pip install --no-build-isolation --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
-$(BIN)/python:
+$(BIN)/pip:
 	@for python in $(PYTHON); do \
 	    if $$python -c '$(FITS)' 2>/dev/null; then exec $$python -m venv $(VENV); fi; \
 	done; \

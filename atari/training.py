@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from mlr.config import ConfigError
 from mlr.results.curves import draw_learning_curve
 from mlr.results.scores import human_normalised
 from mlr.training.checkpoint import CheckpointError
-from mlr.training.evaluation import is_finished, play_episodes
+from mlr.training.evaluation import Evaluate, Watch, is_finished, play_episodes
 from mlr.training.loggers import CsvLog
 from mlr.training.loop import DONE, Parts, train, updates_due
+from mlr.training.progress import RunProgress
 from mlr.training.run_folder import RunFolder, open_run
 from mlr.training.seeding import derive_seed
 from mlr.training.video import write_video
@@ -74,10 +76,10 @@ def rom_md5(game: str) -> str:
     return hashlib.md5(Path(roms.get_rom_path(game)).read_bytes()).hexdigest()
 
 
-def make_evaluate(config: AtariConfig, device: torch.device) -> Callable:
+def make_evaluate(config: AtariConfig, device: torch.device) -> Evaluate:
     """An evaluation as a function of weights, index and the run's seed: one row per episode."""
 
-    def evaluate(weights: Path, index: int, video: Path | None, check: Callable[[], None]) -> list[dict]:
+    def evaluate(weights: Path, index: int, video: Path | None, watch: Watch) -> list[dict]:
         seed = derive_seed(config.seed, "evaluation", index)
         agent = TrainedAgent(config, weights, device)
         episodes = play_episodes(
@@ -86,7 +88,7 @@ def make_evaluate(config: AtariConfig, device: torch.device) -> Callable:
             config.evaluation.episodes,
             config.evaluation.environments,
             video is not None,
-            check,
+            watch,
         )
         if video is not None:
             write_video(video, episodes[0].frames, FRAMES_PER_SECOND / config.environment.action_repeat, enlarge=2)
@@ -153,7 +155,7 @@ def describe(config: AtariConfig, parts: Parts, folder: RunFolder, device: torch
     )
     if device.type == "cpu":
         hours = updates * update_flops(config, agent.actions) / cpu_flops_per_second() / 3600
-        length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+        length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes" if hours > 1 / 60 else "seconds"
         advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
         console.print(f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}")
 
@@ -211,7 +213,9 @@ def evaluate_run(run: Path, episodes: int, seed: int, device: str, video: bool, 
     weights = folder.newest_weights()
     agent_steps = int(weights.stem)
     video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None
-    rows = make_evaluate(config, choose_device(device))(weights, 0, video_file, lambda: None)
+    with RunProgress(0, 0, console) as progress:
+        watch = partial(progress.evaluation, episodes=episodes)
+        rows = make_evaluate(config, choose_device(device))(weights, 0, video_file, watch)
     console.print(f"{config.game}, weights of agent step {agent_steps:,}\n{summary(config.game, rows)}")
     if csv:
         csv.unlink(missing_ok=True)

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from mlr.training.loggers import CsvLog
 from mlr.training.run_folder import RunFolder
-from mlr.training.stop import StopRequest, StopRequested
+from mlr.training.stop import StopRequested
 
 Act = Callable[[np.ndarray], Sequence]
-# (weights, evaluation index, video file or None, check that raises when the run is asked to stop) -> a row per episode
-Evaluate = Callable[[Path, int, Path | None, Callable[[], None]], list[dict]]
+Watch = Callable[[int], None]  # told after every step how many episodes are over; may raise StopRequested
+Evaluate = Callable[[Path, int, Path | None, Watch], list[dict]]  # weights, index, video file -> a row per episode
 
 
 @dataclass
@@ -34,13 +34,12 @@ def play_episodes(
     episodes: int,
     parallel: int,
     video: bool,
-    check: Callable[[], None],
+    watch: Watch,
 ) -> list[Episode]:
     """Plays `episodes` whole episodes, the i-th in make_environment(i), `parallel` at a time in lockstep.
 
     act: uint8 [parallel, ...] -> one action per row. The batch keeps its size when episodes end, so that numerics do
-    not depend on who is still playing. With `video` the first episode keeps its rendered frames. `check` is called
-    once per step and may raise.
+    not depend on who is still playing. With `video` the first episode keeps its rendered frames.
     """
     results = [Episode() for _ in range(episodes)]
     for start in range(0, episodes, parallel):
@@ -53,7 +52,7 @@ def play_episodes(
         while playing:
             if video and start == 0 and 0 in playing:
                 results[0].frames.append(environments[0].render())
-            check()
+            watch(start + len(group) - len(playing))
             actions = act(batch)
             for i in sorted(playing):
                 observation, reward, terminated, truncated, _ = environments[i].step(actions[i])
@@ -83,7 +82,7 @@ class Evaluations:
     def due(self, step: int) -> bool:
         return step in self._steps
 
-    def finish_pending(self, step: int, stop: StopRequest) -> bool:
+    def finish_pending(self, step: int, watch: Watch) -> bool:
         """Runs every evaluation up to `step` that has no rows yet. False if a stop request ended it early."""
         for index, due in enumerate(self._steps):
             if due > step:
@@ -93,7 +92,7 @@ class Evaluations:
             self._console.print(f"evaluating agent step {due}: {self._episodes} episodes")
             video = self._folder.media / f"episode_{due:09d}.mp4" if self._video and due == self._steps[-1] else None
             try:
-                rows = self._evaluate(self._folder.weights_at(due), index, video, stop.check)
+                rows = self._evaluate(self._folder.weights_at(due), index, video, watch)
             except StopRequested:
                 return False
             self._log.append(*({"evaluation": index, **self._units(due), **row} for row in rows))

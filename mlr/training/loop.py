@@ -97,8 +97,12 @@ def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
             states = {name: part.state() for name, part in stateful.items()}
             checkpoints.save(position.step, states, replay.rows)
 
+    def watch(finished: int) -> None:
+        progress.evaluation(finished, config.evaluation.episodes)
+        stop.check()
+
     with StopRequest() as stop, RunProgress(config.agent_steps, position.step, console) as progress:
-        while evaluations.finish_pending(position.step, stop) and position.step < config.agent_steps:
+        while evaluations.finish_pending(position.step, watch) and position.step < config.agent_steps:
             if stop.requested:
                 break
             with clock("act"):

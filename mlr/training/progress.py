@@ -13,17 +13,20 @@ class RunProgress:
     def __init__(self, total: int, completed: int, console: Console):
         self._console = console
         self._bar = Progress(
-            TextColumn("train"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("agent steps  ETA"),
+            TextColumn("{task.fields[unit]}  ETA"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
             speed_estimate_period=120,
         )
-        self._task = self._bar.add_task("train", total=total, completed=completed, note="")
+        self._task = self._bar.add_task(
+            "train", total=total, completed=completed, visible=total > 0, unit="agent steps", note=""
+        )
+        self._evaluation = self._bar.add_task("evaluate", total=1, visible=False, unit="episodes", note="")
         self._total = total
 
     def __enter__(self) -> Self:
@@ -35,6 +38,10 @@ class RunProgress:
 
     def step(self, completed: int) -> None:
         self._bar.update(self._task, completed=completed)
+
+    def evaluation(self, finished: int, episodes: int) -> None:
+        """Shows how far an evaluation is while it runs."""
+        self._bar.update(self._evaluation, completed=finished, total=episodes, visible=finished < episodes)
 
     def note(self, completed: int, steps_per_second: float, text: str) -> None:
         """Shows `text` (rates and scores) beside the bar, or as one line with the ETA where there is no terminal."""

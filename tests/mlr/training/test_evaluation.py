@@ -25,9 +25,9 @@ class Countdown(gymnasium.Env):
         return np.zeros((2, 2, 3), np.uint8)
 
 
-def play(lengths, parallel, act, video=False, check=lambda: None):
+def play(lengths, parallel, act, video=False, watch=lambda finished: None):
     environments = [Countdown(length) for length in lengths]
-    return play_episodes(act, environments.__getitem__, len(lengths), parallel, video, check)
+    return play_episodes(act, environments.__getitem__, len(lengths), parallel, video, watch)
 
 
 def test_every_episode_is_played_to_its_end_in_a_batch_of_fixed_size():
@@ -44,17 +44,23 @@ def test_every_episode_is_played_to_its_end_in_a_batch_of_fixed_size():
     assert shapes == {(2, 2)}
 
 
+def test_it_tells_how_many_episodes_are_over():
+    told = []
+    play([1, 3, 2], 2, lambda batch: batch[:, 0], watch=told.append)
+    assert told == [0, 1, 1, 2, 2]
+
+
 def test_only_the_first_episode_is_filmed():
     episodes = play([3, 2, 2], 2, lambda batch: batch[:, 0], video=True)
     assert [len(episode.frames) for episode in episodes] == [3, 0, 0]
 
 
 def test_a_stop_request_ends_it():
-    def check():
+    def watch(finished):
         raise StopRequested
 
     with pytest.raises(StopRequested):
-        play([3], 1, lambda batch: batch[:, 0], check=check)
+        play([3], 1, lambda batch: batch[:, 0], watch=watch)
 
 
 @pytest.mark.parametrize(
