@@ -1,16 +1,21 @@
 """Schema of an Atari run: every value is in `configs/`."""
 
+import re
 from dataclasses import dataclass
 
+from atari.games import require_game
 from mlr.config import (
     AugmentationConfig,
     LoopConfig,
     MLRConfig,
+    above,
+    at_least,
     one_of,
     require,
     validate_augmentation,
     validate_loop,
     validate_mlr,
+    within,
 )
 
 
@@ -105,50 +110,77 @@ class AtariConfig:
 
 def validate(config: AtariConfig) -> None:
     """Raises ConfigError, with what to do, for a configuration that cannot run."""
-    from atari.games import require_game
-
     require_game(config.game)
+    for game, weight in config.mlr_weight_by_game.items():
+        require_game(game)
+        require(weight >= 0, f"mlr_weight_by_game.{game}={weight} must be at least 0")
+    one_of("benchmark", config.benchmark, ("atari",))
     one_of("aux", config.aux, ("mlr", "none"))
-    environment, agent, replay = config.environment, config.agent, config.replay
-    for key in ("image_size", "frame_stack", "action_repeat", "horizon"):
-        require(getattr(environment, key) >= 1, f"environment.{key}={getattr(environment, key)} must be at least 1")
-    require(environment.max_noops >= 0, f"environment.max_noops={environment.max_noops} must not be negative")
-    sticky = environment.sticky_actions
-    require(0 <= sticky < 1, f"environment.sticky_actions={sticky} is a probability: choose it in 0..1, below 1")
-    validate_mlr(config.mlr, environment.image_size)
-    validate_augmentation(config.augmentation)
-    validate_loop(config.loop)
-    one_of("agent.n_step_done", agent.n_step_done, ("one_step", "n_step"))
-    require(agent.n_step >= 1, f"agent.n_step={agent.n_step} must be at least 1")
-    require(agent.batch_size >= 1, f"agent.batch_size={agent.batch_size} must be at least 1")
-    require(agent.atoms >= 2, f"agent.atoms={agent.atoms} must be at least 2")
-    require(agent.v_min < agent.v_max, f"agent.v_min={agent.v_min} must be below agent.v_max={agent.v_max}")
     require(
-        len(agent.encoder.channels) == len(agent.encoder.kernels) == len(agent.encoder.strides) >= 1,
+        re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device) is not None,
+        f"device={config.device} is not one of auto, cpu, cuda, cuda:N",
+    )
+    require(config.run_dir.strip() != "", "run_dir is empty: name a folder")
+    at_least(1, "", config, "agent_steps", "checkpoint_every", "log_every")
+    at_least(0, "", config, "seed", "threads", "eval_every")
+    at_least(1, "environment", config.environment, "image_size", "frame_stack", "action_repeat", "horizon")
+    at_least(0, "environment", config.environment, "max_noops")
+    within(0, 0.99, "environment.sticky_actions", config.environment.sticky_actions, "a probability")
+    validate_mlr(config.mlr, config.environment.image_size)
+    validate_augmentation(config.augmentation, config.environment.image_size)
+    validate_loop(config.loop)
+    validate_agent(config.agent)
+    validate_encoder(config)
+    validate_replay(config)
+    at_least(1, "evaluation", config.evaluation, "episodes", "environments", "horizon")
+    within(0, 1, "evaluation.epsilon", config.evaluation.epsilon, "a probability")
+
+
+def validate_agent(agent: AgentConfig) -> None:
+    at_least(1, "agent", agent, "hidden", "n_step", "batch_size")
+    at_least(2, "agent", agent, "atoms")
+    at_least(0, "agent", agent, "noisy_sigma0", "head_gradient_scale", "epsilon_start", "epsilon_steps")
+    above(0, "agent", agent, "learning_rate", "adam_eps", "clip_norm")
+    within(0, 1, "agent.discount", agent.discount, "the weight of a reward one step later")
+    for name in ("adam_beta1", "adam_beta2"):
+        within(0, 0.999999, f"agent.{name}", getattr(agent, name), "the share that a moment keeps")
+    for name in ("epsilon_initial", "epsilon_final"):
+        within(0, 1, f"agent.{name}", getattr(agent, name), "a probability")
+    one_of("agent.n_step_done", agent.n_step_done, ("one_step", "n_step"))
+    require(agent.v_min < agent.v_max, f"agent.v_min={agent.v_min} must be below agent.v_max={agent.v_max}")
+
+
+def validate_encoder(config: AtariConfig) -> None:
+    encoder, side = config.agent.encoder, config.environment.image_size
+    require(
+        len(encoder.channels) == len(encoder.kernels) == len(encoder.strides) >= 1,
         "agent.encoder.channels, kernels and strides must have the same length, at least 1",
     )
-    side = environment.image_size
-    for kernel, stride in zip(agent.encoder.kernels, agent.encoder.strides, strict=True):
+    for name in ("channels", "kernels", "strides"):
+        values = getattr(encoder, name)
+        require(min(values) >= 1, f"agent.encoder.{name}={values} must all be at least 1")
+    for kernel, stride in zip(encoder.kernels, encoder.strides, strict=True):
+        require(kernel <= side, f"agent.encoder.kernels={encoder.kernels} do not fit an image of this size")
         side = (side - kernel) // stride + 1
-    require(side >= 1, f"agent.encoder.kernels={agent.encoder.kernels} do not fit an image of {environment.image_size}")
-    latent = agent.encoder.channels[-1] * side * side
+    latent, heads = encoder.channels[-1] * side * side, config.mlr.decoder.heads
     require(
-        latent % (2 * config.mlr.decoder.heads) == 0,
-        f"mlr.decoder.heads={config.mlr.decoder.heads} must divide the latent's {latent} values into even parts",
+        latent % heads == 0 and latent % 2 == 0,
+        f"the latent has {latent} values: it must be even, and a multiple of mlr.decoder.heads={heads}",
     )
-    require(config.agent_steps >= 1, f"agent_steps={config.agent_steps} must be at least 1")
-    lag = 1 + agent.n_step + config.mlr.seq_len
-    first_start = environment.frame_stack - 1
+
+
+def validate_replay(config: AtariConfig) -> None:
+    replay = config.replay
+    at_least(0, "replay", replay, "alpha", "beta_initial", "beta_final", "beta_start")
+    above(0, "replay", replay, "default_priority", "priority_eps")
+    lag = 1 + config.agent.n_step + config.mlr.seq_len
+    history = config.environment.frame_stack
     require(
-        replay.capacity > lag + environment.frame_stack,
-        f"replay.capacity={replay.capacity} must be above {lag + environment.frame_stack} for these windows",
+        replay.capacity > lag + history,
+        f"replay.capacity={replay.capacity} must be above {lag + history} for these windows",
     )
     require(
-        config.loop.learning_starts + 1 > lag + first_start,
-        f"loop.learning_starts={config.loop.learning_starts} must be at least {lag + first_start}: "
+        config.loop.learning_starts >= lag + history,
+        f"loop.learning_starts={config.loop.learning_starts} must be at least {lag + history}: "
         "before that no window is complete",
     )
-    require(config.evaluation.episodes >= 1, f"evaluation.episodes={config.evaluation.episodes} must be at least 1")
-    for key in ("checkpoint_every", "log_every"):
-        require(getattr(config, key) >= 1, f"{key}={getattr(config, key)} must be at least 1")
-    require(config.eval_every >= 0, f"eval_every={config.eval_every} must not be negative")

@@ -56,34 +56,34 @@ class LoopConfig:
 
 def validate_mlr(mlr: MLRConfig, image_size: int) -> None:
     """Raises ConfigError if the masks or the decoder cannot be built for frames of `image_size` pixels."""
-    mask = mlr.mask
-    require(mlr.seq_len >= 1, f"mlr.seq_len={mlr.seq_len} must be at least 1")
+    mask, decoder = mlr.mask, mlr.decoder
+    at_least(1, "mlr", mlr, "seq_len")
+    at_least(0, "mlr", mlr, "weight", "masked_scale")
+    above(0, "mlr", mlr, "norm_floor", "distance_scale")
+    within(0, 1, "mlr.tau", mlr.tau, "the weight of the online network")
     one_of("mlr.mask.strategy", mask.strategy, ("cube", "spatial", "temporal"))
     one_of("mlr.mask.rounding", mask.rounding, ("up", "down"))
-    require(0 <= mask.ratio <= 1, f"mlr.mask.ratio={mask.ratio} is the hidden share: choose it in 0..1")
+    within(0, 1, "mlr.mask.ratio", mask.ratio, "the hidden share")
+    within(1, image_size, "mlr.mask.patch_size", mask.patch_size, "at most the side of the image")
+    at_least(1, "mlr.mask", mask, "cube_depth")
     require(
-        1 <= mask.patch_size <= image_size,
-        f"mlr.mask.patch_size={mask.patch_size} must be in 1..{image_size}, the side of the image",
-    )
-    require(
-        mask.cube_depth >= 1 and mlr.seq_len % mask.cube_depth == 0,
+        mlr.seq_len % mask.cube_depth == 0,
         f"mlr.seq_len={mlr.seq_len} is not a multiple of mlr.mask.cube_depth={mask.cube_depth}",
     )
-    require(0 <= mlr.tau <= 1, f"mlr.tau={mlr.tau} is the weight of the online network: choose it in 0..1")
-    require(mlr.norm_floor > 0, f"mlr.norm_floor={mlr.norm_floor} must be positive")
-    require(mlr.decoder.depth >= 0, f"mlr.decoder.depth={mlr.decoder.depth} must not be negative")
-    require(mlr.decoder.heads >= 1, f"mlr.decoder.heads={mlr.decoder.heads} must be at least 1")
+    at_least(0, "mlr.decoder", decoder, "depth")
+    at_least(1, "mlr.decoder", decoder, "heads")
+    above(0, "mlr.decoder", decoder, "mlp_ratio", "norm_eps")
 
 
-def validate_augmentation(augmentation: AugmentationConfig) -> None:
+def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> None:
     one_of("augmentation.crop", augmentation.crop, ("resample", "slice"))
-    require(augmentation.pad >= 0, f"augmentation.pad={augmentation.pad} must not be negative")
+    within(0, image_size, "augmentation.pad", augmentation.pad, "at most the side of the image")
+    within(0, 0.5, "augmentation.intensity", augmentation.intensity, "factors reach 1 +- twice of it")
 
 
 def validate_loop(loop: LoopConfig) -> None:
     one_of("loop.order", loop.order, ("overlapped", "released"))
-    require(loop.learning_starts >= 0, f"loop.learning_starts={loop.learning_starts} must not be negative")
-    require(loop.replay_ratio >= 0, f"loop.replay_ratio={loop.replay_ratio} must not be negative")
+    at_least(0, "loop", loop, "learning_starts", "replay_ratio")
 
 
 def require(condition: bool, message: str) -> None:
@@ -93,3 +93,21 @@ def require(condition: bool, message: str) -> None:
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, f"{key}={value} is not one of {', '.join(choices)}")
+
+
+def at_least(minimum: float, section: str, values, *names: str) -> None:
+    for key, value in _named(section, values, names):
+        require(value >= minimum, f"{key}={value} must be at least {minimum}")
+
+
+def above(bound: float, section: str, values, *names: str) -> None:
+    for key, value in _named(section, values, names):
+        require(value > bound, f"{key}={value} must be above {bound}")
+
+
+def within(low: float, high: float, key: str, value: float, meaning: str) -> None:
+    require(low <= value <= high, f"{key}={value} must be in {low}..{high}: {meaning}")
+
+
+def _named(section: str, values, names: tuple[str, ...]) -> list[tuple[str, float]]:
+    return [(f"{section}.{name}" if section else name, getattr(values, name)) for name in names]
