@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,8 +18,10 @@ from atari.config import AtariConfig
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
 from mlr.augmentation import Augmentation
+from mlr.config import ConfigError
 from mlr.masking import sample_mask
 from mlr.objective import MLR
+from mlr.training.checkpoint import flush
 from mlr.training.run_folder import RunFolder, read_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
 
@@ -34,7 +38,7 @@ GENERATORS = (
 
 
 class RainbowAgent:
-    """Encoder and noisy dueling C51 head, trained with double DQN on prioritised sequences (spec, Atari).
+    """Encoder and noisy dueling C51 head, trained with double DQN on prioritised sequences (docs/protocol.md).
 
     The target network is the online network before the step with the noise of the update before: it needs no copy.
     """
@@ -58,11 +62,12 @@ class RainbowAgent:
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
         parameters = list(self.networks.parameters())
-        self._clip_groups = {"encoder_head": parameters}
+        clip_groups = {"encoder_head": parameters}
         if self.auxiliary is not None:
             # Only the blocks are clipped; predictor and action embedding are not (F15).
-            self._clip_groups["decoder"] = list(self.auxiliary.owned["decoder"].parameters())
+            clip_groups["decoder"] = list(self.auxiliary.owned["decoder"].parameters())
             parameters = parameters + self.auxiliary.owned_parameters()
+        self._clip_groups = {name: group for name, group in clip_groups.items() if group}
         agent = config.agent
         self.optimizer = torch.optim.Adam(
             parameters,
@@ -70,7 +75,9 @@ class RainbowAgent:
             betas=(agent.adam_beta1, agent.adam_beta2),
             eps=agent.adam_eps,
             fused=True,
+            capturable=True,
         )
+        make_adam_state(self.optimizer)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int) -> int:
@@ -87,16 +94,13 @@ class RainbowAgent:
 
     def update(self, replay: SequenceReplay, step: int) -> dict[str, Tensor]:
         """One update in iteration `step` on a batch of `replay`; returns its metrics as 0-d tensors."""
-        replay_config = self.config.replay
-        self._beta.fill_(
-            linear_ramp(
-                step - 1,
-                replay_config.beta_initial,
-                replay_config.beta_final,
-                replay_config.beta_start,
-                replay_config.beta_end - replay_config.beta_start,
-            )
-        )
+        config = self.config.replay
+        ramp = (config.beta_initial, config.beta_final, config.beta_start, config.beta_end - config.beta_start)
+        self._beta.fill_(linear_ramp(step - 1, *ramp))
+        return self.update_on_device(replay)
+
+    def update_on_device(self, replay: SequenceReplay) -> dict[str, Tensor]:
+        """The part of an update that is a function of tensors alone: draw, learn, write the priorities."""
         fields = self.auxiliary.fields if self.auxiliary is not None else ()
         batch = replay.sample(self.config.agent.batch_size, self._generators["sampling"], self._beta, fields)
         kl, metrics = self.learn(batch)
@@ -137,7 +141,7 @@ class RainbowAgent:
                 "q_max": q.amax(1).mean(),
                 "priority": kl.pow(self.config.replay.alpha).mean(),
                 "importance_weight": batch.weights.mean(),
-                "rl_latent_spread": latent.std(0).mean(),
+                "rl_latent_spread": latent.std(0, correction=0).mean(),
                 "rl_dead_units": (latent == 0).all(0).float().mean(),
             }
         return kl, {key: value.detach() for key, value in metrics.items()}
@@ -172,13 +176,14 @@ class RainbowAgent:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         save_file({key: value.cpu().contiguous() for key, value in self.networks.state_dict().items()}, part)
+        flush(part)
         part.replace(path)
 
     def state(self) -> dict:
         return {
             "networks": self.networks.state_dict(),
             "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
-            "optimizer": {str(i): dict(entry) for i, entry in self.optimizer.state_dict()["state"].items()},
+            "optimizer": adam_state(self.optimizer),
             "noise": self._noise,
             "previous_noise": self._previous_noise,
             "generators": self._generators.state(),
@@ -189,25 +194,48 @@ class RainbowAgent:
         self.networks.load_state_dict(state["networks"])
         if self.auxiliary is not None:
             self.auxiliary.load_state(state["auxiliary"])
-        moments = {int(i): entry for i, entry in state.get("optimizer", {}).items()}
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for index, entry in adam_state(self.optimizer).items():
+            for name, value in entry.items():
+                value.copy_(state["optimizer"][index][name])
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
         self._generators.load_state(state["generators"])
         self._exploration.bit_generator.state = state["exploration"]
 
 
+def make_adam_state(optimizer: torch.optim.Adam) -> None:
+    """Gives Adam the state that its first step would make, so that a checkpoint can be copied into it."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
+
+
+def adam_state(optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
+    """Adam's tensors by the number of the parameter, as references."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {str(index): optimizer.state[parameter] for index, parameter in enumerate(parameters)}
+
+
 class TrainedAgent:
-    """A trained agent with its noise off. `encoder` is frozen: uint8 [B, frames, H, W] -> latents float32 [B, D]."""
+    """A trained agent with its noise off. `encoder` is frozen: uint8 [B, frames, H, W] -> latents float32 [B, D].
+
+    Raises ConfigError for weights that are damaged or of another configuration.
+    """
 
     def __init__(self, config: AtariConfig, weights: Path, device: torch.device | str = "cpu"):
-        tensors = load_file(weights)
         self.config, self.device = config, torch.device(device)
-        self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.agent.atoms
-        self.encoder, self.head = make_networks(config, self.actions)
-        networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head})
-        networks.load_state_dict(tensors)
+        try:
+            tensors = load_file(weights)
+            self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.agent.atoms
+            self.encoder, self.head = make_networks(config, self.actions)
+            networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head})
+            networks.load_state_dict(tensors)
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            raise ConfigError(f"{weights} cannot be loaded: damaged, or of another configuration") from error
         networks.to(self.device).requires_grad_(False).eval()
         self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, self.device)
 
@@ -228,8 +256,12 @@ def load_agent(run: str | Path, device: torch.device | str = "cpu") -> TrainedAg
 
 
 def read_run_config(run: str | Path) -> AtariConfig:
-    """The configuration that a run folder was made with. Raises ConfigError if it is no run folder."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AtariConfig), read_config(run)))
+    """The configuration that a run folder was made with. Raises ConfigError if it is none of an Atari run."""
+    content = read_config(run)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AtariConfig), content))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{RunFolder(run).config} is not of an Atari run of this version") from error
 
 
 def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHead]:
@@ -244,7 +276,7 @@ def make_augmentation(config: AtariConfig) -> Augmentation:
 def make_mlr(
     config: AtariConfig, encoder: Encoder, head: DuelingHead, augment: Augmentation, generators: Generators
 ) -> MLR:
-    """MLR on the renormalised conv map, projected by the head's own first layers (spec, method)."""
+    """MLR on the renormalised conv map, projected by the head's own first layers (paper, section 3)."""
     projector = HeadProjector(head)
     width = 2 * config.agent.hidden
     image_size = config.environment.image_size

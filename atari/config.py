@@ -116,13 +116,11 @@ def validate(config: AtariConfig) -> None:
         require(weight >= 0, f"mlr_weight_by_game.{game}={weight} must be at least 0")
     one_of("benchmark", config.benchmark, ("atari",))
     one_of("aux", config.aux, ("mlr", "none"))
-    require(
-        re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device) is not None,
-        f"device={config.device} is not one of auto, cpu, cuda, cuda:N",
-    )
+    validate_device(config.device)
     require(config.run_dir.strip() != "", "run_dir is empty: name a folder")
     at_least(1, "", config, "agent_steps", "checkpoint_every", "log_every")
-    at_least(0, "", config, "seed", "threads", "eval_every")
+    at_least(0, "", config, "seed", "eval_every")
+    within(0, 1024, "threads", config.threads, "0 leaves the number to torch")
     at_least(1, "environment", config.environment, "image_size", "frame_stack", "action_repeat", "horizon")
     at_least(0, "environment", config.environment, "max_noops")
     within(0, 0.99, "environment.sticky_actions", config.environment.sticky_actions, "a probability")
@@ -134,6 +132,12 @@ def validate(config: AtariConfig) -> None:
     validate_replay(config)
     at_least(1, "evaluation", config.evaluation, "episodes", "environments", "horizon")
     within(0, 1, "evaluation.epsilon", config.evaluation.epsilon, "a probability")
+
+
+def validate_device(name: str) -> None:
+    require(
+        re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"
+    )
 
 
 def validate_agent(agent: AgentConfig) -> None:
@@ -151,7 +155,7 @@ def validate_agent(agent: AgentConfig) -> None:
 
 
 def validate_encoder(config: AtariConfig) -> None:
-    encoder, side = config.agent.encoder, config.environment.image_size
+    encoder = config.agent.encoder
     require(
         len(encoder.channels) == len(encoder.kernels) == len(encoder.strides) >= 1,
         "agent.encoder.channels, kernels and strides must have the same length, at least 1",
@@ -159,14 +163,24 @@ def validate_encoder(config: AtariConfig) -> None:
     for name in ("channels", "kernels", "strides"):
         values = getattr(encoder, name)
         require(min(values) >= 1, f"agent.encoder.{name}={values} must all be at least 1")
-    for kernel, stride in zip(encoder.kernels, encoder.strides, strict=True):
-        require(kernel <= side, f"agent.encoder.kernels={encoder.kernels} do not fit an image of this size")
-        side = (side - kernel) // stride + 1
-    latent, heads = encoder.channels[-1] * side * side, config.mlr.decoder.heads
+    sides = map_sides(encoder, config.environment.image_size)
+    require(
+        min(sides) >= 1,
+        f"agent.encoder.kernels={encoder.kernels} do not fit an image of {config.environment.image_size} pixels",
+    )
+    latent, heads = encoder.channels[-1] * sides[-1] ** 2, config.mlr.decoder.heads
     require(
         latent % heads == 0 and latent % 2 == 0,
         f"the latent has {latent} values: it must be even, and a multiple of mlr.decoder.heads={heads}",
     )
+
+
+def map_sides(encoder: EncoderConfig, image_size: int) -> list[int]:
+    """Sides of the maps after each convolution, in pixels; below 1 where a kernel does not fit."""
+    sides = [image_size]
+    for kernel, stride in zip(encoder.kernels, encoder.strides, strict=True):
+        sides.append((sides[-1] - kernel) // stride + 1)
+    return sides[1:]
 
 
 def validate_replay(config: AtariConfig) -> None:

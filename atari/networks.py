@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from atari.config import AgentConfig, EncoderConfig
+from atari.config import AgentConfig, EncoderConfig, map_sides
 
 Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [in], [out]
 
@@ -18,8 +18,7 @@ Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [in], [out]
 def renormalize(features: Tensor) -> Tensor:
     """Shifts and scales every sample of `features` [B, ...] to 0..1; minimum and maximum carry gradient.
 
-    A constant sample gives zeros. Source: the spec's encoder row; the released code divides 0 by 0 there and stays NaN
-    for good.
+    A constant sample gives zeros. The released code divides 0 by 0 there and stays NaN for good.
     """
     low, high = torch.aminmax(features.flatten(1), dim=1, keepdim=True)  # [B, 1]
     span = high - low
@@ -53,7 +52,7 @@ class PixelConv2d(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """Pixels [B, C, H, W] of any dtype in 0..255 to renormalised latents [B, D] (spec, Atari: encoder).
+    """Pixels [B, C, H, W] of any dtype in 0..255 to renormalised latents [B, D] (docs/protocol.md).
 
     `stages` are the named steps from pixels to the last map; `latent_dim` is D for frames of `image_size` pixels.
     """
@@ -61,14 +60,12 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, in_channels: int, image_size: int):
         super().__init__()
         self.stages = nn.ModuleDict()
-        side = image_size
         layers = zip(config.channels, config.kernels, config.strides, strict=True)
         for number, (channels, kernel, stride) in enumerate(layers, start=1):
             convolution = PixelConv2d if number == 1 else nn.Conv2d
             self.stages[f"conv{number}"] = nn.Sequential(convolution(in_channels, channels, kernel, stride), nn.ReLU())
             in_channels = channels
-            side = (side - kernel) // stride + 1
-        self.latent_dim = in_channels * side * side
+        self.latent_dim = in_channels * map_sides(config, image_size)[-1] ** 2
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = pixels.float()

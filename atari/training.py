@@ -1,8 +1,8 @@
 """A whole Atari run: parts from the configuration, training, evaluation, curve and video."""
 
 import hashlib
-import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,39 +13,50 @@ from ale_py import roms
 from rich.console import Console
 
 from atari.agent import RainbowAgent, TrainedAgent, read_run_config
-from atari.config import AtariConfig
+from atari.config import AtariConfig, validate_device
+from atari.cost import cpu_flops_per_second, update_flops
 from atari.environment import AtariEnv
 from atari.replay import SequenceReplay
 from mlr.config import ConfigError
 from mlr.results.curves import draw_learning_curve
-from mlr.results.scores import human_normalised
+from mlr.results.scores import human_normalised, project_version, score_columns
 from mlr.training.checkpoint import CheckpointError
 from mlr.training.evaluation import Evaluate, Watch, is_finished, play_episodes
 from mlr.training.loggers import CsvLog
 from mlr.training.loop import DONE, Parts, train, updates_due
 from mlr.training.progress import RunProgress
-from mlr.training.run_folder import RunFolder, open_run
+from mlr.training.run_folder import RunFolder, check_run, read_config, read_manifest, record_start
 from mlr.training.seeding import derive_seed
-from mlr.training.video import write_video
+from mlr.training.video import video_writer
 
 FRAMES_PER_SECOND = 60  # of the emulator
 
 
 def run(config: AtariConfig) -> int:
-    """Trains, evaluates and draws one run; goes on with an interrupted one. Returns the exit code."""
+    """Trains, evaluates and draws one run; goes on with an interrupted one. Returns the exit code.
+
+    Raises ConfigError if the folder, a checkpoint or the memory does not allow it; then nothing was written.
+    """
     console = Console(highlight=False, soft_wrap=True)
     device = choose_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder = open_run(config, {"benchmark": config.benchmark, "game": config.game, "rom_md5": rom_md5(config.game)})
+    folder = check_run(config)
     if is_finished(config, folder):
         console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
         report_results(config, folder, console)
         return DONE
-    parts = make_parts(config, device)
-    describe(config, parts, folder, device, console)
     try:
-        code = train(config, folder, parts, console)
+        parts = make_parts(config, device)
+    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for a refused allocation on the CPU
+        raise ConfigError(f"this run does not fit on {device}: {str(error).splitlines()[0]}") from error
+
+    def started() -> None:
+        record_start(config, manifest(config))
+        describe(config, parts, folder, device, console)
+
+    try:
+        code = train(config, folder, parts, console, started)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     if code == DONE:
@@ -72,6 +83,15 @@ def make_environment(config: AtariConfig, seed: int, index: int, training: bool)
     return AtariEnv(config.game, config.environment, seed=seed, index=index, training=training, horizon=horizon)
 
 
+def manifest(config: AtariConfig) -> dict:
+    return {
+        "benchmark": config.benchmark,
+        "game": config.game,
+        "rom_md5": rom_md5(config.game),
+        "version": project_version(),
+    }
+
+
 def rom_md5(game: str) -> str:
     return hashlib.md5(Path(roms.get_rom_path(game)).read_bytes()).hexdigest()
 
@@ -82,19 +102,18 @@ def make_evaluate(config: AtariConfig, device: torch.device) -> Evaluate:
     def evaluate(weights: Path, index: int, video: Path | None, watch: Watch) -> list[dict]:
         seed = derive_seed(config.seed, "evaluation", index)
         agent = TrainedAgent(config, weights, device)
-        episodes = play_episodes(
-            epsilon_greedy(agent, config.evaluation.epsilon, np.random.default_rng(seed)),
-            lambda episode: make_environment(config, seed, episode, training=False),
-            config.evaluation.episodes,
-            config.evaluation.environments,
-            video is not None,
-            watch,
-        )
-        if video is not None:
-            write_video(video, episodes[0].frames, FRAMES_PER_SECOND / config.environment.action_repeat, enlarge=2)
+        fps = FRAMES_PER_SECOND / config.environment.action_repeat
+        with video_writer(video, fps, enlarge=2) if video is not None else nullcontext() as film:
+            episodes = play_episodes(
+                epsilon_greedy(agent, config.evaluation.epsilon, np.random.default_rng(seed)),
+                lambda episode: make_environment(config, seed, episode, training=False),
+                config.evaluation.episodes,
+                config.evaluation.environments,
+                film,
+                watch,
+            )
         return [
             {
-                "seed": config.seed,
                 "episode": i,
                 "score": episode.score,
                 "human_normalised": human_normalised(config.game, episode.score),
@@ -125,8 +144,10 @@ def units(config: AtariConfig, agent_steps: int) -> dict[str, int]:
 
 
 def choose_device(name: str) -> torch.device:
+    """Raises ConfigError for a device that this machine does not have."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    validate_device(name)
     device = torch.device(name)
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ConfigError(f"device={name}: torch finds no such GPU; install a CUDA build of torch or use device=cpu")
@@ -147,7 +168,7 @@ def describe(config: AtariConfig, parts: Parts, folder: RunFolder, device: torch
         f"device       {name}\n"
         f"length       {config.agent_steps:,} agent steps, {updates:,} updates of {config.agent.batch_size} sequences\n"
         f"networks     {trained / 1e6:.2f} M trained parameters, "
-        f"convolutions {'-'.join(map(str, config.agent.encoder.channels))}\n"
+        f"convolutions {'-'.join(map(str, config.agent.encoder.channels))}, head {config.agent.hidden}\n"
         f"replay       {replay.nbytes / 1e9:.3f} GB for {config.replay.capacity:,} steps"
     )
     if device.type == "cpu":
@@ -155,41 +176,6 @@ def describe(config: AtariConfig, parts: Parts, folder: RunFolder, device: torch
         length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes" if hours > 1 / 60 else "seconds"
         advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
         console.print(f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}")
-
-
-def update_flops(config: AtariConfig, actions: int) -> float:
-    """Floating-point operations of one update, two per multiply-add; elementwise work is left out."""
-    batch, seq_len, agent = config.agent.batch_size, config.mlr.seq_len, config.agent
-    side, channels, first, others = config.environment.image_size, config.environment.frame_stack, 0, 0
-    for out, kernel, stride in zip(agent.encoder.channels, agent.encoder.kernels, agent.encoder.strides, strict=True):
-        side = (side - kernel) // stride + 1
-        cost = out * channels * kernel**2 * side**2
-        first, others = first or cost, others + cost
-        channels = out
-    others -= first
-    latent = channels * side**2
-    forward, trained = first + others, 2 * first + 3 * others  # the first layer's input needs no gradient
-    head = 2 * agent.hidden * (latent + (actions + 1) * agent.atoms / 2) * 2  # mean and sigma weights
-    total = batch * (trained + 2 * forward + (3 + 2) * head)
-    if config.aux == "mlr":
-        images, decoder = batch * seq_len, config.mlr.decoder
-        block = (4 + 2 * decoder.mlp_ratio) * latent**2  # multiply-adds per token
-        last = (4 + 2 + 2 * decoder.mlp_ratio) * latent**2  # a step's two keys and values, the rest for its state token
-        tokens = max(decoder.depth - 1, 0) * 2 * block + min(decoder.depth, 1) * last
-        total += images * (trained + forward + 3 * (tokens + actions * latent + 2 * agent.hidden * latent))
-    return 2.0 * total
-
-
-def cpu_flops_per_second() -> float:
-    """The rate of a float32 matrix product here, measured in a fraction of a second."""
-    size = 1024
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    a @ b
-    start, products = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.2:
-        a @ b
-        products += 1
-    return products * 2 * size**3 / (time.perf_counter() - start)
 
 
 def report_results(config: AtariConfig, folder: RunFolder, console: Console) -> None:
@@ -205,7 +191,11 @@ def evaluate_run(run: Path, episodes: int, seed: int, device: str, video: bool, 
     """Plays `episodes` with the newest weights of a run folder; prints the score, writes CSV and video if asked."""
     console = Console(highlight=False, soft_wrap=True)
     config = read_run_config(run)
-    config = replace(config, seed=seed, evaluation=replace(config.evaluation, episodes=episodes))
+    if csv and not csv.absolute().parent.is_dir():
+        raise ConfigError(f"--csv {csv}: there is no folder {csv.absolute().parent}")
+    environments = min(config.evaluation.environments, episodes)
+    evaluation = replace(config.evaluation, episodes=episodes, environments=environments)
+    config = replace(config, seed=seed, evaluation=evaluation)
     folder = RunFolder(run)
     weights = folder.newest_weights()
     agent_steps = int(weights.stem)
@@ -216,7 +206,9 @@ def evaluate_run(run: Path, episodes: int, seed: int, device: str, video: bool, 
     console.print(f"{config.game}, weights of agent step {agent_steps:,}\n{summary(config.game, rows)}")
     if csv:
         csv.unlink(missing_ok=True)
-        CsvLog(csv).append(*({**units(config, agent_steps), **row} for row in rows))
+        columns = score_columns(read_config(run), read_manifest(run))
+        columns |= {"source": "evaluate", "evaluation_seed": seed, **units(config, agent_steps)}
+        CsvLog(csv).append(*({**columns, **row} for row in rows))
         console.print(f"rows   {csv}")
     if video_file:
         console.print(f"video  {video_file}")

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.episodes < 1:
             raise ConfigError(f"--episodes {options.episodes} must be at least 1")
-        benchmark = read_config(options.run)["benchmark"]
+        benchmark = read_config(options.run).get("benchmark")
         RunFolder(options.run).newest_weights()  # refused before torch is imported
         if benchmark != "atari":
             raise ConfigError(f"{options.run} is a run of an unknown benchmark, {benchmark}")
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         evaluate_run(options.run, options.episodes, options.seed, options.device, options.video, options.csv)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -200,7 +200,8 @@ REFUSED = [
     ("evaluation.epsilon=7", "a probability"),
     ("environment.sticky_actions=1", "a probability"),
     ("seed=-1", "at least 0"),
-    ("threads=-1", "at least 0"),
+    ("threads=-1", "0..1024"),
+    ("mlr.weight=1e300", "within"),
     ("device=foo", "auto, cpu, cuda"),
     ("run_dir=''", "name a folder"),
 ]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from atari import load_agent
 from atari.training import run
@@ -29,6 +31,10 @@ def read(path):
 def learned(path):
     """Rows of metrics.csv without what differs between equal runs."""
     return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in read(path)]
+
+
+def header(path):
+    return path.read_text().splitlines()[0]
 
 
 def test_a_finished_run_holds_what_the_layout_says(finished_run):
@@ -64,8 +70,6 @@ def test_a_finished_run_says_so_and_stops(finished_run, capsys):
 
 
 def tensors(folder):
-    from safetensors.torch import load_file
-
     return load_file(folder / "checkpoints" / "000000120" / "state.safetensors")
 
 
@@ -96,6 +100,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_run, 
     assert finished.returncode == 0, finished.stderr
     assert first < 120 and "resumed at agent step" in finished.stdout
     assert learned(folder.metrics) == learned(RunFolder(finished_run).metrics)
+    assert header(folder.metrics) == header(RunFolder(finished_run).metrics)
     assert read(folder.evaluations) == read(RunFolder(finished_run).evaluations)
     expected, actual = tensors(finished_run), tensors(folder.path)
     assert expected.keys() == actual.keys()
@@ -109,28 +114,27 @@ def wait_for(path, process):
 
 
 def test_a_broken_checkpoint_is_one_line_and_exit_2(finished_run, tmp_path):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(finished_run, copy)
     (copy / "evaluations.csv").unlink()
     for path in copy.glob("checkpoints/0*/state.safetensors"):
         path.write_bytes(b"broken")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={copy}", "device=cpu", "threads=1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
     assert "no usable checkpoint" in result.stderr
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
 
 def test_pending_evaluations_are_made_up_for(finished_run, tmp_path):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(finished_run, copy)
     folder = RunFolder(copy)
     lines = folder.evaluations.read_text().splitlines(keepends=True)
     folder.evaluations.write_text("".join(lines[:-1]))  # a kill while the rows were written
+    folder.weights_at(120).unlink()
     assert run(make_config(copy)) == 0
     assert read(folder.evaluations) == read(RunFolder(finished_run).evaluations)
 
@@ -166,6 +170,21 @@ def test_evaluate_refuses_in_one_line(arguments, line, tmp_path, monkeypatch, ca
     assert evaluate.main(arguments) == 2
     error = capsys.readouterr().err
     assert line in error and len(error.splitlines()) == 1
+
+
+def test_evaluate_refuses_what_a_run_cannot_do(finished_run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    for arguments in (["--device", "foo"], ["--device", "cuda:99"], ["--csv", str(tmp_path / "none" / "rows.csv")]):
+        assert evaluate.main([str(copy), *arguments]) == 2
+    RunFolder(copy).newest_weights().write_bytes(b"damaged")
+    assert evaluate.main([str(copy)]) == 2
+    RunFolder(copy).config.write_text("benchmark: atari\ngame: pong\n")
+    assert evaluate.main([str(copy)]) == 2
+    RunFolder(copy).config.write_text("benchmark: chess\n")
+    assert evaluate.main([str(copy)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 6 and all(line.startswith("error: ") for line in errors)
 
 
 def test_load_agent(finished_run, tmp_path):

@@ -35,7 +35,9 @@ class FrameStore:
         expected = self.frames.shape[1:]
         if frame.shape != expected or frame.dtype != torch.uint8:
             raise ValueError(f"expected a uint8 frame {tuple(expected)}, got {frame.dtype} {tuple(frame.shape)}")
-        self.frames[slot].copy_(frame)
+        if self.frames.is_cuda:
+            frame = frame.pin_memory()  # a copy from pageable memory would wait for the updates that are under way
+        self.frames[slot].copy_(frame, non_blocking=True)
 
     def stack(self, slots: Tensor, since_first: Tensor) -> Tensor:
         """Observations whose newest frame is in `slots`.

@@ -66,12 +66,12 @@ class Checkpoints:
             "sha256": {"state.safetensors": _digest(scratch / "state.safetensors")},
             "pieces": self._pieces,
         }
-        (scratch / "manifest.json").write_text(json.dumps(manifest))
+        (scratch / "manifest.json").write_text(json.dumps(manifest | {"manifest_sha256": _manifest_digest(manifest)}))
         for path in (scratch / "state.safetensors", scratch / "manifest.json", scratch):
-            _flush(path)
+            flush(path)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(scratch, final)
-        _flush(self._folder)
+        flush(self._folder)
         self._prune(final.name)
         return final
 
@@ -104,10 +104,10 @@ class Checkpoints:
             path = self._folder / "replay" / f"{start:09d}-{agent_steps:09d}.safetensors"
             part = path.with_suffix(".part")
             save_file(rows(start, agent_steps), part)
-            _flush(part)
+            flush(part)
             digest = _digest(part)
             os.replace(part, path)
-            _flush(path.parent)
+            flush(path.parent)
             pieces.append({"file": path.name, "start": start, "stop": agent_steps, "sha256": digest})
         return pieces
 
@@ -133,12 +133,12 @@ def _read_manifest(path: Path, config_hash: str) -> dict:
         manifest = json.loads((path / "manifest.json").read_text())
         if manifest["schema"] != SCHEMA:
             raise CheckpointError(f"it has schema {manifest['schema']}, this version reads {SCHEMA}")
+        if manifest.pop("manifest_sha256") != _manifest_digest(manifest) or manifest["agent_steps"] != int(path.name):
+            raise CheckpointError("its manifest is damaged")
         if manifest["config_hash"] != config_hash:
             raise CheckpointError("it belongs to another configuration")
         _require_digest(path / "state.safetensors", manifest["sha256"]["state.safetensors"])
         for piece in manifest["pieces"]:
-            if Path(piece["file"]).name != piece["file"]:
-                raise CheckpointError("its manifest is damaged")
             _require_digest(path.parent / "replay" / piece["file"], piece["sha256"])
         return manifest
     except OSError as error:
@@ -184,12 +184,17 @@ def _require_digest(path: Path, digest: str) -> None:
         raise CheckpointError(f"{path.name} is damaged (checksum differs)")
 
 
+def _manifest_digest(manifest: dict) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until a file, or a directory's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,7 +6,6 @@ refused configuration answers at once.
 
 import argparse
 import difflib
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -16,6 +15,7 @@ from typing import Any, get_origin, get_type_hints
 from mlr.config import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LARGEST = 1e9  # a float beyond it is a slip of the keyboard
 REFUSED = 2  # exit code of every configuration that cannot run
 LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
@@ -296,8 +296,8 @@ def config_groups(benchmark: str) -> dict[str, list[str]]:
 
 def require_finite(value: Any, key: str = "") -> None:
     """Raises ConfigError for nan and inf anywhere in nested containers: both are floats, and no setting means them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{key}={value} must be a finite number")
+    if isinstance(value, float) and not abs(value) <= LARGEST:
+        raise ConfigError(f"{key}={value} must be a number within +-{LARGEST:g}")
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, entry in entries:
         require_finite(entry, f"{key}.{name}" if key else str(name))

@@ -3,21 +3,25 @@
 The rows of an evaluation depend on the snapshot, its index and the seed alone, so a resumed run writes the same ones.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 from rich.console import Console
 
+from mlr.config import ConfigError
+from mlr.results.scores import score_columns
 from mlr.training.loggers import CsvLog
-from mlr.training.run_folder import RunFolder
+from mlr.training.run_folder import RunFolder, read_manifest
 from mlr.training.stop import StopRequested
 
 Act = Callable[[np.ndarray], Sequence]
 Watch = Callable[[int], None]  # told after every step how many episodes are over; may raise StopRequested
+Film = Callable[[np.ndarray], None]
 Evaluate = Callable[[Path, int, Path | None, Watch], list[dict]]  # weights, index, video file -> a row per episode
 
 
@@ -25,7 +29,6 @@ Evaluate = Callable[[Path, int, Path | None, Watch], list[dict]]  # weights, ind
 class Episode:
     score: float = 0.0  # sum of raw rewards
     agent_steps: int = 0
-    frames: list[np.ndarray] = field(default_factory=list)  # rendered, when a video is wanted
 
 
 def play_episodes(
@@ -33,13 +36,13 @@ def play_episodes(
     make_environment: Callable[[int], gymnasium.Env],
     episodes: int,
     parallel: int,
-    video: bool,
+    film: Film | None,
     watch: Watch,
 ) -> list[Episode]:
     """Plays `episodes` whole episodes, the i-th in make_environment(i), `parallel` at a time in lockstep.
 
     act: uint8 [parallel, ...] -> one action per row. The batch keeps its size when episodes end, so that numerics do
-    not depend on who is still playing. With `video` the first episode keeps its rendered frames.
+    not depend on who is still playing. `film` is given the rendered frames of the first episode.
     """
     results = [Episode() for _ in range(episodes)]
     for start in range(0, episodes, parallel):
@@ -50,8 +53,8 @@ def play_episodes(
         batch[: len(group)] = first
         playing = set(range(len(group)))
         while playing:
-            if video and start == 0 and 0 in playing:
-                results[0].frames.append(environments[0].render())
+            if film is not None and start == 0 and 0 in playing:
+                film(environments[0].render())
             watch(start + len(group) - len(playing))
             actions = act(batch)
             for i in sorted(playing):
@@ -62,16 +65,21 @@ def play_episodes(
                 if terminated or truncated:
                     playing.remove(i)
                     environments[i].close()
+    watch(episodes)
     return results
 
 
 class Evaluations:
-    """evaluations.csv: a row per episode. An evaluation whose rows are not all there is pending."""
+    """evaluations.csv: a row per episode, which says itself what run it is of.
+
+    An evaluation whose rows are not all there is pending.
+    """
 
     def __init__(self, config, folder: RunFolder, evaluate: Evaluate, units, console: Console, keep_until: int):
         self._steps = evaluation_steps(config.agent_steps, config.eval_every)
         self._episodes = config.evaluation.episodes
         self._video = config.video
+        self._columns = score_columns(dataclasses.asdict(config), read_manifest(folder.path))
         self._folder, self._evaluate, self._units, self._console = folder, evaluate, units, console
         self._log = CsvLog(folder.evaluations, keep_until)
         counts = Counter(int(row["agent_steps"]) for row in self._log.read())
@@ -91,11 +99,14 @@ class Evaluations:
                 continue
             self._console.print(f"evaluating agent step {due}: {self._episodes} episodes")
             video = self._folder.media / f"episode_{due:09d}.mp4" if self._video and due == self._steps[-1] else None
+            weights = self._folder.weights_at(due)
+            if not weights.is_file():
+                raise ConfigError(f"{weights} is missing: the evaluation after agent step {due} cannot be made up for")
             try:
-                rows = self._evaluate(self._folder.weights_at(due), index, video, watch)
+                rows = self._evaluate(weights, index, video, watch)
             except StopRequested:
                 return False
-            self._log.append(*({"evaluation": index, **self._units(due), **row} for row in rows))
+            self._log.append(*({**self._columns, "evaluation": index, **self._units(due), **row} for row in rows))
             self._done.add(due)
             self.last_score = float(np.mean([row["score"] for row in rows]))
         return True

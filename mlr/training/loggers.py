@@ -7,19 +7,27 @@ from pathlib import Path
 
 import torch
 
+from mlr.config import ConfigError
+
 
 class CsvLog:
     """Rows of one CSV file. A new key adds a column; a value that a row lacks stays empty.
 
     With `keep_until`, rows of later agent steps and rows that a crash left unfinished are dropped first.
+    Raises ConfigError for a file that is something else.
     """
 
     def __init__(self, path: Path, keep_until: int | None = None):
         self.path = path
         self._columns: list[str] = []
         if path.is_file():
-            with path.open(newline="") as file:
-                self._columns = next(csv.reader(file), [])
+            try:
+                with path.open(newline="") as file:
+                    self._columns = next(csv.reader(file), [])
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise ConfigError(f"{path} is damaged: move it away") from error
+            if self._columns and "agent_steps" not in self._columns:
+                raise ConfigError(f"{path} is no log of a run: move it away")
         if keep_until is not None:
             self.keep(row for row in self.read() if _complete(row) and int(row["agent_steps"]) <= keep_until)
 
@@ -59,30 +67,33 @@ class MetricMeans:
     """Means of an update's metrics since they were last read; adding never waits for the device."""
 
     def __init__(self):
-        self._sums: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, torch.Tensor] = {}  # on the metrics' device, from the first `add` on
+        self._restored: dict[str, float] = {}  # what the sums begin with
         self._count = 0
 
     def add(self, metrics: dict[str, torch.Tensor]) -> None:
         if not self._sums:
-            self._sums = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in metrics.items()}
+            self._sums = {
+                key: torch.full_like(value, self._restored.get(key, 0.0), dtype=torch.float64)
+                for key, value in metrics.items()
+            }
         for key, value in metrics.items():
             self._sums[key] += value
         self._count += 1
 
     def read(self) -> dict[str, float]:
         """The means as floats (the one wait for the device), and a new beginning."""
-        if not self._count:
-            return {}
-        totals = torch.stack(list(self._sums.values())).tolist()
-        means = {key: total / self._count for key, total in zip(self._sums, totals, strict=True)}
-        for total in self._sums.values():
-            total.zero_()
-        self._count = 0
+        means = {key: total / self._count for key, total in self._totals().items()} if self._count else {}
+        self._sums, self._restored, self._count = {}, {}, 0
         return means
 
     def state(self) -> dict:
-        return {"count": self._count, "sums": dict(self._sums)}
+        return {"count": self._count, "sums": self._totals()}
 
     def load_state(self, state: dict) -> None:
-        self._count = state["count"]
-        self._sums = dict(state.get("sums", {}))
+        self._sums, self._restored, self._count = {}, state.get("sums", {}), state["count"]
+
+    def _totals(self) -> dict[str, float]:
+        if not self._sums:
+            return dict(self._restored)
+        return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))

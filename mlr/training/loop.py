@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mlr.training.checkpoint import Checkpoints
+from mlr.training.checkpoint import CheckpointError, Checkpoints
 from mlr.training.clock import Clock
 from mlr.training.evaluation import Evaluate, Evaluations
 from mlr.training.loggers import CsvLog, MetricMeans
@@ -59,7 +59,8 @@ class Position:
         return steps, updates
 
     def state(self) -> dict:
-        return {**vars(self), "observation": np.array(self.observation)}
+        counts = {key: value for key, value in vars(self).items() if key != "logged"}
+        return counts | {"observation": np.array(self.observation)}
 
     def load_state(self, state: dict) -> None:
         vars(self).update(state)
@@ -73,13 +74,18 @@ def updates_due(step: int, learning_starts: int, replay_ratio: float) -> int:
     return 0 if done < 0 else int((done + 1) * replay_ratio) - int(done * replay_ratio)
 
 
-def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
-    """Trains until config.agent_steps, from the newest checkpoint if there is one. Returns the exit code."""
+def train(config, folder: RunFolder, parts: Parts, console: Console, started: Callable[[], None]) -> int:
+    """Trains until config.agent_steps, from the newest checkpoint if there is one. Returns the exit code.
+
+    `started` is called when the checkpoint has been read, before anything is written.
+    Raises CheckpointError if there are checkpoints and none can be used.
+    """
     agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
     position, means, clock = Position(), MetricMeans(), Clock()
     stateful = {"agent": agent, "environment": environment, "replay": replay, "position": position, "means": means}
     checkpoints = Checkpoints(folder.checkpoints, replay.capacity, config_hash(config))
     _resume(checkpoints, stateful, replay, console)
+    started()
     metrics = CsvLog(folder.metrics, keep_until=position.step)
     evaluations = Evaluations(config, folder, parts.evaluate, parts.units, console, keep_until=position.step)
     if position.observation is None:
@@ -92,19 +98,22 @@ def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
             position.updates += 1
 
     def save() -> None:
+        agent.save_weights(folder.weights_at(position.step))
         if checkpoints.newest != position.step:
-            agent.save_weights(folder.weights_at(position.step))
             states = {name: part.state() for name, part in stateful.items()}
             checkpoints.save(position.step, states, replay.rows)
+
+    def evaluate() -> bool:
+        if evaluations.due(position.step):
+            agent.save_weights(folder.weights_at(position.step))
+        return evaluations.finish_pending(position.step, watch)
 
     def watch(finished: int) -> None:
         progress.evaluation(finished, config.evaluation.episodes)
         stop.check()
 
     with StopRequest() as stop, RunProgress(config.agent_steps, position.step, console) as progress:
-        while evaluations.finish_pending(position.step, watch) and position.step < config.agent_steps:
-            if stop.requested:
-                break
+        while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
                 action = agent.act(position.observation, position.step)
             replay.begin_step()
@@ -123,15 +132,13 @@ def train(config, folder: RunFolder, parts: Parts, console: Console) -> int:
                 row = _metrics_row(parts.units(position.step), position, means.read(), clock.read())
                 metrics.append(row)
                 progress.note(position.step, row["time/agent_steps_per_second"], _note(row, evaluations.last_score))
-            if evaluations.due(position.step):
-                agent.save_weights(folder.weights_at(position.step))
             if position.step % config.checkpoint_every == 0 or position.step == config.agent_steps:
                 save()
-        if stop.requested:
-            save()
-            console.print(f"stopped after agent step {position.step}; the same command goes on from there")
-            return RESUME_ME
-    return DONE
+        if position.step == config.agent_steps and evaluate():
+            return DONE
+        save()
+    console.print(f"stopped after agent step {position.step}; the same command goes on from there")
+    return RESUME_ME
 
 
 def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) -> None:
@@ -139,8 +146,11 @@ def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) 
     if loaded is None:
         return
     step, state = loaded
-    for name, part in stateful.items():
-        part.load_state(state[name])
+    try:
+        for name, part in stateful.items():
+            part.load_state(state[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint of agent step {step} does not fit here: {error}") from error
     console.print(f"resumed at agent step {step}")
 
 

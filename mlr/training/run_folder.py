@@ -7,9 +7,11 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -48,7 +50,12 @@ def read_config(path: str | Path) -> dict:
     folder = RunFolder(path)
     if not folder.config.is_file():
         raise ConfigError(f"{folder.path} is no run folder: it has no config.yaml")
-    return yaml.safe_load(folder.config.read_text())
+    return _read(folder.config, yaml.safe_load)
+
+
+def read_manifest(path: str | Path) -> dict:
+    """The manifest of the run folder `path`. Raises ConfigError if it cannot be read."""
+    return _read(RunFolder(path).manifest, json.loads)
 
 
 def config_hash(config) -> str:
@@ -56,30 +63,42 @@ def config_hash(config) -> str:
     return hashlib.sha256(json.dumps(_identity(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def open_run(config, manifest: dict) -> RunFolder:
-    """Makes the folder of a run, or accepts the one that an earlier start of the same configuration made.
+def check_run(config) -> RunFolder:
+    """The folder of a run, new or of an earlier start; nothing is written.
 
-    Raises ConfigError, before anything is written, if the folder holds something else.
+    Raises ConfigError if it holds something else or another configuration.
     """
     folder = RunFolder(config.run_dir)
-    if folder.config.is_file():
+    try:
+        names = {path.name for path in folder.path.iterdir()} if folder.path.exists() else set()
+    except OSError as error:
+        raise ConfigError(f"{folder.path} cannot be used: {error.strerror}") from error
+    if folder.config.name in names:
         differing = _differences(_identity(read_config(folder.path)), _identity(config))
         if differing:
             raise ConfigError(
                 f"{folder.path} holds another configuration ({'; '.join(differing[:3])}): choose another run_dir"
             )
-    elif folder.path.is_dir() and any(folder.path.iterdir()):
+    elif names - {_part(folder.config).name}:  # a kill may have left that one
         raise ConfigError(f"{folder.path} is not empty and no run folder: choose another run_dir")
-    else:
-        for path in (folder.path, folder.weights, folder.media):
-            path.mkdir(parents=True, exist_ok=True)
-        _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-    starts = json.loads(folder.manifest.read_text())["starts"] if folder.manifest.is_file() else []
-    _write(
-        folder.manifest,
-        json.dumps({"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}, indent=1),
-    )
     return folder
+
+
+def record_start(config, manifest: dict) -> None:
+    """Makes the folder of a run if need be, and notes this start in its manifest beside `manifest`.
+
+    Raises ConfigError if the folder cannot be written.
+    """
+    folder = RunFolder(config.run_dir)
+    starts = read_manifest(folder.path)["starts"] if folder.manifest.is_file() else []
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if not folder.config.is_file():
+            _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+        entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}
+        _write(folder.manifest, json.dumps(entries, indent=1))
+    except OSError as error:
+        raise ConfigError(f"{folder.path} cannot be written: {error.strerror}") from error
 
 
 def environment() -> dict:
@@ -119,15 +138,33 @@ def _differences(there, here, key: str = "") -> list[str]:
     return [] if there == here else [f"{key} is {there} there and {here} here"]
 
 
+def _read(path: Path, parse: Callable[[str], Any]) -> dict:
+    try:
+        content = parse(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is damaged") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is damaged")
+    return content
+
+
 def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    os.replace(part, path)
+    _part(path).write_text(text)
+    os.replace(_part(path), path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_suffix(".part")
 
 
 def _git(*arguments: str) -> str | None:
     root = Path(__file__).parents[2]
-    result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return None
     return result.stdout.strip() if result.returncode == 0 else None
 
 

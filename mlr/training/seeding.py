@@ -20,14 +20,18 @@ class Generators:
     """Named torch generators on one device, saved and restored in place."""
 
     def __init__(self, seed: int, device: torch.device, names: tuple[str, ...]):
+        self._device = device.type
         self._generators = {name: torch.Generator(device).manual_seed(derive_seed(seed, name)) for name in names}
 
     def __getitem__(self, name: str) -> torch.Generator:
         return self._generators[name]
 
     def state(self) -> dict:
-        return {name: generator.get_state() for name, generator in self._generators.items()}
+        return {"device": self._device, **{name: generator.get_state() for name, generator in self._generators.items()}}
 
     def load_state(self, state: dict) -> None:
+        """Raises ValueError for generators of another kind of device, whose streams are others."""
+        if state["device"] != self._device:
+            raise ValueError(f"it was made with device={state['device']}, which draws other random numbers")
         for name, generator in self._generators.items():
             generator.set_state(state[name].cpu())

@@ -83,9 +83,8 @@ def flip(path):
     path.write_bytes(data)
 
 
-def newer_schema(path):
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"schema": 99}))
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 DAMAGES = {
@@ -95,7 +94,11 @@ DAMAGES = {
     "no manifest": lambda newest, folder: (newest / "manifest.json").unlink(),
     "manifest no JSON": lambda newest, folder: (newest / "manifest.json").write_text("{"),
     "manifest a list": lambda newest, folder: (newest / "manifest.json").write_text("[]"),
-    "newer schema": lambda newest, folder: newer_schema(newest / "manifest.json"),
+    "newer schema": lambda newest, folder: edit(newest / "manifest.json", schema=99),
+    "another step": lambda newest, folder: edit(newest / "manifest.json", agent_steps=15),
+    "no pieces": lambda newest, folder: edit(newest / "manifest.json", pieces=[]),
+    "no values": lambda newest, folder: edit(newest / "manifest.json", values={}),
+    "renamed": lambda newest, folder: newest.rename(folder / "000000021"),
     "damaged piece": lambda newest, folder: flip(folder / "replay" / "000000010-000000020.safetensors"),
 }
 
@@ -106,7 +109,7 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(tmp_path, damage):
     DAMAGES[damage](tmp_path / "000000020", tmp_path)
     (step, _), rows, lines = load(tmp_path)
     assert step == 10 and rows == {i: i for i in range(10)}
-    assert len(lines) == 1 and "000000020" in lines[0] and "\n" not in lines[0]
+    assert len(lines) == 1 and "00000002" in lines[0] and "\n" not in lines[0]
 
 
 def test_nothing_usable_is_an_error(tmp_path):

@@ -140,7 +140,7 @@ REFUSED = [
     ("style@brush=fine", "without @brush"),
     # types and missing values
     ("brush.width=wide", "brush.width must be a number"),
-    ("brush.width=nan", "brush.width=nan must be a finite number"),
+    ("brush.width=nan", "brush.width=nan must be a number within"),
     ("layers=[1,x]", "layers[1]"),
     ("layers=3", "layers"),
     ("brush.bristles=1.5", "brush.bristles must be an integer"),

@@ -1,5 +1,9 @@
+import json
+
+import pytest
 import torch
 
+from mlr.config import ConfigError
 from mlr.training.loggers import CsvLog, MetricMeans
 
 
@@ -30,10 +34,22 @@ def test_means_since_the_last_reading_and_after_a_restore():
     assert means.read() == {}
     for value in (1.0, 3.0):
         means.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
-    saved = {"count": means.state()["count"], "sums": {k: v.clone() for k, v in means.state()["sums"].items()}}
+    saved = json.loads(json.dumps(means.state()))  # as a checkpoint keeps it
     assert means.read() == {"a": 2.0, "b": -2.0}
     assert means.read() == {}
+    unread = MetricMeans()
+    unread.load_state(saved)
+    assert unread.read() == {"a": 2.0, "b": -2.0}
     restored = MetricMeans()
     restored.load_state(saved)
     restored.add({"a": torch.tensor(8.0), "b": torch.tensor(0.0)})
     assert restored.read() == {"a": 4.0, "b": -4 / 3}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name,price\n1,2\n"])
+def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="move it away"):
+        CsvLog(path, keep_until=10)
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"] and path.read_bytes() == content

@@ -4,8 +4,19 @@ import json
 import pytest
 
 from mlr.config import ConfigError
-from mlr.training.run_folder import RunFolder, config_hash, open_run, read_config
+from mlr.training.run_folder import RunFolder, check_run, config_hash, read_config, read_manifest, record_start
 from tests.conftest import make_config
+
+
+def open_run(config, manifest=None) -> RunFolder:
+    folder = check_run(config)
+    record_start(config, manifest or {})
+    return folder
+
+
+def test_checking_writes_nothing(tmp_path):
+    check_run(make_config(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_layout_and_manifest(tmp_path):
@@ -20,10 +31,10 @@ def test_layout_and_manifest(tmp_path):
 
 
 def test_another_configuration_is_refused_and_nothing_written(tmp_path):
-    folder = open_run(make_config(tmp_path / "run"), {})
+    folder = open_run(make_config(tmp_path / "run"))
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     with pytest.raises(ConfigError, match="mlr.mask.ratio is 0.5 there and 0.25 here.*choose another run_dir"):
-        open_run(make_config(tmp_path / "run", "mlr.mask.ratio=0.25"), {})
+        open_run(make_config(tmp_path / "run", "mlr.mask.ratio=0.25"))
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
 
 
@@ -31,14 +42,14 @@ def test_keys_that_do_not_change_learning_may_change(tmp_path):
     first = make_config(tmp_path / "run")
     other = make_config(tmp_path / "run", "log_every=7", "checkpoint_every=33", "threads=2", "video=false")
     assert config_hash(first) == config_hash(other)
-    open_run(first, {})
-    open_run(other, {})
+    open_run(first)
+    open_run(other)
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="not empty and no run folder"):
-        open_run(make_config(tmp_path), {})
+        open_run(make_config(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -47,3 +58,33 @@ def test_reading_what_is_no_run(tmp_path):
         read_config(tmp_path)
     with pytest.raises(ConfigError, match="no saved weights"):
         RunFolder(tmp_path).newest_weights()
+
+
+def test_a_kill_while_the_folder_was_made_leaves_it_usable(tmp_path):
+    (tmp_path / "config.part").write_text("half")
+    folder = open_run(make_config(tmp_path))
+    assert read_config(folder.path)["game"] == "pong"
+
+
+@pytest.mark.parametrize("content", ["", "- 1", "{", "\x00"])
+def test_damaged_files_are_one_line(tmp_path, content):
+    folder = open_run(make_config(tmp_path / "run"))
+    folder.manifest.write_text(content)
+    with pytest.raises(ConfigError, match="manifest.json is damaged"):
+        read_manifest(folder.path)
+    folder.config.write_text(content)
+    with pytest.raises(ConfigError, match="config.yaml is damaged"):
+        check_run(make_config(tmp_path / "run"))
+
+
+def test_a_path_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match="cannot be"):
+            open_run(make_config(path))
+
+
+def test_no_git_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    open_run(make_config(tmp_path / "run"))
+    assert read_manifest(tmp_path / "run")["starts"][0]["git_commit"] is None

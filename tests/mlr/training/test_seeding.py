@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
@@ -24,7 +25,13 @@ def test_drawing_from_one_generator_leaves_the_others_alone():
 
 def test_state_restores_the_stream():
     generators = Generators(3, torch.device("cpu"), ("a",))
-    state = {key: value.clone() for key, value in generators.state().items()}
+    state = generators.state()
     drawn = torch.rand(5, generator=generators["a"])
     generators.load_state(state)
     assert torch.equal(torch.rand(5, generator=generators["a"]), drawn)
+
+
+def test_another_kind_of_device_is_refused():
+    generators = Generators(3, torch.device("cpu"), ("a",))
+    with pytest.raises(ValueError, match="device=cuda"):
+        generators.load_state({**generators.state(), "device": "cuda"})
