@@ -125,7 +125,7 @@ def test_head_passes_sigma0_to_all_four_layers():
 
 
 def test_trained_parameters_at_full_size():
-    """161.16 M with 6 actions, as the spec counts them; the decoder has its own test."""
+    """161.16 M with 6 actions, as counted by hand; the decoder has its own test."""
     encoder = Encoder(FULL, in_channels=4, image_size=84)
     head = DuelingHead(encoder.latent_dim, 6, head_config(hidden=256, atoms=51, sigma0=0.1))
     parts = (encoder, head, nn.Linear(512, 512), ActionEmbedding(6, encoder.latent_dim))

@@ -18,7 +18,7 @@ from tests.golden.check import Check, exact, relative
 
 TOLERANCE, SUM_TOLERANCE = 1e-5, 2e-5
 MASKED_SCALE = {"off": 255.0, "div": 1.0}  # the masked branch in 0..255, and divided by 255 like the others
-NORM_FLOOR = 1e-3  # the folder's README
+NORM_FLOOR = 1e-3
 
 
 @dataclass

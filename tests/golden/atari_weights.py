@@ -1,7 +1,7 @@
 """The reference model: our modules, filled with the weights and noise of a folder of reference files.
 
-Sizes come from the shapes of the arrays. What leaves no trace in a shape is named here and comes from the folder's
-README: strides, the value range, one attention head, the LayerNorm epsilon and the optimiser's numbers.
+Sizes come from the shapes of the arrays. What leaves no trace in a shape is named here:
+strides, the value range, one attention head, the LayerNorm epsilon and the optimiser's numbers.
 """
 
 import re
@@ -188,7 +188,7 @@ def decoder_config(arrays: Mapping[str, np.ndarray]) -> DecoderConfig:
 
 
 def agent_config(arrays: Mapping[str, np.ndarray]) -> AgentConfig:
-    """The agent of these weights; what the arrays do not say is the spec's value, n_step and clip are g's."""
+    """The agent of these weights; what the arrays do not say is the paper setting's value, n_step and clip are g's."""
     return AgentConfig(
         encoder=encoder_config(arrays),
         hidden=len(arrays["head.val_hidden.b_mu"]),
