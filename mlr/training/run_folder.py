@@ -113,7 +113,7 @@ def environment() -> dict:
         "torch": torch.__version__,
         "versions": {name: metadata.version(name) for name in packages},
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
