@@ -25,7 +25,7 @@ lint: $(STAMP)
 
 # setuptools comes first because everything that is built here, the project included, is built with the locked one.
 $(STAMP): pyproject.toml requirements.lock | $(BIN)/pip
-	@echo "Installing into $(VENV): 0.4 GB to download with torch for the CPU, 2.9 GB with CUDA."
+	@echo "Installing into $(VENV): 0.5 GB to download with torch for the CPU, 3.0 GB with CUDA."
 	$(BIN)/python -m pip install --constraint requirements.lock setuptools
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/python -m pip install --no-deps --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)"
