@@ -44,7 +44,7 @@ DIFFERENCE = (
 CURVES = (
     "Scores of the evaluations during training: mean over episodes, then over runs. Thin lines are single runs; a band "
     "is one standard deviation over runs (their number less one), and mean and band stop where a run is missing. "
-    "Horizontal lines are published means at the paper's size, whatever the size of the runs."
+    "Horizontal lines are a random policy and, beside runs of the paper's size, published means."
 )
 TRACE = (
     "A score of ours is a mean over rows of the file in its line; what tables and figures make of these scores "
@@ -202,18 +202,20 @@ def _curves(runs: Sequence[Run], folder: Path, style: Mapping[str, Style]) -> It
             )
             labels = (_steps_label(list(chain(*groups.values()))), RAW[benchmark])
             file = f"{benchmark}_{_slug(task)}_curve"
-            paths = figures.draw_learning_curve(folder, file, groups, style, labels, _published_lines(benchmark, task))
+            lines = _published_lines(benchmark, task, any(run.preset == "full" for run in chain(*groups.values())))
+            paths = figures.draw_learning_curve(folder, file, groups, style, labels, lines)
             yield Figure(file, f"{name}: {task}", caption, paths)
 
 
-def _published_lines(benchmark: str, task: str) -> dict[str, float]:
-    """Published means to compare with, by what they are."""
+def _published_lines(benchmark: str, task: str, full_size: bool) -> dict[str, float]:
+    """Scores to compare with, by what they are; published means only beside runs of their size."""
     table = published(benchmark)
     if benchmark == "atari":
-        names = {"random policy": "random", "Baseline, published, 100k steps": "baseline"}
-        names["MLR, published, 100k steps"] = "mlr"
+        names = {"random policy": "random"}
+        if full_size:
+            names |= {"Baseline, published, 100k steps": "baseline", "MLR, published, 100k steps": "mlr"}
         return {label: table[task][method] for label, method in names.items()}
-    rows = {budget: table.get(f"{task}_{budget}", {}) for budget in BUDGETS}
+    rows = {budget: table.get(f"{task}_{budget}", {}) for budget in BUDGETS if full_size}
     return {f"MLR, published, {budget} steps": row["mlr"] for budget, row in rows.items() if "mlr" in row}
 
 
