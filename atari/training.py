@@ -173,9 +173,10 @@ def describe(config: AtariConfig, parts: Parts, folder: RunFolder, device: torch
     )
     if device.type == "cpu":
         hours = updates * update_flops(config, agent.actions) / cpu_flops_per_second() / 3600
-        length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes" if hours > 1 / 60 else "seconds"
-        advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
-        console.print(f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}")
+        if hours >= 1 / 60:
+            length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+            advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
+            console.print(f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}")
 
 
 def report_results(config: AtariConfig, folder: RunFolder, console: Console) -> None:
