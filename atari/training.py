@@ -1,6 +1,7 @@
 """A whole Atari run: parts from the configuration, training, evaluation, curve and video."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -48,7 +49,10 @@ def run(config: AtariConfig) -> int:
         return DONE
     try:
         parts = make_parts(config, device)
-    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for a refused allocation on the CPU
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch has no class of its own for a refused allocation.
+        if isinstance(error, RuntimeError) and not re.search("memory|alloc|overflow", str(error)):
+            raise
         raise ConfigError(f"this run does not fit on {device}: {str(error).splitlines()[0]}") from error
 
     def started() -> None:
