@@ -132,7 +132,7 @@ class RainbowAgent:
             self.auxiliary.update_targets()  # before the step: with tau 1 the targets are one update old
         self.optimizer.step()
 
-        kl = losses.categorical_kl(log_probs, target)
+        kl = losses.categorical_kl(log_probs, target, self.config.agent.kl_floor, self.config.agent.kl_ceiling)
         with torch.no_grad():
             q = losses.expected_value(logits.softmax(-1), self._support)  # [B, A]
             metrics |= {

@@ -55,6 +55,8 @@ class AgentConfig:
     adam_beta1: float
     adam_beta2: float
     clip_norm: float
+    kl_floor: float  # of the target's probabilities in a priority, and of the priority's KL
+    kl_ceiling: float
     epsilon_initial: float
     epsilon_final: float
     epsilon_start: int  # last iteration at epsilon_initial
@@ -144,7 +146,7 @@ def validate_agent(agent: AgentConfig) -> None:
     at_least(1, "agent", agent, "hidden", "n_step", "batch_size")
     at_least(2, "agent", agent, "atoms")
     at_least(0, "agent", agent, "noisy_sigma0", "head_gradient_scale", "epsilon_start", "epsilon_steps")
-    above(0, "agent", agent, "learning_rate", "adam_eps", "clip_norm")
+    above(0, "agent", agent, "learning_rate", "adam_eps", "clip_norm", "kl_floor", "kl_ceiling")
     within(0, 1, "agent.discount", agent.discount, "the weight of a reward one step later")
     for name in ("adam_beta1", "adam_beta2"):
         within(0, 0.999999, f"agent.{name}", getattr(agent, name), "the share that a moment keeps")

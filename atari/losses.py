@@ -6,9 +6,6 @@
 import torch
 from torch import Tensor
 
-# Released code: bounds of the probabilities in the KL and, inverted, of the KL itself.
-KL_FLOOR, KL_CEILING = 1e-6, 1e6
-
 
 def support(v_min: float, v_max: float, atoms: int, device: torch.device) -> Tensor:
     """Returns the returns that the atoms stand for: float32 [N], from `v_min` to `v_max`, both included."""
@@ -48,10 +45,10 @@ def categorical_loss(log_probs: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def categorical_kl(log_probs: Tensor, target: Tensor) -> Tensor:
-    """Returns the divergence KL(target || probs) [B] for the priorities, without gradient, in 1e-6..1e6.
+def categorical_kl(log_probs: Tensor, target: Tensor, floor: float, ceiling: float) -> Tensor:
+    """Returns the divergence KL(target || probs) [B] for the priorities, without gradient, in floor..ceiling.
 
-    `log_probs` and `target` are [B, N]; the target's probabilities are raised to at least 1e-6 here and only here.
+    `log_probs` and `target` are [B, N]; the target's probabilities are raised to at least `floor` here and only here.
     """
-    target = target.clamp(KL_FLOOR, 1)
-    return (target * (target.log() - log_probs)).sum(dim=-1).clamp(KL_FLOOR, KL_CEILING)
+    target = target.clamp(floor, 1)
+    return (target * (target.log() - log_probs)).sum(dim=-1).clamp(floor, ceiling)

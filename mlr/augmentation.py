@@ -89,9 +89,11 @@ def resampling_taps(padded_size: int, crop_size: int) -> Tensor:
     return ((1 - (position - neighbour).abs()).clamp(min=0) * inside).float()
 
 
-def intensity_factor(count: int, scale: float, generator: torch.Generator, device: torch.device | str) -> Tensor:
-    """One brightness factor per image, float32 [N]: 1 + scale * clamp(N(0, 1), -2, 2)."""
-    return 1 + scale * torch.randn(count, generator=generator, device=device).clamp(-2, 2)
+def intensity_factor(
+    count: int, scale: float, limit: float, generator: torch.Generator, device: torch.device | str
+) -> Tensor:
+    """One brightness factor per image, float32 [N]: 1 + scale * clamp(N(0, 1), -limit, limit)."""
+    return 1 + scale * torch.randn(count, generator=generator, device=device).clamp(-limit, limit)
 
 
 class Augmentation(nn.Module):
@@ -105,11 +107,12 @@ class Augmentation(nn.Module):
         super().__init__()
         self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop)
         self.intensity = config.intensity
+        self.intensity_clamp = config.intensity_clamp
 
     def forward(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         images = frames.reshape(-1, *frames.shape[-3:])
         offsets = self.crop.draw(len(images), generator, images.device)
-        factor = intensity_factor(len(images), self.intensity, generator, images.device)
+        factor = intensity_factor(len(images), self.intensity, self.intensity_clamp, generator, images.device)
         cropped = self.crop(images, offsets).mul_(factor[:, None, None, None])
         return cropped.view(*frames.shape[:-2], *cropped.shape[-2:])
 

@@ -44,7 +44,8 @@ class MLRConfig:
 class AugmentationConfig:
     crop: str  # resample | slice
     pad: int  # pixels of replication padding before the crop
-    intensity: float  # factor is 1 + intensity * clamp(N(0, 1), -2, 2)
+    intensity: float  # factor is 1 + intensity * clamp(N(0, 1), -intensity_clamp, intensity_clamp)
+    intensity_clamp: float
 
 
 @dataclass
@@ -78,7 +79,9 @@ def validate_mlr(mlr: MLRConfig, image_size: int) -> None:
 def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> None:
     one_of("augmentation.crop", augmentation.crop, ("resample", "slice"))
     within(0, image_size, "augmentation.pad", augmentation.pad, "at most the side of the image")
-    within(0, 0.5, "augmentation.intensity", augmentation.intensity, "factors reach 1 +- twice of it")
+    at_least(0, "augmentation", augmentation, "intensity", "intensity_clamp")
+    reach = augmentation.intensity * augmentation.intensity_clamp
+    require(reach < 1, f"augmentation.intensity times intensity_clamp is {reach}: a factor must stay above 0")
 
 
 def validate_loop(loop: LoopConfig) -> None:

@@ -108,7 +108,7 @@ def test_the_loss_is_the_cross_entropy_to_the_unclamped_target():
 
 def test_kl_raises_the_targets_zeros_and_carries_no_gradient():
     log_probs = random_probs(1, 4).log().requires_grad_()
-    kl = categorical_kl(log_probs, torch.tensor([[0, 1.0, 0, 0]]))
+    kl = categorical_kl(log_probs, torch.tensor([[0, 1.0, 0, 0]]), 1e-6, 1e6)
     logs = log_probs[0].tolist()
     expected = -logs[1] + sum(1e-6 * (math.log(1e-6) - logs[atom]) for atom in (0, 2, 3))
     assert kl.item() == pytest.approx(expected, rel=1e-6)
@@ -117,6 +117,6 @@ def test_kl_raises_the_targets_zeros_and_carries_no_gradient():
 
 def test_kl_is_clamped_on_both_sides():
     same = random_probs(1, 5)
-    assert categorical_kl(same.log(), same).item() == pytest.approx(1e-6)
+    assert categorical_kl(same.log(), same, 1e-6, 1e6).item() == pytest.approx(1e-6)
     impossible = torch.tensor([[0.0, -1e8, -1e8]])
-    assert categorical_kl(impossible, torch.tensor([[0, 1.0, 0]])).item() == pytest.approx(1e6)
+    assert categorical_kl(impossible, torch.tensor([[0, 1.0, 0]]), 1e-6, 1e6).item() == pytest.approx(1e6)

@@ -108,7 +108,7 @@ def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_nor
                 default_priority=1.0,
                 priority_eps=1e-5,
             ),
-            "augmentation": AugmentationConfig(crop="slice", pad=4, intensity=0.05),
+            "augmentation": AugmentationConfig(crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0),
             "mlr": mlr_config(load_model(folder), seq_len, MASKED_SCALE["off"]),
         }
     )

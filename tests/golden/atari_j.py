@@ -35,7 +35,7 @@ def _shifts(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
 def _pipeline(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
     images, seed = torch.from_numpy(data["pipeline_images"]), int(data["torch_seed"])
     count, size = len(images), images.shape[-1]
-    augmentation = Augmentation(AugmentationConfig("resample", PAD, INTENSITY), size, size)
+    augmentation = Augmentation(AugmentationConfig("resample", PAD, INTENSITY, 2.0), size, size)
 
     generator = torch.Generator().manual_seed(seed)
     offsets = augmentation.crop.draw(count, generator, "cpu")

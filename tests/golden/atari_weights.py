@@ -206,6 +206,8 @@ def agent_config(arrays: Mapping[str, np.ndarray]) -> AgentConfig:
         adam_beta1=0.9,
         adam_beta2=0.999,
         clip_norm=10.0,
+        kl_floor=1e-6,
+        kl_ceiling=1e6,
         epsilon_initial=1.0,
         epsilon_final=0.0,
         epsilon_start=0,

@@ -144,6 +144,6 @@ def _statistics(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
         yield exact(file, f"{key} offsets that occur", counts > 0, expected > 0)
         deviation = float(np.sqrt(len(expected) / expected.sum()))  # of one count in the smaller sample, relative
         yield relative(file, f"{key} frequencies", counts / draws, expected / expected.sum(), 5 * deviation)
-    factor = intensity_factor(draws, 0.05, generator, "cpu")
+    factor = intensity_factor(draws, 0.05, 2.0, generator, "cpu")
     moments = torch.stack([factor.mean(), factor.std(), factor.min(), factor.max()])
     yield relative(file, "intensity moments", moments, data["intensity_mean_std_min_max"], 1e-3)

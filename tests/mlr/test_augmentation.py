@@ -110,7 +110,7 @@ def test_largest_uniform_stays_inside():
 
 
 def test_intensity_statistics():
-    factor = intensity_factor(200_000, 0.05, torch.Generator().manual_seed(0), "cpu")
+    factor = intensity_factor(200_000, 0.05, 2.0, torch.Generator().manual_seed(0), "cpu")
     assert factor.shape == (200_000,) and factor.dtype == torch.float32
     assert factor.min().item() == pytest.approx(0.9) and factor.max().item() == pytest.approx(1.1)
     tail = 0.5 * math.erfc(2 / math.sqrt(2))  # a normal's share above 2
@@ -123,7 +123,7 @@ def test_intensity_statistics():
 
 def test_every_image_is_drawn_on_its_own():
     frames = noise(1, 2, 20).expand(3, 5, 2, 20, 20)  # the same image everywhere
-    view = Augmentation(AugmentationConfig("slice", 2, 0.05), 20, 20)
+    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0), 20, 20)
     out = view(frames, torch.Generator().manual_seed(0))
     assert out.shape == (3, 5, 2, 20, 20) and out.dtype == torch.float32
     assert len({tuple(image.flatten().tolist()) for image in out.flatten(0, 1)}) == 15
@@ -132,7 +132,7 @@ def test_every_image_is_drawn_on_its_own():
 
 def test_draw_order_is_x_then_y_then_intensity():
     frames = noise(6, 2, 20).unflatten(0, (2, 3))
-    view = Augmentation(AugmentationConfig("slice", 2, 0.05), 20, 20)
+    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0), 20, 20)
     out = view(frames, torch.Generator().manual_seed(3)).flatten(0, 1)
     generator = torch.Generator().manual_seed(3)
     x = (torch.rand(6, generator=generator) * 5).floor().int().tolist()
@@ -146,12 +146,12 @@ def test_draw_order_is_x_then_y_then_intensity():
 def test_input_is_left_alone_without_any_change_to_make():
     frames = noise(2, 1, 8).float()
     before = frames.clone()
-    Augmentation(AugmentationConfig("slice", 0, 0.05), 8, 8)(frames, torch.Generator().manual_seed(0))
+    Augmentation(AugmentationConfig("slice", 0, 0.05, 2.0), 8, 8)(frames, torch.Generator().manual_seed(0))
     assert frames.equal(before)
 
 
 def test_tables_are_no_state():
-    assert not Augmentation(AugmentationConfig("resample", 4, 0.05), 84, 84).state_dict()
+    assert not Augmentation(AugmentationConfig("resample", 4, 0.05, 2.0), 84, 84).state_dict()
 
 
 @pytest.mark.parametrize(("crop_size", "mode"), [(93, "slice"), (84, "bilinear")])
