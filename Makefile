@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml requirements.lock | $(BIN)/pip
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/python -m pip install --no-deps --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)"
 endif
-	$(BIN)/python -m pip install --no-build-isolation --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python -m pip install --no-build-isolation --constraint requirements.lock --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@
 
 $(BIN)/pip:

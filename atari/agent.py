@@ -241,7 +241,11 @@ class TrainedAgent:
 
     @torch.no_grad()
     def q_values(self, observations: np.ndarray) -> Tensor:
-        """Expected returns float32 [B, A] of stacks uint8 [B, frames, H, W]."""
+        """Expected returns float32 [B, A] of stacks uint8 [B, frames, H, W]. Raises ValueError for anything else."""
+        environment = self.config.environment
+        expected = (environment.frame_stack, environment.image_size, environment.image_size)
+        if observations.dtype != np.uint8 or observations.shape[1:] != expected:
+            raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
         pixels = torch.from_numpy(observations).to(self.device)
         return losses.expected_value(self.head(self.encoder(pixels), None).softmax(-1), self._support)
 

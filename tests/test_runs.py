@@ -195,5 +195,7 @@ def test_load_agent(finished_run, tmp_path):
     assert agent.q_values(observations).argmax(1).tolist() == actions.tolist()
     latents = agent.encoder(torch.from_numpy(observations))
     assert latents.shape == (5, agent.encoder.latent_dim) and not latents.requires_grad
+    with pytest.raises(ValueError, match="expected uint8"):
+        agent.act(observations[0])
     with pytest.raises(ConfigError, match="no run folder"):
         load_agent(tmp_path)

@@ -106,8 +106,13 @@ class Command:
         import hydra
         from omegaconf import OmegaConf
 
-        for combination in combinations(overrides):
-            self.resolve(combination)
+        configs = [self.resolve(combination)[1] for combination in combinations(overrides)]
+        folders = [config.run_dir for config in configs if hasattr(config, "run_dir")]
+        twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+        if twice is not None:
+            raise ConfigError(
+                f"several combinations share run_dir={twice}: add experiment='name-${{key}}' with their key"
+            )
 
         def job(composed) -> None:
             try:

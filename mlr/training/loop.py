@@ -168,7 +168,7 @@ def _metrics_row(units: dict, position: Position, means: dict, seconds: dict) ->
 
 
 def _note(row: dict, score: float | None) -> str:
-    rates = f"{row['time/agent_steps_per_second']:.0f} steps/s  {row['time/updates_per_second']:.1f} updates/s"
+    rates = f"{row['time/agent_steps_per_second']:.1f} steps/s  {row['time/updates_per_second']:.1f} updates/s"
     if row["train/episode_return"] is not None:
         rates += f"  episode return {row['train/episode_return']:.1f}"
     return rates if score is None else f"{rates}  last score {score:.1f}"

@@ -77,7 +77,8 @@ def check_run(config) -> RunFolder:
         differing = _differences(_identity(read_config(folder.path)), _identity(config))
         if differing:
             raise ConfigError(
-                f"{folder.path} holds another configuration ({'; '.join(differing[:3])}): choose another run_dir"
+                f"{folder.path} holds another configuration ({'; '.join(differing[:3])}): "
+                "add experiment=NAME or another run_dir"
             )
     elif names - {_part(folder.config).name}:  # a kill may have left that one
         raise ConfigError(f"{folder.path} is not empty and no run folder: choose another run_dir")

@@ -33,7 +33,7 @@ def test_layout_and_manifest(tmp_path):
 def test_another_configuration_is_refused_and_nothing_written(tmp_path):
     folder = open_run(make_config(tmp_path / "run"))
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    with pytest.raises(ConfigError, match="mlr.mask.ratio is 0.5 there and 0.25 here.*choose another run_dir"):
+    with pytest.raises(ConfigError, match="mlr.mask.ratio is 0.5 there and 0.25 here.*add experiment=NAME"):
         open_run(make_config(tmp_path / "run", "mlr.mask.ratio=0.25"))
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
 
