@@ -9,7 +9,7 @@ NAMES = """
     freeway frostbite gopher hero jamesbond kangaroo krull kung_fu_master ms_pacman pong private_eye qbert road_runner
     seaquest up_n_down
 """
-GAMES = {name: name.replace("_", " ").title() for name in NAMES.split()}  # name -> as printed in tables
+GAMES = tuple(NAMES.split())
 
 
 def require_game(game: str) -> None:
