@@ -12,13 +12,23 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: demo test lint clean
+.PHONY: demo test gl lint clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
 
-test: $(STAMP)
+test: $(STAMP) gl
 	$(BIN)/python -m pytest -q
+
+# The library that DMControl's pictures are drawn with. Without it their tests are left out.
+gl: $(STAMP)
+	@$(BIN)/python -c 'from dmcontrol.rendering import choose_backend; choose_backend()' 2>/dev/null && exit; \
+	packages=$$($(BIN)/python -c 'from dmcontrol.rendering import PACKAGES; print(PACKAGES["egl"])'); \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q --yes --no-install-recommends $$packages; \
+	else \
+	    echo "Tests that render are left out here. To run them: sudo apt-get install $$packages"; \
+	fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atari import losses
@@ -21,9 +19,10 @@ from mlr.augmentation import Augmentation
 from mlr.config import ConfigError
 from mlr.masking import sample_mask
 from mlr.objective import MLR
-from mlr.training.checkpoint import flush
-from mlr.training.run_folder import RunFolder, read_config
+from mlr.training.optimizers import adam_state, load_adam_state, make_adam
+from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
+from mlr.training.weights import write_weights
 
 GENERATORS = (
     "sampling",
@@ -69,15 +68,11 @@ class RainbowAgent:
             parameters = parameters + self.auxiliary.owned_parameters()
         self._clip_groups = {name: group for name, group in clip_groups.items() if group}
         agent = config.agent
-        self.optimizer = torch.optim.Adam(
-            parameters,
-            lr=agent.learning_rate,
-            betas=(agent.adam_beta1, agent.adam_beta2),
-            eps=agent.adam_eps,
-            fused=True,
-            capturable=True,
-        )
-        make_adam_state(self.optimizer)
+        betas = (agent.adam_beta1, agent.adam_beta2)
+        self.optimizer = make_adam(parameters, agent.learning_rate, betas, agent.adam_eps)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int) -> int:
@@ -173,11 +168,7 @@ class RainbowAgent:
 
     def save_weights(self, path: Path) -> None:
         """Writes what acting needs; decoder, momentum copies and optimiser stay in the checkpoints."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file({key: value.cpu().contiguous() for key, value in self.networks.state_dict().items()}, part)
-        flush(part)
-        part.replace(path)
+        write_weights(self.networks, path)
 
     def state(self) -> dict:
         return {
@@ -194,30 +185,11 @@ class RainbowAgent:
         self.networks.load_state_dict(state["networks"])
         if self.auxiliary is not None:
             self.auxiliary.load_state(state["auxiliary"])
-        for index, entry in adam_state(self.optimizer).items():
-            for name, value in entry.items():
-                value.copy_(state["optimizer"][index][name])
+        load_adam_state(self.optimizer, state["optimizer"])
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
         self._generators.load_state(state["generators"])
         self._exploration.bit_generator.state = state["exploration"]
-
-
-def make_adam_state(optimizer: torch.optim.Adam) -> None:
-    """Gives Adam the state that its first step would make, so that a checkpoint can be copied into it."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            }
-
-
-def adam_state(optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
-    """Adam's tensors by the number of the parameter, as references."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {str(index): optimizer.state[parameter] for index, parameter in enumerate(parameters)}
 
 
 class TrainedAgent:
@@ -256,16 +228,7 @@ class TrainedAgent:
 
 def load_agent(run: str | Path, device: torch.device | str = "cpu") -> TrainedAgent:
     """The agent of the run folder `run` with its newest weights. Raises ConfigError if there are none."""
-    return TrainedAgent(read_run_config(run), RunFolder(run).newest_weights(), device)
-
-
-def read_run_config(run: str | Path) -> AtariConfig:
-    """The configuration that a run folder was made with. Raises ConfigError if it is none of an Atari run."""
-    content = read_config(run)
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AtariConfig), content))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{RunFolder(run).config} is not of an Atari run of this version") from error
+    return TrainedAgent(load_config(run, AtariConfig), RunFolder(run).newest_weights(), device)
 
 
 def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHead]:

@@ -1,9 +1,8 @@
 """Schema of an Atari run: every value is in `configs/`."""
 
-import re
 from dataclasses import dataclass
 
-from atari.games import require_game
+from atari.games import require_emulator, require_game
 from mlr.config import (
     AugmentationConfig,
     LoopConfig,
@@ -13,6 +12,7 @@ from mlr.config import (
     one_of,
     require,
     validate_augmentation,
+    validate_device,
     validate_loop,
     validate_mlr,
     within,
@@ -21,6 +21,7 @@ from mlr.config import (
 
 @dataclass
 class EnvironmentConfig:
+    emulator: str  # ale | atari_py
     image_size: int  # pixels a side
     frame_stack: int
     action_repeat: int  # emulator frames per agent step
@@ -87,6 +88,7 @@ class EvaluationConfig:
 class AtariConfig:
     benchmark: str
     game: str
+    emulator: str  # ale | atari_py, F8 in docs/fidelity.md
     seed: int
     aux: str
     fidelity: str
@@ -109,6 +111,10 @@ class AtariConfig:
     loop: LoopConfig
     evaluation: EvaluationConfig
 
+    @property
+    def task(self) -> str:
+        return self.game
+
 
 def validate(config: AtariConfig) -> None:
     """Raises ConfigError, with what to do, for a configuration that cannot run."""
@@ -126,6 +132,11 @@ def validate(config: AtariConfig) -> None:
     at_least(1, "environment", config.environment, "image_size", "frame_stack", "action_repeat", "horizon")
     at_least(0, "environment", config.environment, "max_noops")
     within(0, 0.99, "environment.sticky_actions", config.environment.sticky_actions, "a probability")
+    require_emulator(config.environment.emulator, config.environment.sticky_actions)
+    require(
+        config.environment.emulator == config.emulator,
+        f"environment.emulator={config.environment.emulator} follows emulator={config.emulator}: set that one",
+    )
     validate_mlr(config.mlr, config.environment.image_size)
     validate_augmentation(config.augmentation, config.environment.image_size)
     validate_loop(config.loop)
@@ -134,12 +145,6 @@ def validate(config: AtariConfig) -> None:
     validate_replay(config)
     at_least(1, "evaluation", config.evaluation, "episodes", "environments", "horizon")
     within(0, 1, "evaluation.epsilon", config.evaluation.epsilon, "a probability")
-
-
-def validate_device(name: str) -> None:
-    require(
-        re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"
-    )
 
 
 def validate_agent(agent: AgentConfig) -> None:

@@ -1,8 +1,4 @@
-"""What an update costs, counted, and what this machine can do, measured."""
-
-import time
-
-import torch
+"""What an update costs, counted."""
 
 from atari.config import AtariConfig, map_sides
 
@@ -26,15 +22,3 @@ def update_flops(config: AtariConfig, actions: int) -> float:
         tokens = max(decoder.depth - 1, 0) * 2 * block + min(decoder.depth, 1) * last
         total += images * (trained + forward + 3 * (tokens + actions * latent + 2 * agent.hidden * latent))
     return 2.0 * total
-
-
-def cpu_flops_per_second() -> float:
-    """The rate of a float32 matrix product here, measured in a fraction of a second."""
-    size = 1024
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    a @ b
-    start, products = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.2:
-        a @ b
-        products += 1
-    return products * 2 * size**3 / (time.perf_counter() - start)

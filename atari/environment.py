@@ -1,4 +1,4 @@
-"""Atari 2600 games with the protocol of Atari-100k, on the emulator's low-level interface.
+"""Atari 2600 games with the protocol of Atari-100k, on an emulator's low-level interface.
 
 `K` stacked frames, `H, W` pixels. Nothing here imports torch: environment workers stay small.
 """
@@ -8,13 +8,10 @@ import hashlib
 import cv2
 import gymnasium
 import numpy as np
-from ale_py import ALEInterface, ALEState, LoggerMode, roms
 
 from atari.config import EnvironmentConfig
-from atari.games import require_game
-
-NOOP = 0
-SETTLING_FRAMES = 8
+from atari.emulators import NOOP, generator_state, load_generator_state, make_emulator
+from atari.games import require_emulator, require_game
 
 
 def seed_words(seed: int) -> tuple[int, int]:
@@ -38,82 +35,13 @@ def emulator_seed(seed: int) -> int:
     return seed_words(seed + 1)[0] % 2**31
 
 
-class Emulator:
-    """One console, with what the emulator's snapshots leave out: the last picture and the action it holds on to."""
-
-    def __init__(self, game: str, *, sticky_actions: float, seed: int):
-        ALEInterface.setLoggerMode(LoggerMode.Error)  # before the object exists: building it prints a banner
-        self.ale = ALEInterface()
-        self.ale.setInt("random_seed", seed)
-        self.ale.setFloat("repeat_action_probability", sticky_actions)  # both count from loadROM on
-        self.ale.loadROM(roms.get_rom_path(game))
-        self.actions = [int(action.value) for action in self.ale.getMinimalActionSet()]
-        self.screen_shape = self.ale.getScreenDims()
-        self._restored = None  # until its next frame a restored emulator shows an older one
-        self._sticky_actions = sticky_actions
-        self._draws = np.random.RandomState(seed)  # follows the emulator's generator, to know the held action
-        self._held = NOOP
-
-    def reset(self) -> None:
-        self.ale.reset_game()
-        self._held = NOOP
-        self._restored = None
-
-    def act(self, action: int) -> int:
-        """Emulates one frame; returns the raw reward."""
-        if self._sticky_actions:  # the emulator draws once for each of two players; the first draw is ours
-            draw, _ = self._draws.randint(0, 2**32, size=2, dtype=np.uint32)
-            if draw / 2**32 >= self._sticky_actions:
-                self._held = action
-        self._restored = None
-        return self.ale.act(action)
-
-    def grab(self, screen: np.ndarray) -> None:
-        """Writes the last frame in grayscale into `screen`, uint8 [height, width]."""
-        if self._restored is None:
-            self.ale.getScreenGrayscale(screen)
-        else:
-            screen[:] = self._restored["screen"]
-
-    def picture(self) -> np.ndarray:
-        """The last frame in colour, uint8 [height, width, 3]."""
-        return self.ale.getScreenRGB() if self._restored is None else self._restored["picture"].copy()
-
-    def state(self) -> dict:
-        """Flat dict of ints and arrays from which a fresh object of the same game and settings goes on exactly."""
-        snapshot = self.ale.cloneState(include_rng=True).serialize()
-        screen = np.empty(self.screen_shape, dtype=np.uint8)
-        self.grab(screen)
-        return {
-            "emulator": np.frombuffer(snapshot, dtype=np.uint8).copy(),
-            "screen": screen,
-            "picture": self.picture(),
-            "held_action": self._held,
-            **generator_state("sticky", self._draws),
-        }
-
-    def load_state(self, state: dict) -> None:
-        snapshot = ALEState(np.asarray(state["emulator"]).tobytes())
-        self.reset()
-        for _ in range(2):
-            # A snapshot lacks the video chip's place in its frame and its masks, and there is no setter for the held
-            # action: frames played before bring them about, first of a new game, then of the snapshot's own.
-            frames = 0
-            while frames < SETTLING_FRAMES or self._held != state["held_action"]:
-                self.act(state["held_action"])
-                frames += 1
-            self.ale.restoreState(snapshot)
-            load_generator_state("sticky", self._draws, state)
-        self._restored = {key: np.asarray(state[key]).copy() for key in ("screen", "picture")}
-
-
 class AtariEnv(gymnasium.Env):
     """One game under the protocol of Atari-100k: action repeat, maximum of two frames, no-op starts, life loss.
 
     Observations are uint8 [K, H, W] grayscale, old to new; the action is an index into the game's minimal action set.
     In training the reward is the sign of the raw one and a lost life blanks the stack and is reported in `info`, while
     the game goes on; in evaluation the reward is raw. `index` tells the environments of a run apart, `horizon` is in
-    agent steps. Raises ConfigError for an unknown game.
+    agent steps. Raises ConfigError for an unknown game, and for an emulator that is not installed.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # one picture per step of four frames
@@ -122,6 +50,7 @@ class AtariEnv(gymnasium.Env):
         self, game: str, config: EnvironmentConfig, *, seed: int, index: int = 0, training: bool, horizon: int
     ):
         require_game(game)
+        require_emulator(config.emulator, config.sticky_actions)
         self.game, self.index, self.training, self.horizon = game, index, training, horizon
         self.render_mode = "rgb_array"
         self._config = config
@@ -176,6 +105,7 @@ class AtariEnv(gymnasium.Env):
         """Flat dict of JSON values and numpy arrays; a fresh object that loads it goes on exactly."""
         return {
             "game": self.game,
+            "emulator_name": self._config.emulator,
             **self.emulator.state(),
             "stack": self._stack.copy(),
             "lives": self._lives,
@@ -184,16 +114,19 @@ class AtariEnv(gymnasium.Env):
         }
 
     def load_state(self, state: dict) -> None:
-        """Takes over a `state()` of the same game and settings; raises ValueError for another game's."""
-        if state["game"] != self.game:
-            raise ValueError(f"the state is of {state['game']}, this environment plays {self.game}")
+        """Takes over a `state()` of the same game and settings; raises ValueError for another game or emulator."""
+        theirs, ours = (state["game"], state["emulator_name"]), (self.game, self._config.emulator)
+        if theirs != ours:
+            raise ValueError(f"the state is of {' on '.join(theirs)}, this environment plays {' on '.join(ours)}")
         self.emulator.load_state(state)
         self._stack[:] = state["stack"]
         self._lives, self._steps = state["lives"], state["steps"]
         load_generator_state("noop", self._noops, state)
 
     def _start_from(self, seed: int) -> None:
-        self.emulator = Emulator(self.game, sticky_actions=self._config.sticky_actions, seed=emulator_seed(seed))
+        self.emulator = make_emulator(
+            self._config.emulator, self.game, sticky_actions=self._config.sticky_actions, seed=emulator_seed(seed)
+        )
         self._noops = noop_generator(seed, self.index)
 
     def _noop(self) -> None:
@@ -211,12 +144,3 @@ class AtariEnv(gymnasium.Env):
 
     def _info(self, life_lost: bool, raw_reward: float) -> dict:
         return {"life_lost": life_lost, "raw_reward": raw_reward, "lives": self.emulator.ale.lives()}
-
-
-def generator_state(name: str, generator: np.random.RandomState) -> dict:
-    _, key, position, *_ = generator.get_state()  # the rest belongs to normal draws, which nobody makes here
-    return {f"{name}_key": key, f"{name}_position": position}
-
-
-def load_generator_state(name: str, generator: np.random.RandomState, state: dict) -> None:
-    generator.set_state(("MT19937", np.asarray(state[f"{name}_key"]), state[f"{name}_position"]))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from atari.config import AgentConfig, EncoderConfig, map_sides
+from mlr.pixels import PixelConv2d
 
 Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [in], [out]
 
@@ -41,14 +42,6 @@ class ScaleGradient(torch.autograd.Function):
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """Returns `values` unchanged; the gradient that comes back through the result is multiplied by `factor`."""
     return ScaleGradient.apply(values, factor)
-
-
-class PixelConv2d(nn.Conv2d):
-    """Convolution of pixels in 0..255, divided by 255 (F1 in docs/fidelity.md is a factor of the objective)."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        # On the weights the division is a thousandth of the work that it is on a batch of images.
-        return self._conv_forward(pixels, self.weight / 255, self.bias)
 
 
 class Encoder(nn.Module):

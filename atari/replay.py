@@ -105,10 +105,17 @@ class SequenceReplay:
         self.priorities.update(slots, torch.stack((leaf, torch.zeros_like(leaf))))
 
     def store(
-        self, observation: np.ndarray, action: int, reward: float, terminated: bool, truncated: bool, life_lost: bool
+        self,
+        observation: np.ndarray,
+        action: int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_observation: np.ndarray | None,
+        info: dict,
     ) -> None:
         """Writes the step begun: the newest frame of its observation uint8 [C, H, W], the action taken at it, and the
-        reward and ends that followed.
+        reward and ends that followed, a life lost (in `info`) among them. The next observation comes with its own step.
 
         Raises RuntimeError without a `begin_step` of its own.
         """
@@ -118,7 +125,7 @@ class SequenceReplay:
         self.frames.write(slot, observation[-1])
         self.actions[slot].fill_(action)
         self.rewards[slot].fill_(reward)
-        for flag, value in zip(self.flags[slot], (terminated, truncated, life_lost), strict=True):
+        for flag, value in zip(self.flags[slot], (terminated, truncated, info["life_lost"]), strict=True):
             flag.fill_(value)
         self.steps_stored += 1
 

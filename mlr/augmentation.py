@@ -3,6 +3,8 @@
 N images, C channels, H W pixels, S side of the source window of a crop.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +20,11 @@ class RandomCrop(nn.Module):
     `slice` cuts a window. `resample` reads the padded image bilinearly at
     `(offset + (k + 1/2) * (out - 1) / out) * in / (in - 1) - 1/2` for output pixel k, zeros outside, where `in` is
     the padded and `out` the cropped size: what the released code's library does (F9 in docs/fidelity.md).
+    Without `last_offset` the window never lies at the far edge: offsets end one short (F10).
     Raises ConfigError for a crop larger than the padded image or an unknown mode.
     """
 
-    def __init__(self, image_size: int, crop_size: int, pad: int, mode: str):
+    def __init__(self, image_size: int, crop_size: int, pad: int, mode: str, last_offset: bool = True):
         super().__init__()
         one_of("augmentation.crop", mode, ("resample", "slice"))
         padded_size = image_size + 2 * pad
@@ -30,7 +33,8 @@ class RandomCrop(nn.Module):
             f"a crop of {crop_size} does not fit an image of {image_size} padded by augmentation.pad={pad}",
         )
         self.crop_size = crop_size
-        self.offsets = padded_size - crop_size + 1
+        offsets = padded_size - crop_size + 1
+        self.offsets = offsets if last_offset else max(offsets - 1, 1)
         # A resampled pixel lies less than one pixel from the sliced one: its neighbours are in reach of a margin of 1.
         self.margin = 1 if mode == "resample" else 0
         self.border = pad + self.margin
@@ -38,7 +42,7 @@ class RandomCrop(nn.Module):
         self.register_buffer("taps", taps, persistent=False)
 
     def draw(self, count: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
-        """Offsets (x, y), int64 [N, 2], uniform over 0..padded - crop inclusive; all x are drawn before all y."""
+        """Offsets (x, y), int64 [N, 2], uniform over 0..self.offsets - 1; all x are drawn before all y."""
         x = torch.rand(count, generator=generator, device=device)
         y = torch.rand(count, generator=generator, device=device)
         return (self.offsets * torch.stack([x, y], dim=1)).long()
@@ -100,7 +104,8 @@ class Augmentation(nn.Module):
     """Crop, then intensity. Frames [..., C, H, W], uint8 or float -> float32 [..., C, crop, crop], still 0..255.
 
     Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal.
-    The generator must be on the frames' device. Source: paper, appendix B.
+    The generator must be on the frames' device. What `config.extra` names comes before all that; with it the module
+    cannot be captured in a CUDA graph. Source: paper, appendix B.
     """
 
     def __init__(self, config: AugmentationConfig, image_size: int, crop_size: int):
@@ -108,13 +113,24 @@ class Augmentation(nn.Module):
         self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop)
         self.intensity = config.intensity
         self.intensity_clamp = config.intensity_clamp
+        self.extra = _extra(config.extra)
 
     def forward(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         images = frames.reshape(-1, *frames.shape[-3:])
+        for augment in self.extra:
+            images = augment(images.float(), generator)
         offsets = self.crop.draw(len(images), generator, images.device)
         factor = intensity_factor(len(images), self.intensity, self.intensity_clamp, generator, images.device)
         cropped = self.crop(images, offsets).mul_(factor[:, None, None, None])
         return cropped.view(*frames.shape[:-2], *cropped.shape[-2:])
+
+
+def _extra(names: list[str]) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
+    if not names:
+        return []
+    from mlr.extra_augmentation import EXTRA  # imports kornia, an optional dependency
+
+    return [EXTRA[name] for name in names]
 
 
 def _blend(pixels: Tensor, taps: Tensor, dim: int, out: Tensor) -> None:

@@ -3,7 +3,11 @@
 Nothing here imports torch: a wrong configuration must be refused before the slow imports start.
 """
 
+import re
 from dataclasses import dataclass
+from importlib.util import find_spec
+
+EXTRA_AUGMENTATIONS = ("affine", "blur", "resized_crop")
 
 
 class ConfigError(ValueError):
@@ -46,6 +50,7 @@ class AugmentationConfig:
     pad: int  # pixels of replication padding before the crop
     intensity: float  # factor is 1 + intensity * clamp(N(0, 1), -intensity_clamp, intensity_clamp)
     intensity_clamp: float
+    extra: list[str]  # any of EXTRA_AUGMENTATIONS, in the order given, before the crop
 
 
 @dataclass
@@ -80,6 +85,13 @@ def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> 
     one_of("augmentation.crop", augmentation.crop, ("resample", "slice"))
     within(0, image_size, "augmentation.pad", augmentation.pad, "at most the side of the image")
     at_least(0, "augmentation", augmentation, "intensity", "intensity_clamp")
+    for name in augmentation.extra:
+        one_of("augmentation.extra", name, EXTRA_AUGMENTATIONS)
+    if augmentation.extra:
+        require(
+            find_spec("kornia") is not None,
+            f"augmentation.extra={augmentation.extra} needs kornia: pip install -e '.[augment]'",
+        )
     reach = augmentation.intensity * augmentation.intensity_clamp
     require(reach < 1, f"augmentation.intensity times intensity_clamp is {reach}: a factor must stay above 0")
 
@@ -87,6 +99,12 @@ def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> 
 def validate_loop(loop: LoopConfig) -> None:
     one_of("loop.order", loop.order, ("overlapped", "released"))
     at_least(0, "loop", loop, "learning_starts", "replay_ratio")
+
+
+def validate_device(name: str) -> None:
+    require(
+        re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"
+    )
 
 
 def require(condition: bool, message: str) -> None:

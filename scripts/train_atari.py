@@ -27,9 +27,10 @@ from mlr.training.cli import launch
 
 
 def run(config: AtariConfig) -> int:
-    from atari.training import run as train  # imports torch, which a refused configuration never needs
+    from atari.training import ATARI  # imports torch, which a refused configuration never needs
+    from mlr.training.run import run as train
 
-    return train(config)
+    return train(config, ATARI)
 
 
 if __name__ == "__main__":

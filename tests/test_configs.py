@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from atari.config import AtariConfig, validate
+from dmcontrol.config import DMControlConfig
 from mlr.training.cli import Command, config_groups, launch, schema_keys
 
 ROOT = Path(__file__).parents[1]
@@ -140,25 +141,30 @@ def test_the_command_line_wins_over_preset_and_fidelity():
     assert (config.agent.hidden, config.agent.noisy_sigma0, config.mlr.seq_len) == (24, 0.3, 8)
 
 
-def test_every_key_is_read():
+@pytest.mark.parametrize("schema", [AtariConfig, DMControlConfig])
+def test_every_key_is_read(schema):
     """Each field is read by the packages' code (checking it does not count) or by another value in configs/."""
     read = set()
-    for path in [*ROOT.glob("atari/**/*.py"), *ROOT.glob("mlr/**/*.py"), *ROOT.glob("scripts/*.py")]:
+    benchmark = schema.__module__.split(".")[0]
+    for path in [*ROOT.glob(f"{benchmark}/**/*.py"), *ROOT.glob("mlr/**/*.py"), *ROOT.glob("scripts/*.py")]:
         if path.name != "config.py":
             nodes = ast.walk(ast.parse(path.read_text()))
             read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
     for path in ROOT.glob("configs/**/*.yaml"):
         for expression in re.findall(r"\$\{.*", path.read_text()):
             read |= set(re.findall(r"\w+", expression))
-    unread = [key for key in schema_keys(AtariConfig) if key.split(".")[-1] not in read]
+    if benchmark == "dmcontrol":
+        read.add("eval_every_env_steps")  # by the property `eval_every` of the configuration itself
+    unread = [key for key in schema_keys(schema) if key.split(".")[-1] not in read]
     assert not unread
 
 
 def test_every_file_belongs_to_a_group_or_a_benchmark():
-    grouped = {f"{group}/{name}" for group, names in config_groups("atari").items() for name in names}
     files = [path.relative_to(ROOT / "configs").with_suffix("") for path in ROOT.glob("configs/**/*.yaml")]
-    atari = [path for path in files if path.parts[0] != "dmcontrol"]
-    assert {"/".join(path.parts[-2:]) for path in atari if len(path.parts) > 1} == grouped
+    for benchmark, other in (("atari", "dmcontrol"), ("dmcontrol", "atari")):
+        grouped = {f"{group}/{name}" for group, names in config_groups(benchmark).items() for name in names}
+        mine = [path for path in files if path.parts[0] != other]
+        assert {"/".join(path.parts[-2:]) for path in mine if len(path.parts) > 1} == grouped
 
 
 REFUSED = [

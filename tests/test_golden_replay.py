@@ -1,28 +1,161 @@
+import json
 import shutil
 
 import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
 
 from tests.golden import replay
-from tests.golden.check import DATA
+from tests.golden.check import DATA, assert_all, in_order, setting
+from tests.golden.replay import atari_a_b_c, atari_f_g, atari_h_i, missing, not_replayed, run
+
+ATARI = DATA / "atari"
 
 
-def test_a_wrong_value_is_shown_and_ends_with_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(replay, "ATARI", (replay.atari_f_g.replay_f,))
-    monkeypatch.setattr(replay, "DMCONTROL", ())
+def change(folder, name, **arrays):
+    """Writes the file anew into `folder`, with other arrays where given."""
+    with np.load(ATARI / name) as file:
+        np.savez(folder / name, **(dict(file) | arrays))
+
+
+def failed(replays, folder):
+    return [check for check in run(replays, folder) if not check.passed]
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Limits the command to some replays of Atari."""
+
+    def limit(*replays):
+        monkeypatch.setattr(replay, "ATARI", replays)
+        monkeypatch.setattr(replay, "DMCONTROL", ())
+
+    return limit
+
+
+def test_a_wrong_value_is_shown_and_ends_with_1(tmp_path, only, capsys):
+    only(atari_f_g.replay_f)
     assert replay.main([]) == 0
-    assert "3 of 3 quantities agree" in capsys.readouterr().out
-    shutil.copytree(DATA / "atari", tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "f_schedules.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["beta_after_iteration"][-1] += 0.01
-    np.savez(path, **arrays)
+    assert "5 of 5 quantities agree" in capsys.readouterr().out
+    shutil.copytree(ATARI, tmp_path, dirs_exist_ok=True)
+    beta = np.load(ATARI / "f_schedules.npz")["beta_after_iteration"]
+    beta[-1] += 0.01
+    change(tmp_path, "f_schedules.npz", beta_after_iteration=beta)
     assert replay.main(["--atari", str(tmp_path)]) == 1
     output = capsys.readouterr().out
-    assert "off" in output and "2 of 3 quantities agree" in output
+    assert "off: f_schedules.npz: beta\n4 of 5 quantities agree" in output
 
 
-def test_nothing_to_compare_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(replay, "ATARI", (replay.atari_f_g.replay_f,))
-    monkeypatch.setattr(replay, "DMCONTROL", ())
+def test_nothing_to_compare_is_a_failure(tmp_path):
+    (check,) = failed((atari_f_g.replay_f,), tmp_path)
+    assert (check.file, check.quantity) == ("replay_f", "no file to compare")
+
+
+def test_every_missing_file_is_named_and_ends_with_1(tmp_path, only, capsys):
+    only(atari_f_g.replay_f)
+    shutil.copytree(ATARI, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "j_augment.npz").unlink()
+    (tmp_path / "e_replay_small.npz").unlink()
     assert replay.main(["--atari", str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert f"off: j_*.npz: missing in {tmp_path}" in output and "off: e_replay_small.npz: missing" in output
+    assert len(list(missing(tmp_path / "nowhere", replay.ATARI_FILES))) == len(replay.ATARI_FILES)
+
+
+def test_files_that_nothing_looks_at_are_named(tmp_path):
+    for name in ("a_conv.npz", "README.md", "d_real_size.json", "z.npz"):
+        (tmp_path / name).touch()
+    assert not_replayed(tmp_path, replay.ATARI_FILES) == ["z.npz"]
+
+
+def test_a_damaged_file_is_a_failure_and_the_others_are_replayed(tmp_path):
+    shutil.copytree(ATARI, tmp_path, dirs_exist_ok=True)
+    np.savez(tmp_path / "c_distloss.npz", kl_double=np.zeros(2))
+    (check,) = failed((atari_a_b_c.replay_c, atari_f_g.replay_f), tmp_path)
+    assert check.file == "replay_c" and check.quantity.startswith("stopped: KeyError")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "relative"),
+    [
+        ("a_conv.npz", "conv", 3e-5),
+        ("a_conv.npz", "grad.conv2.b", 3e-5),
+        ("b_head.npz", "grad_sum_l2", 6e-5),
+        ("b_head.npz", "q_mu", 3e-5),
+        ("c_distloss.npz", "kl_single", 3e-5),
+    ],
+)
+def test_an_error_above_the_tolerance_is_noticed(tmp_path, name, key, relative):
+    shutil.copy(ATARI / "weights_small.npz", tmp_path)
+    expected = np.load(ATARI / name)[key]
+    letters = {"a": atari_a_b_c.replay_a, "b": atari_a_b_c.replay_b, "c": atari_a_b_c.replay_c}
+    shutil.copy(ATARI / "a_conv.npz", tmp_path)  # which the strides are read off
+    change(tmp_path, name, **{key: expected * (1 + relative)})
+    assert [check.quantity.split()[0] for check in failed((letters[name[0]],), tmp_path)] == [key]
+
+
+def test_an_encoder_of_other_depth_strides_and_image_is_replayed(tmp_path):
+    """File a of four convolutions, computed here."""
+    channels, kernels, strides, side = (2, 3, 5, 4), (5, 3, 3, 2), (3, 2, 1, 1), 52
+    draw = np.random.default_rng(0)
+    with np.load(ATARI / "weights_small.npz") as file:
+        weights = {name: array for name, array in file.items() if not name.startswith("conv")}
+    layers, wide = {}, 3
+    for number, (width, kernel) in enumerate(zip(channels, kernels, strict=True), start=1):
+        layers[f"conv{number}.w"] = draw.normal(0, 0.3, (width, wide, kernel, kernel)).astype(np.float16)
+        layers[f"conv{number}.b"] = draw.normal(0, 0.1, width).astype(np.float16)
+        wide = width
+    parameters = {name: torch.tensor(array).float().requires_grad_() for name, array in layers.items()}
+
+    def encode(pixels):
+        for number, stride in enumerate(strides, start=1):
+            pixels = F.relu(F.conv2d(pixels, parameters[f"conv{number}.w"], parameters[f"conv{number}.b"], stride))
+        low, high = pixels.flatten(1).min(1).values, pixels.flatten(1).max(1).values
+        return pixels, (pixels - low[:, None, None, None]) / (high - low)[:, None, None, None]
+
+    obs = draw.integers(0, 256, (3, 3, side, side), dtype=np.uint8)
+    conv, renorm = encode(torch.tensor(obs) / 255)
+    weighting = torch.tensor(draw.normal(size=renorm.shape)).float()
+    (renorm * weighting).sum().backward()
+    blank = encode(torch.zeros(1, 3, side, side))
+    arrays = {
+        "obs": obs, "conv": conv, "renorm": renorm, "weighting": weighting, "conv_blank": blank[0],
+        "renorm_blank": blank[1], "renorm_255": encode(torch.tensor(obs).float())[1],
+        **{f"grad.{name}": parameter.grad for name, parameter in parameters.items()},
+    }  # fmt: skip
+    np.savez(tmp_path / "a_conv.npz", **{name: np.asarray(torch.as_tensor(a).detach()) for name, a in arrays.items()})
+    weights |= layers | {"act_embed.w": np.zeros((renorm[0].numel(), 6)), "act_embed.b": np.zeros(renorm[0].numel())}
+    for layer in ("adv_hidden", "val_hidden"):
+        for kind in ("mu", "sigma"):
+            weights[f"head.{layer}.w_{kind}"] = np.zeros((16, renorm[0].numel()), np.float16)
+    np.savez(tmp_path / "weights_small.npz", **weights)
+    checks = list(atari_a_b_c.replay_a(tmp_path))
+    assert_all(checks)
+    assert len(checks) == 5 + 8 + 1
+
+
+def test_a_trace_of_an_unnamed_seed_is_found(tmp_path):
+    """The first ten steps of a run with seed 4; no file of the folder says so."""
+    env = atari_h_i.make("freeway", 42, 3, seed=4, index=0, training=True)
+    env.reset()
+    trace = atari_h_i.play(env, np.arange(10) % 3)
+    trace["first_obs"] = np.stack(trace.pop("obs")[:2])[:, :, None]
+    path = tmp_path / "h_env_freeway_train.npz"
+    np.savez(path, action=np.arange(10) % 3, n_actions=3, action_set=env.emulator.actions, **trace)
+    assert_all(atari_h_i.replay_h(tmp_path))
+    trace["obs_hash"][-1] += np.uint64(1)
+    np.savez(path, action=np.arange(10) % 3, n_actions=3, action_set=env.emulator.actions, **trace)
+    assert [check.quantity for check in failed((atari_h_i.replay_h,), tmp_path)] == ["obs_hash"]
+
+
+def test_the_protocol_of_evaluation_is_compared(tmp_path):
+    protocol = json.loads((ATARI / "i_eval.json").read_text())
+    (tmp_path / "i_eval.json").write_text(json.dumps(protocol | {"n_trajectories": 10}))
+    assert [check.quantity for check in failed((atari_h_i.replay_i,), tmp_path)] == ["n_trajectories"]
+
+
+def test_scalars_below_size_and_numbers_in_names():
+    arrays = {"size/heads": np.array(2), "case/size/pad": np.array(3), "heads": np.array(7)}
+    assert [setting(arrays, name, 1) for name in ("heads", "pad", "strides")] == [2, 3, 1]
+    assert in_order(["c1.s10", "c1.s2", "c1.s0"]) == ["c1.s0", "c1.s2", "c1.s10"]

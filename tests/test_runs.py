@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from atari import load_agent
-from atari.training import run
+from atari.training import ATARI
 from mlr.config import ConfigError
+from mlr.training.run import run
 from mlr.training.run_folder import RunFolder
 from scripts import evaluate
 from tests.conftest import ROOT, make_config
@@ -64,7 +65,7 @@ def test_a_finished_run_holds_what_the_layout_says(finished_run):
 
 def test_a_finished_run_says_so_and_stops(finished_run, capsys):
     before = {path: path.stat().st_mtime_ns for path in RunFolder(finished_run).checkpoints.rglob("*")}
-    assert run(make_config(finished_run)) == 0
+    assert run(make_config(finished_run), ATARI) == 0
     assert "is finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in RunFolder(finished_run).checkpoints.rglob("*")}
 
@@ -135,16 +136,17 @@ def test_pending_evaluations_are_made_up_for(finished_run, tmp_path):
     lines = folder.evaluations.read_text().splitlines(keepends=True)
     folder.evaluations.write_text("".join(lines[:-1]))  # a kill while the rows were written
     folder.weights_at(120).unlink()
-    assert run(make_config(copy)) == 0
+    assert run(make_config(copy), ATARI) == 0
     assert read(folder.evaluations) == read(RunFolder(finished_run).evaluations)
 
 
 def test_evaluations_in_between(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    assert run(make_config(folder.path, "eval_every=50", "evaluation.horizon=10", "video=false", "aux=none")) == 0
+    config = make_config(folder.path, "eval_every=50", "evaluation.horizon=10", "video=false", "aux=none")
+    assert run(config, ATARI) == 0
     rows = read(folder.evaluations)
     assert [(row["evaluation"], row["agent_steps"]) for row in rows] == [
-        (index, step) for index, step in (("0", "50"), ("1", "100"), ("2", "120")) for _ in range(2)
+        (index, step) for index, step in (("0", "0"), ("1", "50"), ("2", "100"), ("3", "120")) for _ in range(2)
     ]
     assert not list(folder.media.glob("*.mp4"))
 

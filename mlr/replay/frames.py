@@ -35,9 +35,7 @@ class FrameStore:
         expected = self.frames.shape[1:]
         if frame.shape != expected or frame.dtype != torch.uint8:
             raise ValueError(f"expected a uint8 frame {tuple(expected)}, got {frame.dtype} {tuple(frame.shape)}")
-        if self.frames.is_cuda:
-            frame = frame.pin_memory()  # a copy from pageable memory would wait for the updates that are under way
-        self.frames[slot].copy_(frame, non_blocking=True)
+        copy_from_host(self.frames[slot], frame)
 
     def stack(self, slots: Tensor, since_first: Tensor) -> Tensor:
         """Observations whose newest frame is in `slots`.
@@ -57,6 +55,13 @@ class FrameStore:
     @property
     def nbytes(self) -> int:
         return self.frames.nbytes
+
+
+def copy_from_host(target: Tensor, values: Tensor) -> None:
+    """Copies `values` from host memory into `target`, in the order of its device's work, without waiting for it."""
+    if target.is_cuda:
+        values = values.pin_memory()  # a copy from pageable memory would wait for the updates that are under way
+    target.copy_(values, non_blocking=True)
 
 
 def steps_since_first(ended: Tensor, history: int) -> Tensor:

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mlr.results.scores import published
 from mlr.training.loggers import CsvLog
 from mlr.training.run_folder import RunFolder
 
 BLUE, RED = "#0072b2", "#d55e00"  # apart for colour-blind readers too
 
 
-def draw_learning_curve(folder: RunFolder, game: str) -> Path:
-    """Draws training returns and evaluation scores of an Atari run over environment steps; returns the PNG's path."""
+def draw_learning_curve(folder: RunFolder, title: str, references: dict[str, float]) -> Path:
+    """Draws training returns and evaluation scores of a run over environment steps; returns the PNG's path.
+
+    references: scores to compare with, by name; a line each, or its value alone where the run is far from it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -30,7 +32,8 @@ def draw_learning_curve(folder: RunFolder, game: str) -> Path:
         layout="constrained",
     )
     panels = axes[:, 0]
-    _draw_scores(panels[0], metrics, evaluations, game)
+    _draw_scores(panels[0], metrics, evaluations, references)
+    panels[0].set_title(title, fontsize="medium")
     if steps:
         panels[1].semilogy(steps, 1 - np.array(cosine), color=BLUE, marker=".")
         panels[1].set_ylabel("1 - cosine of\nprediction and target")
@@ -44,7 +47,7 @@ def draw_learning_curve(folder: RunFolder, game: str) -> Path:
     return path
 
 
-def _draw_scores(axes, metrics: list[dict], evaluations: list[dict], game: str) -> None:
+def _draw_scores(axes, metrics: list[dict], evaluations: list[dict], references: dict[str, float]) -> None:
     axes.plot(*_series(metrics, "train/episode_return"), color=BLUE, marker=".", label="training episodes")
     scores: dict[int, list[float]] = {}
     for row in evaluations:
@@ -59,10 +62,12 @@ def _draw_scores(axes, metrics: list[dict], evaluations: list[dict], game: str) 
             capsize=3,
             label=f"evaluation: mean and std of {len(next(iter(scores.values())))} episodes",
         )
-    random, human = (published("atari")[game][player] for player in ("random", "human"))
-    axes.axhline(random, color="0.5", linestyle=":", label=f"random policy: {random:g}")
-    axes.set_ylabel("raw game score")
-    axes.set_title(f"{game} (a human scores {human:g})", fontsize="medium")
+    low, high = axes.get_ylim()
+    for (name, value), line in zip(references.items(), (":", "--", "-.", (0, (5, 5))), strict=False):
+        near = 2 * low - high <= value <= 2 * high - low  # one far away would flatten the curve
+        where = "" if near else ", out of sight"
+        axes.axhline(value if near else np.nan, color="0.5", linestyle=line, label=f"{name}: {value:g}{where}")
+    axes.set_ylabel("score")
     axes.legend(fontsize="small", framealpha=0.8, edgecolor="none")
 
 

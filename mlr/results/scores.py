@@ -253,11 +253,18 @@ def score_columns(config: dict, manifest: dict) -> dict[str, str | int]:
         "seed": config["seed"],
         "config_hash": manifest["config_hash"],
         "settings_hash": config_hash({key: value for key, value in config.items() if key != "seed"}),
-        "total_agent_steps": config["agent_steps"],
+        "total_agent_steps": _agent_steps(config),
         "version": _version(manifest.get("version"), start["git_commit"], start["git_dirty"]),
         "hardware": gpu or f"{start['cpu']}, {start['torch_threads']} torch threads",
         "source": "run",
     }
+
+
+def _agent_steps(config: dict) -> int:
+    """Of the whole training: a DMControl run is as long as its environment steps say."""
+    if config["benchmark"] == "dmcontrol":
+        return config["env_steps"] // config["environment"]["action_repeat"]
+    return config["agent_steps"]
 
 
 def project_version() -> str:

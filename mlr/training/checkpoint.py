@@ -1,6 +1,6 @@
 """Checkpoints: one directory of a JSON manifest and safetensors each, and the replay in immutable pieces.
 
-    checkpoints/000010000/manifest.json      values, checksums, the pieces that belong to it
+    checkpoints/000010000/manifest.json      values, checksums, versions, the pieces that belong to it
     checkpoints/000010000/state.safetensors  every tensor of every part
     checkpoints/replay/000000000-000010000.safetensors
 
@@ -10,20 +10,22 @@ Loading runs no code and checks every file.
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-SCHEMA = 1
+from mlr.training.errors import CheckpointError, NotFinite
 
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message is one line."""
+SCHEMA = 2
+LARGEST_MANIFEST = 64 * 2**20  # bytes
 
 
 class Checkpoints:
@@ -41,52 +43,63 @@ class Checkpoints:
         """Agent steps of the checkpoint that was last written or loaded."""
         return None if self._previous is None else int(self._previous)
 
-    def save(self, agent_steps: int, state: dict, rows: Callable[[int, int], dict[str, torch.Tensor]]) -> Path:
-        """Writes `state` (nested dicts of tensors, arrays and JSON values) and the replay.
+    def save(self, agent_steps: int, state: dict, rows: Callable[[int, int], dict[str, torch.Tensor]]) -> int:
+        """Writes `state` (nested dicts of tensors, arrays and JSON values) and the replay; returns the bytes written.
 
         rows(start, stop) gives the replay's arrays of the global steps start..stop-1; only steps that the previous
         checkpoint lacks are written. The previous checkpoint is kept beside the new one.
+        Raises NotFinite, before a checkpoint is written, if a value is no number; OSError if the disk takes no more.
         """
-        (self._folder / "replay").mkdir(parents=True, exist_ok=True)
-        self._pieces = self._extended_pieces(agent_steps, rows)
         tensors, values = {}, {}
         _flatten(state, "", tensors, values)
+        require_finite({**tensors, **values})
+        (self._folder / "replay").mkdir(parents=True, exist_ok=True)
         final = self._folder / f"{agent_steps:09d}"
         scratch = self._folder / f".{final.name}.part"
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        save_file(tensors, scratch / "state.safetensors")
-        manifest = {
-            "schema": SCHEMA,
-            "agent_steps": agent_steps,
-            "config_hash": self._config_hash,
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "values": values,
-            "sha256": {"state.safetensors": _digest(scratch / "state.safetensors")},
-            "pieces": self._pieces,
-        }
-        (scratch / "manifest.json").write_text(json.dumps(manifest | {"manifest_sha256": _manifest_digest(manifest)}))
-        for path in (scratch / "state.safetensors", scratch / "manifest.json", scratch):
-            flush(path)
+        try:
+            pieces, written = self._extended_pieces(agent_steps, rows)
+            scratch.mkdir()
+            written += _write_directory(scratch, self._manifest(agent_steps, tensors, values, pieces), tensors)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)  # a full disk needs the room
+            raise
         shutil.rmtree(final, ignore_errors=True)
         os.rename(scratch, final)
         flush(self._folder)
+        self._pieces = pieces
         self._prune(final.name)
-        return final
+        return written
+
+    def _manifest(self, agent_steps: int, tensors: dict, values: dict, pieces: list[dict]) -> dict:
+        return {
+            "schema": SCHEMA,
+            "agent_steps": agent_steps,
+            "capacity": self._capacity,
+            "config_hash": self._config_hash,
+            "versions": library_versions(),
+            "threads": torch.get_num_threads(),
+            "values": values,
+            "tensors": {name: tensor_digest(tensor) for name, tensor in tensors.items()},
+            "pieces": pieces,
+        }
 
     def load(self, load_rows: Callable[[int, dict[str, torch.Tensor]], None], report: Callable[[str], None]):
         """The steps and the state of the newest checkpoint that is whole, with the replay restored; None without any.
 
         Each damaged one is reported in one line. Raises CheckpointError if there are some and none can be used.
         """
-        names = _names(self._folder)
+        names = checkpoint_names(self._folder)
         for name in reversed(names):
             try:
-                manifest = _read_manifest(self._folder / name, self._config_hash)
+                manifest = read_manifest(self._folder / name)
+                if manifest["config_hash"] != self._config_hash:
+                    raise CheckpointError("it belongs to another configuration")
             except CheckpointError as error:
                 report(f"checkpoint {self._folder / name} cannot be used: {error}")
                 continue
+            for difference in _differences(manifest):
+                report(f"checkpoint {self._folder / name}: {difference}, so numbers may differ in the last digits")
             for piece in manifest["pieces"]:
                 load_rows(piece["start"], load_file(self._folder / "replay" / piece["file"]))
             tensors = load_file(self._folder / name / "state.safetensors")
@@ -96,26 +109,33 @@ class Checkpoints:
             raise CheckpointError(f"no usable checkpoint in {self._folder}: delete that folder to start anew")
         return None
 
-    def _extended_pieces(self, agent_steps: int, rows) -> list[dict]:
+    def _extended_pieces(self, agent_steps: int, rows) -> tuple[list[dict], int]:
+        """The pieces of a checkpoint now, the new one among them, and the bytes written for it."""
         oldest = max(0, agent_steps - self._capacity)
         pieces = [piece for piece in self._pieces if piece["stop"] > oldest]
         start = max(pieces[-1]["stop"] if pieces else 0, oldest)
-        if start < agent_steps:
-            path = self._folder / "replay" / f"{start:09d}-{agent_steps:09d}.safetensors"
-            part = path.with_suffix(".part")
-            save_file(rows(start, agent_steps), part)
+        if start == agent_steps:
+            return pieces, 0
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in rows(start, agent_steps).items()}
+        require_finite(tensors)
+        path = self._folder / "replay" / _piece_name(start, agent_steps)
+        part = path.with_suffix(".part")
+        try:
+            write_tensors(tensors, part)
             flush(part)
-            digest = _digest(part)
+            digest, size = _digest(part), part.stat().st_size
             os.replace(part, path)
-            flush(path.parent)
-            pieces.append({"file": path.name, "start": start, "stop": agent_steps, "sha256": digest})
-        return pieces
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        flush(path.parent)
+        return [*pieces, {"file": path.name, "start": start, "stop": agent_steps, "sha256": digest}], size
 
     def _prune(self, newest: str) -> None:
         """Leaves the newest checkpoint, the one before it, and the pieces that these two list."""
         kept = {newest, self._previous}
         listed = set()
-        for name in _names(self._folder):
+        for name in checkpoint_names(self._folder):
             if name in kept:
                 manifest = json.loads((self._folder / name / "manifest.json").read_text())
                 listed |= {piece["file"] for piece in manifest["pieces"]}
@@ -127,27 +147,77 @@ class Checkpoints:
         self._previous = newest
 
 
-def _read_manifest(path: Path, config_hash: str) -> dict:
+def read_manifest(path: Path) -> dict:
     """The manifest of a checkpoint all of whose files are there and unchanged. Raises CheckpointError."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = _parsed(path / "manifest.json")
         if manifest["schema"] != SCHEMA:
             raise CheckpointError(f"it has schema {manifest['schema']}, this version reads {SCHEMA}")
         if manifest.pop("manifest_sha256") != _manifest_digest(manifest) or manifest["agent_steps"] != int(path.name):
             raise CheckpointError("its manifest is damaged")
-        if manifest["config_hash"] != config_hash:
-            raise CheckpointError("it belongs to another configuration")
-        _require_digest(path / "state.safetensors", manifest["sha256"]["state.safetensors"])
+        _require_digest(path / "state.safetensors", manifest["state_sha256"])
         for piece in manifest["pieces"]:
+            if piece["file"] != _piece_name(piece["start"], piece["stop"]):
+                raise CheckpointError("its manifest is damaged")
             _require_digest(path.parent / "replay" / piece["file"], piece["sha256"])
         return manifest
     except OSError as error:
         raise CheckpointError(f"{Path(error.filename or path).name} cannot be read") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("its manifest is damaged") from error
 
 
-def _names(folder: Path) -> list[str]:
+def _parsed(path: Path) -> dict:
+    _require_plain_file(path)
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise CheckpointError("its manifest is too large to be one")
+    return json.loads(path.read_text())
+
+
+def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor]) -> int:
+    """Writes and flushes the files of a checkpoint; returns their bytes."""
+    state, description = path / "state.safetensors", path / "manifest.json"
+    write_tensors(tensors, state)
+    manifest = manifest | {"state_sha256": _digest(state)}
+    description.write_text(json.dumps(manifest | {"manifest_sha256": _manifest_digest(manifest)}))
+    for file in (state, description, path):
+        flush(file)
+    return state.stat().st_size + description.stat().st_size
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A safetensors file. Raises OSError where the library has an error of its own."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def require_finite(entries: dict) -> None:
+    """Raises NotFinite if one of these tensors or JSON values holds a NaN or an infinity."""
+    for name, value in entries.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            finite = bool(torch.isfinite(value).all())
+        else:
+            finite = not isinstance(value, float) or math.isfinite(value)
+        if not finite:
+            raise NotFinite(f"{name} holds a NaN or an infinity")
+
+
+def library_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "numpy", "gymnasium", "ale-py", "dm_control", "mujoco")}
+
+
+def _differences(manifest: dict) -> Iterator[str]:
+    """What is not as it was when the checkpoint was written."""
+    here = library_versions() | {"threads": torch.get_num_threads()}
+    there = manifest["versions"] | {"threads": manifest["threads"]}
+    for name, value in here.items():
+        if there.get(name) != value:
+            yield f"{name} was {there.get(name)} and is {value}"
+
+
+def checkpoint_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.name.isdigit())
@@ -156,7 +226,7 @@ def _names(folder: Path) -> list[str]:
 def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:
     for key, value in node.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             _flatten(value, f"{path}/", tensors, values)
         elif isinstance(value, np.ndarray):
             tensors[path] = torch.from_numpy(np.array(value, order="C"))
@@ -177,15 +247,33 @@ def _unflatten(flat: dict) -> dict:
     return tree
 
 
-def _require_digest(path: Path, digest: str) -> None:
-    if not path.is_file():
+def _piece_name(start: int, stop: int) -> str:
+    return f"{start:09d}-{stop:09d}.safetensors"
+
+
+def _require_plain_file(path: Path) -> None:
+    if path.is_symlink() or not path.is_file():
         raise CheckpointError(f"{path.name} is missing")
+
+
+def _require_digest(path: Path, digest: str) -> None:
+    _require_plain_file(path)
     if _digest(path) != digest:
         raise CheckpointError(f"{path.name} is damaged (checksum differs)")
 
 
 def _manifest_digest(manifest: dict) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a CPU tensor's values, with its shape and type."""
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    values = tensor.reshape(-1)
+    if values.stride() != (1,):  # a single value may have any stride, and then has no bytes to look at
+        values = values.new_empty(values.shape).copy_(values)
+    digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -38,13 +38,14 @@ def launch(
     run: Callable[[Any], int],
     *,
     about: str = "",
+    hints: dict[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Exit code of the command: what `run` returns for the composed configuration, 2 if it cannot run.
 
     benchmark: name of the primary file in `configs/` and of the folder with its own groups.
     schema: the dataclass that the configuration becomes. validate: raises ConfigError.
-    about: what `--help` prints before the choices. argv: the arguments, by default the command line's.
+    about: what `--help` prints before the choices. hints: what to do instead, by group of choices. argv: the arguments, by default the command line's.
     """
     try:
         arguments = read_arguments(sys.argv[1:] if argv is None else argv)
@@ -53,7 +54,7 @@ def launch(
             return 0
         if arguments.cfg and arguments.multirun:
             raise ConfigError("--cfg shows one configuration: leave out --multirun")
-        command = Command(benchmark, schema, validate)
+        command = Command(benchmark, schema, validate, hints or {})
         if arguments.multirun:
             return command.sweep(arguments.overrides, run)
         check_single(arguments.overrides)
@@ -78,6 +79,7 @@ class Command:
     benchmark: str
     schema: type
     validate: Callable[[Any], None]
+    hints: dict[str, str] = field(default_factory=dict)
 
     def resolve(self, overrides: Sequence[str]) -> tuple[Any, Any]:
         """The composed DictConfig and the validated dataclass; raises ConfigError for whatever is wrong with them."""
@@ -87,13 +89,13 @@ class Command:
 
         ConfigStore.instance().store(name=f"{self.benchmark}_schema", node=self.schema)
         for override in overrides:
-            check_override(override, config_groups(self.benchmark), schema_keys(self.schema))
+            check_override(override, config_groups(self.benchmark), schema_keys(self.schema), self.hints)
         try:
             with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
                 composed = compose(self.benchmark, overrides=[search_path(self.benchmark), *overrides])
             config = OmegaConf.to_object(composed)
         except Exception as error:  # Hydra, OmegaConf and their parser have no common class for wrong input
-            raise ConfigError(explain(error, schema_keys(self.schema))) from error
+            raise ConfigError(explain(error, schema_keys(self.schema), self.hints)) from error
         require_finite(OmegaConf.to_container(composed, resolve=True))
         self.validate(config)
         return composed, config
@@ -204,10 +206,12 @@ def is_hydra(parsed) -> bool:
     return parsed.key_or_group.split("/")[0].split(".")[0] == "hydra"
 
 
-def check_override(override: str, groups: dict[str, list[str]], kinds: dict[str, Any]) -> None:
+def check_override(
+    override: str, groups: dict[str, list[str]], kinds: dict[str, Any], hints: dict[str, str]
+) -> None:
     """Raises ConfigError, with the nearest name, for keys and choices that do not exist.
 
-    groups: names to choose from, by group. kinds: type of every key.
+    groups: names to choose from, by group. kinds: type of every key. hints: what to do instead, by group.
 
     Hydra itself accepts `+key` for an unknown key, and names no neighbour for a misspelt one.
     """
@@ -220,7 +224,7 @@ def check_override(override: str, groups: dict[str, list[str]], kinds: dict[str,
     if parsed.package is not None:
         raise ConfigError(f"{override}: write {key}=value, without @{parsed.package}")
     if key in groups:
-        check_choice(key, parsed.value(), groups[key])
+        check_choice(key, parsed.value(), groups[key], hints)
         if parsed.is_add() and key in kinds:
             raise ConfigError(f"{key} is chosen already: write {key}={parsed.value()}")
     elif key not in kinds and not is_entry(key, kinds):
@@ -232,16 +236,26 @@ def check_override(override: str, groups: dict[str, list[str]], kinds: dict[str,
         raise ConfigError(f"{key} is a section: set its keys, such as {first}=value")
 
 
-def check_choice(group: str, choice: Any, names: Sequence[str]) -> None:
+def further(key: str, hints: dict[str, str]) -> str:
+    return f" ({hints[key]})" if key in hints else ""
+
+
+def check_choice(group: str, choice: Any, names: Sequence[str], hints: dict[str, str]) -> None:
     if not isinstance(choice, str) or choice not in names:
         close = nearest(str(choice), names)
         hint = f"did you mean {close}?" if close else f"choose one of {', '.join(names)}"
-        raise ConfigError(f"no {group} named '{choice}'; {hint}")
+        raise ConfigError(f"no {group} named '{choice}'; {hint}{further(group, hints)}")
 
 
-def explain(error: Exception, kinds: dict[str, Any]) -> str:
+def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> str:
     """One line on an exception of Hydra or OmegaConf: the key at fault, and what it needs."""
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, ValidationError
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        InterpolationToMissingValueError,
+        MissingMandatoryValue,
+        ValidationError,
+    )
 
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -251,9 +265,12 @@ def explain(error: Exception, kinds: dict[str, Any]) -> str:
         return str(error)
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and key not in kinds:
         return str(error) if is_entry(key, kinds) else unknown_key(key, kinds)
-    if isinstance(cause, MissingMandatoryValue):
-        return f"{key} has no value: add {key}=value"
     message = str(cause).splitlines()[0]
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key} has no value: add {key}=value{further(key, hints)}"
+    if isinstance(cause, InterpolationToMissingValueError):
+        key = message.rsplit(maxsplit=1)[-1]
+        return f"{key} has no value: add {key}=value{further(key, hints)}"
     if isinstance(cause, ValidationError) and kinds.get(key) in KINDS:
         return f"{key} must be {KINDS[kinds[key]]}: {message}"
     return f"{key}: {message}"

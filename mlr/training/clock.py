@@ -11,12 +11,14 @@ class Clock:
     def __init__(self):
         self._seconds: dict[str, float] = {}
         self._start = time.perf_counter()
+        self.last = 0.0  # seconds of the phase that ended last
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+        self.last = time.perf_counter() - start
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + self.last
 
     def read(self) -> dict[str, float]:
         """Seconds by phase and in `total` since the last reading, and a new beginning."""

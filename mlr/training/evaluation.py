@@ -6,6 +6,7 @@ The rows of an evaluation depend on the snapshot, its index and the seed alone, 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from mlr.training.stop import StopRequested
 
 Act = Callable[[np.ndarray], Sequence]
 Watch = Callable[[int], None]  # told after every step how many episodes are over; may raise StopRequested
-Film = Callable[[np.ndarray], None]
+Film = Callable[[gymnasium.Env], None]
 Evaluate = Callable[[Path, int, Path | None, Watch], list[dict]]  # weights, index, video file -> a row per episode
 
 
@@ -42,31 +43,44 @@ def play_episodes(
     """Plays `episodes` whole episodes, the i-th in make_environment(i), `parallel` at a time in lockstep.
 
     act: uint8 [parallel, ...] -> one action per row. The batch keeps its size when episodes end, so that numerics do
-    not depend on who is still playing. `film` is given the rendered frames of the first episode.
+    not depend on who is still playing. `film` is shown the first episode before every step.
     """
     results = [Episode() for _ in range(episodes)]
     for start in range(0, episodes, parallel):
         group = results[start : start + parallel]
-        environments = [make_environment(start + i) for i in range(len(group))]
-        first = [environment.reset()[0] for environment in environments]
-        batch = np.zeros((parallel, *first[0].shape), first[0].dtype)
-        batch[: len(group)] = first
-        playing = set(range(len(group)))
-        while playing:
-            if film is not None and start == 0 and 0 in playing:
-                film(environments[0].render())
-            watch(start + len(group) - len(playing))
-            actions = act(batch)
-            for i in sorted(playing):
-                observation, reward, terminated, truncated, _ = environments[i].step(actions[i])
-                batch[i] = observation
-                group[i].score += float(reward)
-                group[i].agent_steps += 1
-                if terminated or truncated:
-                    playing.remove(i)
-                    environments[i].close()
+        with ExitStack() as stack:
+            environments = [stack.enter_context(closing(make_environment(start + i))) for i in range(len(group))]
+            _play_together(act, environments, group, parallel, film if start == 0 else None, watch, start)
     watch(episodes)
     return results
+
+
+def _play_together(
+    act: Act,
+    environments: list[gymnasium.Env],
+    episodes: list[Episode],
+    parallel: int,
+    film: Film | None,
+    watch: Watch,
+    finished: int,
+) -> None:
+    """Plays an episode in each environment, in lockstep, after `finished` earlier ones."""
+    first = [environment.reset()[0] for environment in environments]
+    batch = np.zeros((parallel, *first[0].shape), first[0].dtype)
+    batch[: len(first)] = first
+    playing = set(range(len(first)))
+    while playing:
+        if film is not None and 0 in playing:
+            film(environments[0])
+        watch(finished + len(first) - len(playing))
+        actions = act(batch)
+        for i in sorted(playing):
+            observation, reward, terminated, truncated, _ = environments[i].step(actions[i])
+            batch[i] = observation
+            episodes[i].score += float(reward)
+            episodes[i].agent_steps += 1
+            if terminated or truncated:
+                playing.remove(i)
 
 
 class Evaluations:
@@ -86,6 +100,10 @@ class Evaluations:
         self._done = {step for step, count in counts.items() if count == self._episodes}
         self._log.keep(row for row in self._log.read() if int(row["agent_steps"]) in self._done)
         self.last_score: float | None = None
+
+    def missing(self) -> list[int]:
+        """Agent steps of the evaluations that have no rows yet."""
+        return [step for step in self._steps if step not in self._done]
 
     def due(self, step: int) -> bool:
         return step in self._steps
@@ -119,6 +137,9 @@ def is_finished(config, folder: RunFolder) -> bool:
 
 
 def evaluation_steps(agent_steps: int, every: int) -> list[int]:
-    """After how many agent steps the weights are evaluated: each multiple of `every` (0: none), and at the end."""
-    regular = range(every, agent_steps, every) if every else ()
+    """After how many agent steps the weights are evaluated: 0 and each multiple of `every`, and the end.
+
+    `every` = 0: the end alone.
+    """
+    regular = range(0, agent_steps, every) if every else ()
     return [*regular, agent_steps]

@@ -64,36 +64,33 @@ def _complete(row: dict) -> bool:
 
 
 class MetricMeans:
-    """Means of an update's metrics since they were last read; adding never waits for the device."""
+    """Means of each metric over the updates that gave it, since they were last read; adding waits for no device."""
 
     def __init__(self):
-        self._sums: dict[str, torch.Tensor] = {}  # on the metrics' device, from the first `add` on
-        self._restored: dict[str, float] = {}  # what the sums begin with
-        self._count = 0
+        self._sums: dict[str, torch.Tensor] = {}  # float64, on the metric's device
+        self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, torch.Tensor]) -> None:
-        if not self._sums:
-            self._sums = {
-                key: torch.full_like(value, self._restored.get(key, 0.0), dtype=torch.float64)
-                for key, value in metrics.items()
-            }
         for key, value in metrics.items():
-            self._sums[key] += value
-        self._count += 1
+            if key not in self._sums:
+                self._sums[key], self._counts[key] = torch.zeros_like(value, dtype=torch.float64), 0
+            self._sums[key] = self._sums[key].to(value.device) + value
+            self._counts[key] += 1
 
     def read(self) -> dict[str, float]:
         """The means as floats (the one wait for the device), and a new beginning."""
-        means = {key: total / self._count for key, total in self._totals().items()} if self._count else {}
-        self._sums, self._restored, self._count = {}, {}, 0
+        means = {key: total / self._counts[key] for key, total in self._totals().items()}
+        self._sums, self._counts = {}, {}
         return means
 
     def state(self) -> dict:
-        return {"count": self._count, "sums": self._totals()}
+        return {"counts": dict(self._counts), "sums": self._totals()}
 
     def load_state(self, state: dict) -> None:
-        self._sums, self._restored, self._count = {}, state.get("sums", {}), state["count"]
+        self._counts = dict(state["counts"])
+        self._sums = {key: torch.tensor(value, dtype=torch.float64) for key, value in state["sums"].items()}
 
     def _totals(self) -> dict[str, float]:
         if not self._sums:
-            return dict(self._restored)
+            return {}
         return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))

@@ -1,5 +1,6 @@
 """The training loop, one for both benchmarks: act, start the updates, step the environment, store."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mlr.training.checkpoint import CheckpointError, Checkpoints
+from mlr.training.checkpoint import Checkpoints, require_finite
 from mlr.training.clock import Clock
+from mlr.training.errors import CheckpointError, Miscounted, NotFinite
 from mlr.training.evaluation import Evaluate, Evaluations
 from mlr.training.loggers import CsvLog, MetricMeans
 from mlr.training.progress import RunProgress
@@ -23,8 +25,8 @@ class Parts:
     """What a benchmark hands to the loop. Agent, environment and replay have state() and load_state(state)."""
 
     agent: Any  # act(observation, step) -> action; update(replay, step) -> metrics; save_weights(path)
-    environment: Any  # a Gymnasium environment whose info holds raw_reward and life_lost
-    replay: Any  # begin_step(), store(observation, action, reward, terminated, truncated, life_lost), rows, load_rows
+    environment: Any  # a Gymnasium environment whose info holds raw_reward
+    replay: Any  # begin_step(); store(observation, action, reward, terminated, truncated, next_observation, info); rows
     evaluate: Evaluate
     units: Callable[[int], dict[str, int]]  # agent steps -> agent_steps, env_steps, frames
 
@@ -74,11 +76,19 @@ def updates_due(step: int, learning_starts: int, replay_ratio: float) -> int:
     return 0 if done < 0 else int((done + 1) * replay_ratio) - int(done * replay_ratio)
 
 
-def train(config, folder: RunFolder, parts: Parts, console: Console, started: Callable[[], None]) -> int:
+def total_updates(agent_steps: int, learning_starts: int, replay_ratio: float) -> int:
+    """How many updates a run of `agent_steps` makes."""
+    return sum(updates_due(step, learning_starts, replay_ratio) for step in range(agent_steps))
+
+
+def train(
+    config, folder: RunFolder, parts: Parts, console: Console, stop: StopRequest, started: Callable[[], None]
+) -> int:
     """Trains until config.agent_steps, from the newest checkpoint if there is one. Returns the exit code.
 
     `started` is called when the checkpoint has been read, before anything is written.
-    Raises CheckpointError if there are checkpoints and none can be used.
+    Raises CheckpointError if there are checkpoints and none can be used, NotFinite before a value that is no number is
+    written, OSError where the disk fails, Miscounted if the run ends with other counts than the configuration's.
     """
     agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
     position, means, clock = Position(), MetricMeans(), Clock()
@@ -100,8 +110,12 @@ def train(config, folder: RunFolder, parts: Parts, console: Console, started: Ca
     def save() -> None:
         agent.save_weights(folder.weights_at(position.step))
         if checkpoints.newest != position.step:
-            states = {name: part.state() for name, part in stateful.items()}
-            checkpoints.save(position.step, states, replay.rows)
+            with clock("checkpoint"):
+                written = checkpoints.save(
+                    position.step, {name: part.state() for name, part in stateful.items()}, replay.rows
+                )
+            seconds = clock.last
+            console.print(f"checkpoint after agent step {position.step}: {written / 1e6:.1f} MB in {seconds:.2f} s")
 
     def evaluate() -> bool:
         if evaluations.due(position.step):
@@ -112,7 +126,7 @@ def train(config, folder: RunFolder, parts: Parts, console: Console, started: Ca
         progress.evaluation(finished, config.evaluation.episodes)
         stop.check()
 
-    with StopRequest() as stop, RunProgress(config.agent_steps, position.step, console) as progress:
+    with RunProgress(config.agent_steps, position.step, console) as progress:
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
                 action = agent.act(position.observation, position.step)
@@ -121,7 +135,9 @@ def train(config, folder: RunFolder, parts: Parts, console: Console, started: Ca
                 update()
             with clock("environment"):
                 observation, reward, terminated, truncated, info = environment.step(action)
-            replay.store(position.observation, action, reward, terminated, truncated, info["life_lost"])
+            if not math.isfinite(reward):
+                raise NotFinite(f"the reward of agent step {position.step} is {reward}")
+            replay.store(position.observation, action, reward, terminated, truncated, observation, info)
             if loop.order == "released":
                 update()
             if position.ended(info["raw_reward"], terminated or truncated):
@@ -135,6 +151,7 @@ def train(config, folder: RunFolder, parts: Parts, console: Console, started: Ca
             if position.step % config.checkpoint_every == 0 or position.step == config.agent_steps:
                 save()
         if position.step == config.agent_steps and evaluate():
+            _check_counts(config, position, evaluations)
             return DONE
         save()
     console.print(f"stopped after agent step {position.step}; the same command goes on from there")
@@ -154,11 +171,21 @@ def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) 
     console.print(f"resumed at agent step {step}")
 
 
+def _check_counts(config, position: Position, evaluations: Evaluations) -> None:
+    loop = config.loop
+    expected = total_updates(config.agent_steps, loop.learning_starts, loop.replay_ratio)
+    if position.updates != expected:
+        raise Miscounted(f"{position.updates} updates were made, the configuration asks for {expected}")
+    if evaluations.missing():
+        raise Miscounted(f"the evaluations after agent steps {evaluations.missing()} have no rows")
+
+
 def _metrics_row(units: dict, position: Position, means: dict, seconds: dict) -> dict:
     """A row of metrics.csv since the last one; keys carry their unit, `time/` holds what differs between equal runs."""
     row = {**units, "updates": position.updates, "episodes": position.episodes}
     steps, updates = position.since_last_log()
     row["train/episode_return"] = float(np.mean(position.finished)) if position.finished else None
+    require_finite({f"train/{key} before agent step {position.step}": value for key, value in means.items()})
     row |= {f"train/{key}": value for key, value in means.items()}
     row["time/agent_steps_per_second"] = steps / seconds["total"]
     row["time/updates_per_second"] = updates / seconds["total"]

@@ -1,21 +1,25 @@
 """A run on disk: its layout, what identifies its configuration, and what it was made with."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from mlr.config import ConfigError
+
+ConfigT = TypeVar("ConfigT")
 
 # Keys that do not change what is learned: a run may continue with other values.
 OUTSIDE_HASH = ("experiment", "run_dir", "device", "threads", "checkpoint_every", "log_every", "video")
@@ -33,6 +37,21 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.weights = self.path / "weights"
         self.media = self.path / "media"
+        self.failure = self.path / "failure.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other process from training here; the folder is made if need be.
+
+        Raises ConfigError if one does already.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(f"another process is training in {self.path}: wait for it, or stop it") from error
+            yield
 
     def weights_at(self, agent_steps: int) -> Path:
         return self.weights / f"{agent_steps:09d}.safetensors"
@@ -53,6 +72,21 @@ def read_config(path: str | Path) -> dict:
     return _read(folder.config, yaml.safe_load)
 
 
+def load_config(path: str | Path, schema: type[ConfigT]) -> ConfigT:
+    """The configuration of the run folder `path` as the dataclass `schema`.
+
+    Raises ConfigError if it is none, or of another benchmark or version.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    content = read_config(path)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{RunFolder(path).config} is not of a {schema.__name__} of this version") from error
+
+
 def read_manifest(path: str | Path) -> dict:
     """The manifest of the run folder `path`. Raises ConfigError if it cannot be read."""
     return _read(RunFolder(path).manifest, json.loads)
@@ -69,8 +103,12 @@ def check_run(config) -> RunFolder:
     Raises ConfigError if it holds something else or another configuration.
     """
     folder = RunFolder(config.run_dir)
+    existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"{folder.path} cannot be a run folder: {existing} is a file")
     try:
-        names = {path.name for path in folder.path.iterdir()} if folder.path.exists() else set()
+        found = folder.path.iterdir() if folder.path.exists() else ()
+        names = {path.name for path in found if not path.name.startswith(".")}
     except OSError as error:
         raise ConfigError(f"{folder.path} cannot be used: {error.strerror}") from error
     if folder.config.name in names:
@@ -88,25 +126,38 @@ def check_run(config) -> RunFolder:
 def record_start(config, manifest: dict) -> None:
     """Makes the folder of a run if need be, and notes this start in its manifest beside `manifest`.
 
-    Raises ConfigError if the folder cannot be written.
+    Raises OSError if the folder cannot be written.
     """
     folder = RunFolder(config.run_dir)
     starts = read_manifest(folder.path)["starts"] if folder.manifest.is_file() else []
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        if not folder.config.is_file():
-            _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-        entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}
-        _write(folder.manifest, json.dumps(entries, indent=1))
-    except OSError as error:
-        raise ConfigError(f"{folder.path} cannot be written: {error.strerror}") from error
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.config.is_file():
+        _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}
+    _write(folder.manifest, json.dumps(entries, indent=1))
+
+
+def record_failure(folder: RunFolder, message: str) -> Path:
+    """Writes what is needed to see a failure again: a run is deterministic, so the newest checkpoint leads to it."""
+    checkpoints = sorted(path.name for path in folder.checkpoints.glob("[0-9]*"))
+    start = read_manifest(folder.path)["starts"][-1]
+    report = {
+        "failure": message,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint_agent_steps": int(checkpoints[-1]) if checkpoints else 0,
+        "to see it again": "run the command below; it goes on from that checkpoint and fails at the same step",
+        "start": start,
+        "config": read_config(folder.path),
+    }
+    _write(folder.failure, json.dumps(report, indent=1))
+    return folder.failure
 
 
 def environment() -> dict:
     """Versions, commit and hardware of this start."""
     import torch
 
-    packages = ("numpy", "gymnasium", "ale-py", "opencv-python-headless", "hydra-core", "safetensors")
+    packages = ("numpy", "gymnasium", "ale-py", "dm_control", "mujoco", "opencv-python-headless", "hydra-core")
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -1,10 +1,30 @@
 """Rendered episodes as mp4 files, written while they are played."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import gymnasium
 import numpy as np
+
+SMALLEST_HEIGHT = 300  # lines; smaller pictures are enlarged, for people
+
+
+@contextmanager
+def episode_video(path: Path) -> Iterator[Callable[[gymnasium.Env], None]]:
+    """Gives a function that appends what an environment renders, at the environment's own rate."""
+    with ExitStack() as stack:
+        append = None
+
+        def film(environment: gymnasium.Env) -> None:
+            nonlocal append
+            picture = environment.render()
+            if append is None:
+                fps, enlarge = environment.metadata["render_fps"], -(-SMALLEST_HEIGHT // picture.shape[0])
+                append = stack.enter_context(video_writer(path, fps, enlarge))
+            append(picture)
+
+        yield film
 
 
 @contextmanager

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from atari.agent import linear_ramp
-from atari.training import make_parts
+from atari.training import ATARI
+from mlr.training.run import make_parts
 from tests.conftest import make_config
 from tests.golden.atari_f_g import replay_f, replay_g
 from tests.golden.check import DATA, assert_all
@@ -30,14 +31,14 @@ def test_the_paper_s_schedules():
 
 def filled_parts(tmp_path, *overrides, steps=70):
     """Parts of a tiny run after some random steps."""
-    parts = make_parts(make_config(tmp_path, *overrides), torch.device("cpu"))
+    parts = make_parts(make_config(tmp_path, *overrides), ATARI, torch.device("cpu"))
     observation, _ = parts.environment.reset()
     rng = np.random.default_rng(0)
     for _ in range(steps):
         action = int(rng.integers(6))
         parts.replay.begin_step()
         following, reward, terminated, truncated, info = parts.environment.step(action)
-        parts.replay.store(observation, action, reward, terminated, truncated, info["life_lost"])
+        parts.replay.store(observation, action, reward, terminated, truncated, None, info)
         observation = following
     return parts
 

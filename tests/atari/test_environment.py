@@ -9,12 +9,14 @@ import safetensors.numpy
 from gymnasium.utils.env_checker import check_env
 
 from atari.config import EnvironmentConfig
-from atari.environment import AtariEnv, Emulator
+from atari.emulators import Emulator
+from atari.environment import AtariEnv
 from mlr.config import ConfigError
 from tests.golden.atari_h_i import replay_h, replay_i
 from tests.golden.check import DATA, assert_all
 
 CONFIG = EnvironmentConfig(
+    emulator="ale",
     image_size=84,
     frame_stack=4,
     action_repeat=4,
@@ -156,7 +158,7 @@ def test_a_state_knows_the_action_that_the_emulator_holds(sticky_actions):
 
 
 def test_a_state_of_another_game_is_refused():
-    with pytest.raises(ValueError, match="the state is of breakout, this environment plays pong"):
+    with pytest.raises(ValueError, match="the state is of breakout on ale, this environment plays pong on ale"):
         make("pong").load_state(make("breakout").state())
 
 
@@ -198,8 +200,8 @@ def test_sticky_actions_reach_the_emulator():
 
 def test_it_is_silent_and_leaves_torch_alone():
     program = (
-        "import sys\nfrom tests.golden.atari_h_i import make\n"
-        "make('pong', 84, 4, 1, 0, True).reset()\nassert 'torch' not in sys.modules"
+        "import sys\nfrom atari.config import EnvironmentConfig\nfrom atari.environment import AtariEnv\n"
+        f"AtariEnv('pong', {CONFIG}, seed=1, training=True, horizon=9).reset()\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=DATA.parents[2])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -31,13 +31,10 @@ def random_script(seed, steps, end_rate=0.12):
     for _ in range(steps):
         burst = max(burst - 1, 5 if rng.random() < 0.03 else 0)
         end = rng.random() < (0.5 if burst else end_rate)
-        flags = rng.permutation([end, end and rng.random() < 0.2, False])
-        yield (
-            rng.integers(1, 256, (2, *FRAME_SHAPE), dtype=np.uint8),
-            int(rng.integers(6)),
-            float(rng.integers(-1, 2)),
-            *map(bool, flags),
-        )
+        terminated, truncated, life_lost = map(bool, rng.permutation([end, end and rng.random() < 0.2, False]))
+        observation = rng.integers(1, 256, (2, *FRAME_SHAPE), dtype=np.uint8)
+        action, reward = int(rng.integers(6)), float(rng.integers(-1, 2))
+        yield observation, action, reward, terminated, truncated, None, {"life_lost": life_lost}
 
 
 def play(replay, script):
@@ -55,14 +52,14 @@ class NaiveReplay:
         self.seen, self.actions, self.rewards, self.done = [], [], [], []
         self.episode = []
 
-    def store(self, observation, action, reward, terminated, truncated, life_lost):
+    def store(self, observation, action, reward, terminated, truncated, next_observation, info):
         frame = observation[-1]
         self.episode.append(frame)
         blank = [np.zeros_like(frame)] * (self.stack - 1)
         self.seen.append(np.stack((blank + self.episode)[-self.stack :]))
         self.actions.append(action)
         self.rewards.append(reward)
-        self.done.append(terminated or truncated or life_lost)
+        self.done.append(terminated or truncated or info["life_lost"])
         if self.done[-1]:
             self.episode = []
 
@@ -134,7 +131,7 @@ def test_a_window_across_an_end_written_out():
     replay = make_replay()
     for s in range(30):
         observation = np.full((1, *FRAME_SHAPE), s + 1, dtype=np.uint8)
-        play(replay, [(observation, s % 6, 1.0 + s, False, False, s == 10)])
+        play(replay, [(observation, s % 6, 1.0 + s, False, False, None, {"life_lost": s == 10})])
     batch = replay.gather(torch.tensor([9]), 1.0, ALL_FIELDS)
     assert batch.obs[0, :, 0, 0].tolist() == [7, 8, 9, 10]
     assert batch.next_obs[0, :, 0, 0].tolist() == [8, 9, 10, 11]
@@ -168,7 +165,8 @@ def test_overlapped_order_equals_released_order(capacity, seq_len, n_step, stack
         released.begin_step()
         released.store(*step)
         overlapped.begin_step()
-        overlapped.store(np.full((1, *FRAME_SHAPE), 255, np.uint8), 5, 99.0, True, True, True)  # what must not be read
+        unread = np.full((1, *FRAME_SHAPE), 255, np.uint8)
+        overlapped.store(unread, 5, 99.0, True, True, None, {"life_lost": True})
         if number > overlapped.lag + overlapped.history:
             for _ in range(2):
                 batches = [

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from atari.training import choose_device, epsilon_greedy, make_evaluate, run, units
-from mlr.config import ConfigError
+from atari.training import ATARI, epsilon_greedy, units
+from mlr.training.run import make_evaluate
 from mlr.training.run_folder import RunFolder
 from tests.conftest import make_config
 
@@ -18,7 +18,7 @@ def test_an_evaluation_depends_on_weights_index_and_seed_alone(finished_run):
     def lengths_and_scores(index, *overrides):
         config = make_config(finished_run, "evaluation.horizon=40", "evaluation.epsilon=0.5", *overrides)
         finished = []
-        rows = make_evaluate(config, torch.device("cpu"))(weights, index, None, finished.append)
+        rows = make_evaluate(config, ATARI, torch.device("cpu"))(weights, index, None, finished.append)
         assert finished[-1] == config.evaluation.episodes and [row["episode"] for row in rows] == [0, 1]
         return rows
 
@@ -36,16 +36,3 @@ def test_evaluation_explores_with_its_epsilon():
     chosen = np.stack([act(np.zeros((100, 1))) for _ in range(200)])
     assert np.mean(chosen != 0) == pytest.approx(0.3 * 5 / 6, abs=0.01)
     assert set(chosen.flatten()) == set(range(6))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_devices_without_a_gpu():
-    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
-    with pytest.raises(ConfigError, match="CUDA build"):
-        choose_device("cuda")
-
-
-def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match="does not fit"):
-        run(make_config(tmp_path / "run", "replay.capacity=1000000000000"))
-    assert not list(tmp_path.iterdir())

@@ -17,10 +17,11 @@ from atari.losses import (
 )
 from atari.networks import renormalize, scale_gradient
 from tests.golden.atari_weights import ReferenceModel, load_model, sum_l2
-from tests.golden.check import Check, exact, relative
+from tests.golden.check import Check, exact, load, relative
 
 TOLERANCE, SUM_TOLERANCE = 1e-5, 2e-5
 CPU = torch.device("cpu")
+CHOOSERS = {"double": "online_probs_next", "single": "target_probs"}  # whose values choose the next action
 
 
 def replay_a(folder: Path) -> Iterator[Check]:
@@ -42,8 +43,8 @@ def replay_c(folder: Path) -> Iterator[Check]:
     """Loss, priority and gradient of the categorical loss, with the double and the single choice of the next action."""
     for path in sorted(folder.glob("c_*.npz")):
         arrays = load(path)
-        for case, chooser in (("double", "online_probs_next"), ("single", "target_probs")):
-            yield from categorical_checks(path.name, arrays, case, torch.from_numpy(arrays[chooser]))
+        for case in [name.removeprefix("kl_") for name in arrays if name.startswith("kl_")]:
+            yield from categorical_checks(path.name, arrays, case, torch.from_numpy(arrays[CHOOSERS[case]]))
 
 
 def encoder_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
@@ -58,7 +59,7 @@ def encoder_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceMod
         gradient = model.parameters[name.removeprefix("grad.")].grad
         yield relative(file, name, gradient, arrays[name], TOLERANCE)
     with torch.no_grad():
-        blank = encoder(torch.zeros_like(obs[: len(arrays["conv_blank"])])).view(arrays["renorm_blank"].shape)
+        blank = encoder(torch.zeros(len(arrays["conv_blank"]), *obs.shape[1:])).view(arrays["renorm_blank"].shape)
         yield relative(file, "conv_blank", maps[-1], arrays["conv_blank"], TOLERANCE)
         yield relative(file, "renorm_blank", blank, arrays["renorm_blank"], TOLERANCE)
         undivided = encoder(obs.float() * 255).view(arrays["renorm_255"].shape)  # the encoder itself divides by 255
@@ -116,11 +117,6 @@ def categorical_checks(file: str, arrays: dict[str, np.ndarray], case: str, choo
         yield relative(file, f"grad_logp_{case} (sum, L2)", sum_l2(gradient), expected, SUM_TOLERANCE)
     else:
         yield relative(file, f"grad_logp_{case}", gradient, expected, TOLERANCE)
-
-
-def load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return dict(file)
 
 
 def record_outputs(module: nn.Module) -> list[Tensor]:

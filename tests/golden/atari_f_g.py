@@ -1,4 +1,7 @@
-"""Reference files f (schedules and counts) and g (whole updates of the small model)."""
+"""Reference files f (schedules and counts) and g (whole updates of the small model).
+
+f_settings.json is compared in its schedules and counts; the rest of it is a record.
+"""
 
 import dataclasses
 import json
@@ -9,22 +12,23 @@ import numpy as np
 import torch
 
 from atari import config as schema
-from atari.agent import RainbowAgent, linear_ramp
+from atari.agent import RainbowAgent, linear_ramp, make_networks
 from atari.replay import SequenceBatch
 from mlr.config import AugmentationConfig
+from mlr.decoder import Decoder
+from mlr.training.cli import Command
 from mlr.training.loop import updates_due
-from tests.golden.atari_d import MASKED_SCALE, hidden_cells, make_clip, mlr_config
-from tests.golden.atari_weights import agent_config, fill_model, load_arrays, load_model
-from tests.golden.check import Check, exact, relative
+from tests.golden.atari_d import RELEASED_SCALE, hidden_cells, make_clip, mlr_config
+from tests.golden.atari_weights import agent_config, decoder_config, fill_model, load_arrays
+from tests.golden.check import Check, exact, load, relative
 
 SUMS, OUTPUTS = 2e-5, 1e-5
 
 
 def replay_f(folder: Path) -> Iterator[Check]:
-    """Epsilon and beta by iteration; updates per iteration and the first one that learns."""
+    """Epsilon and beta by iteration; updates per iteration, the first one that learns, clipped tensors."""
     for path in sorted(folder.glob("f_schedules*.npz")):
-        with np.load(path) as file:
-            arrays = dict(file)
+        arrays = load(path)
         settings_file = path.with_name(path.name.replace("schedules", "settings")).with_suffix(".json")
         settings = json.loads(settings_file.read_text())
         start, learn = settings["eps_itr_min"], settings["min_itr_learn"]
@@ -35,26 +39,41 @@ def replay_f(folder: Path) -> Iterator[Check]:
         ramp = (settings["pri_beta_init"], settings["pri_beta_final"], learn, settings["pri_beta_itr"] - learn)
         beta = [linear_ramp(int(step), *ramp) for step in arrays["beta_iteration"]]
         yield relative(path.name, "beta", beta, arrays["beta_after_iteration"], 1e-6)
+        yield relative(path.name, "beta_initial", linear_ramp(0, *ramp), arrays["beta_initial"], 1e-6)
         ratio = settings["updates_per_iteration"]
         steps = range(learn + 5)
         updates = [updates_due(step, learn, ratio) for step in steps]
         yield exact(settings_file.name, "updates per iteration", updates, [ratio * (step >= learn) for step in steps])
+        counts = [len(module_parameters) for module_parameters in paper_sized_parameters()]
+        names = ("stem_parameter_tensors", "transformer_parameter_tensors")
+        yield exact(settings_file.name, "clipped tensors", counts, [settings[name] for name in names])
+
+
+def paper_sized_parameters() -> tuple[list, list]:
+    """The tensors that are clipped together, encoder with head and decoder blocks, at the paper's size.
+
+    The reference's head has one more, the advantage's bias by atom, which cancels in the dueling mean.
+    """
+    config = Command("atari", schema.AtariConfig, schema.validate).resolve([])[1]
+    with torch.device("meta"):
+        encoder, head = make_networks(config, actions=6)
+        decoder = Decoder(encoder.latent_dim, config.mlr.seq_len, config.mlr.decoder)
+        advantage_bias = torch.empty(config.agent.atoms)
+    return [*encoder.parameters(), *head.parameters(), advantage_bias], list(decoder.parameters())
 
 
 def replay_g(folder: Path) -> Iterator[Check]:
     """Losses, norms, priorities and weights over consecutive updates on d's batch, for every clipping case."""
     for path in sorted(folder.glob("g_*.npz")):
-        with np.load(path) as file:
-            arrays = dict(file)
-        with np.load(folder / path.name.replace("g_step", "d_mlr")) as file:
-            recorded = dict(file)
-        for case in sorted({key.split(".")[0] for key in arrays if key.endswith(".clip")}):
-            values = {key.removeprefix(f"{case}."): value for key, value in arrays.items()}
+        arrays, recorded = load(path), load(folder / path.name.replace("g_step", "d_mlr"))
+        for case in [key.removesuffix(".clip") for key in arrays if key.endswith(".clip")]:
+            prefix = f"{case}."
+            values = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
             yield from replay_case(folder, path.name, case, values | {"param_names": arrays["param_names"]}, recorded)
 
 
 def replay_case(folder: Path, file: str, case: str, values: dict, recorded: dict) -> Iterator[Check]:
-    steps = len(values["return_n"])
+    steps = len(recorded["mask"])
     n_step = len(recorded["obs"]) - steps
     reference, agent = make_agent(folder, recorded, steps, n_step, float(values["clip"]))
     batch = make_batch(recorded, values, n_step)
@@ -73,9 +92,9 @@ def replay_case(folder: Path, file: str, case: str, values: dict, recorded: dict
         tolerance = SUMS if "norm" in theirs else OUTPUTS
         yield relative(file, f"{case} {theirs}", measured[ours], values[theirs], tolerance)
     yield relative(file, f"{case} kl", np.stack(divergences), values["kl"], OUTPUTS)
-    for name, parameter in reference.parameters.items():
-        if f"{name}_after" in values:
-            yield relative(file, f"{case} {name} afterwards", parameter.detach(), values[f"{name}_after"], OUTPUTS)
+    for name in [key.removesuffix("_after") for key in values if key.endswith("_after")]:
+        parameter = reference.parameters.get(name, torch.from_numpy(reference.arrays[name]))
+        yield relative(file, f"{case} {name} afterwards", parameter.detach(), values[f"{name}_after"], OUTPUTS)
 
 
 def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_norm: float):
@@ -89,6 +108,7 @@ def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_nor
             "seed": 0,
             "aux": "mlr",
             "environment": schema.EnvironmentConfig(
+                emulator="ale",
                 image_size=recorded["obs"].shape[-1],
                 frame_stack=recorded["obs"].shape[2],
                 action_repeat=4,
@@ -108,8 +128,10 @@ def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_nor
                 default_priority=1.0,
                 priority_eps=1e-5,
             ),
-            "augmentation": AugmentationConfig(crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0),
-            "mlr": mlr_config(load_model(folder), seq_len, MASKED_SCALE["off"]),
+            "augmentation": AugmentationConfig(
+                crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0, extra=[]
+            ),
+            "mlr": mlr_config(decoder_config(arrays), seq_len, RELEASED_SCALE),
         }
     )
     agent = RainbowAgent(config, arrays["act_embed.w"].shape[1], torch.device("cpu"))

@@ -1,4 +1,7 @@
-"""Random shift and intensity against reference file j."""
+"""Random shift and intensity against reference file j.
+
+Padding and strength of the intensity leave no trace in a shape; a scalar `size/pad` of the file goes before.
+"""
 
 import re
 from collections.abc import Iterator
@@ -9,23 +12,23 @@ import torch
 
 from mlr.augmentation import Augmentation, RandomCrop
 from mlr.config import AugmentationConfig
-from tests.golden.check import Check, exact, relative
+from tests.golden.check import Check, exact, load, relative, setting
 
-PAD, INTENSITY = 4, 0.05  # the file does not hold them
+PAD, INTENSITY, INTENSITY_CLAMP = 4, 0.05, 2.0
 TOLERANCE = 1e-4
 
 
 def replay_j(folder: Path) -> Iterator[Check]:
-    for path in sorted(Path(folder).glob("j_*.npz")):
-        data = dict(np.load(path))
+    for path in sorted(folder.glob("j_*.npz")):
+        data = load(path)
         yield from _shifts(path.name, data)
         yield from _pipeline(path.name, data)
 
 
 def _shifts(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
-    images = torch.from_numpy(data["images"])
+    images, pad = torch.from_numpy(data["images"]), int(setting(data, "pad", PAD))
     for key, channel in _numbered(data, r"shifted_channel(\d+)"):
-        crop = RandomCrop(images.shape[-1], data[key].shape[-1], PAD, "resample")
+        crop = RandomCrop(images.shape[-1], data[key].shape[-1], pad, "resample")
         for index, offset in enumerate(data["offsets_xy"]):
             offsets = torch.from_numpy(offset).long().expand(len(images), 2)
             shifted = crop(images, offsets)[:, channel] / 255
@@ -35,9 +38,22 @@ def _shifts(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
 def _pipeline(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
     images, seed = torch.from_numpy(data["pipeline_images"]), int(data["torch_seed"])
     count, size = len(images), images.shape[-1]
-    augmentation = Augmentation(AugmentationConfig("resample", PAD, INTENSITY, 2.0), size, size)
+    config = AugmentationConfig(
+        extra=[],
+        crop="resample",
+        pad=int(setting(data, "pad", PAD)),
+        intensity=INTENSITY,
+        intensity_clamp=INTENSITY_CLAMP,
+    )
+    cropped = [data[key].shape[-1] for key, *_ in _numbered(data, r"pipeline_out(\d+)_channel(\d+)")]
+    augmentation = Augmentation(config, size, cropped[0] if cropped else size)
 
     generator = torch.Generator().manual_seed(seed)
+    for axis in "xy":
+        yield exact(
+            file, f"pipeline_uniform_{axis}", torch.rand(count, generator=generator), data[f"pipeline_uniform_{axis}"]
+        )
+    generator.manual_seed(seed)
     offsets = augmentation.crop.draw(count, generator, "cpu")
     yield exact(file, "pipeline_offset_xy", offsets, data["pipeline_offset_xy"])
     yield exact(file, "pipeline_normal", torch.randn(count, generator=generator), data["pipeline_normal"])

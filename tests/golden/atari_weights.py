@@ -1,23 +1,28 @@
 """The reference model: our modules, filled with the weights and noise of a folder of reference files.
 
-Sizes come from the shapes of the arrays. What leaves no trace in a shape is named here:
-strides, the value range, one attention head, the LayerNorm epsilon and the optimiser's numbers.
+Sizes come from the shapes of the arrays, strides from file a. What leaves no trace in a shape is named here: the value
+range, one attention head and the discount, which give way to a scalar `size/<name>` of the file; the LayerNorm epsilon
+and the optimiser's numbers.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atari.config import AgentConfig, EncoderConfig
+from atari.config import AgentConfig, EncoderConfig, map_sides
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, NoisyLinear, signed_sqrt
 from mlr.config import DecoderConfig
+from tests.golden.check import in_order, load, setting
 
-STRIDES = (4, 2, 1)
+STRIDES = (4, 2, 1)  # the usual ones; 1 for every further convolution
 V_MIN, V_MAX = -10.0, 10.0
 HEAD_LAYERS = {  # reference name: ours, in the order of the noise draws
     "adv_hidden": "advantage_hidden",
@@ -91,7 +96,7 @@ def load_model(folder: Path) -> ReferenceModel:
     arrays = load_arrays(folder)
     agent = agent_config(arrays)
     latent, actions = arrays["act_embed.w"].shape
-    side = image_size(agent.encoder, latent)
+    side = smallest_image(agent.encoder, latent)
     return fill_model(
         arrays,
         encoder=Encoder(agent.encoder, arrays["conv1.w"].shape[1], side),
@@ -102,9 +107,41 @@ def load_model(folder: Path) -> ReferenceModel:
 
 
 def load_arrays(folder: Path) -> dict[str, np.ndarray]:
-    (path,) = sorted(folder.glob("weights_*.npz"))
-    with np.load(path) as file:
-        return dict(file)
+    paths = sorted(folder.glob("weights_*.npz"))
+    if len(paths) != 1:
+        raise FileNotFoundError(f"{folder} has {len(paths)} files weights_*.npz instead of one")
+    arrays = load(paths[0])
+    return {"size/strides": strides(folder, arrays)} | arrays
+
+
+def strides(folder: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The strides that lead from a's images nearest to its maps; without such a file the usual ones."""
+    layers = convolutions(arrays)
+    usual = (STRIDES + (1,) * len(layers))[: len(layers)]
+    file = next(folder.glob("a_*.npz"), None)
+    if file is None:
+        return np.array(usual)
+    recorded = load(file)
+    pixels, expected = (torch.from_numpy(recorded[name][:1]) for name in ("obs", "conv"))
+    kernels = [weight.shape[-1] for weight, _ in layers]
+    errors = {}
+    for candidate in product(*(range(1, kernel + 1) for kernel in kernels)):
+        config = EncoderConfig(channels=kernels, kernels=kernels, strides=list(candidate))  # the channels play no part
+        if map_sides(config, pixels.shape[-1])[-1] == expected.shape[-1]:
+            errors[candidate] = float((feature_maps(pixels / 255, layers, candidate) - expected).abs().max())
+    return np.array(min(errors, key=errors.get, default=usual))
+
+
+def feature_maps(maps: Tensor, layers: list[tuple[Tensor, Tensor]], strides: tuple[int, ...]) -> Tensor:
+    for (weight, bias), stride in zip(layers, strides, strict=True):
+        maps = F.conv2d(maps, weight, bias, stride).relu()
+    return maps
+
+
+def convolutions(arrays: Mapping[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each convolution."""
+    names = [name.removesuffix(".w") for name in in_order(arrays) if re.fullmatch(r"conv\d+\.w", name)]
+    return [tuple(torch.from_numpy(arrays[f"{name}.{kind}"]).float() for kind in "wb") for name in names]
 
 
 def fill_model(
@@ -117,7 +154,7 @@ def fill_model(
 ) -> ReferenceModel:
     """Gives modules, an agent's for example, the reference weights, in place."""
     latent = len(arrays["act_embed.w"])
-    assert encoder.latent_dim == latent, f"strides {STRIDES} give {encoder.latent_dim} values, the arrays have {latent}"
+    assert encoder.latent_dim == latent, f"the encoder gives {encoder.latent_dim} values, the arrays have {latent}"
     model = ReferenceModel(
         agent=agent_config(arrays),
         decoder_config=decoder_config(arrays),
@@ -159,16 +196,16 @@ def raw_noise(arrays: Mapping[str, np.ndarray], k: int) -> list[np.ndarray]:
 
 
 def encoder_config(arrays: Mapping[str, np.ndarray]) -> EncoderConfig:
-    weights = [arrays[name] for name in sorted(arrays) if re.fullmatch(r"conv\d+\.w", name)]
+    weights = [weight for weight, _ in convolutions(arrays)]
     return EncoderConfig(
         channels=[len(weight) for weight in weights],
         kernels=[weight.shape[-1] for weight in weights],
-        strides=list(STRIDES[: len(weights)]),
+        strides=arrays["size/strides"].tolist(),
     )
 
 
-def image_size(config: EncoderConfig, latent: int) -> int:
-    """Returns the smallest side of an image whose last map has `latent` values."""
+def smallest_image(config: EncoderConfig, latent: int) -> int:
+    """The smallest side of an image whose last map has `latent` values."""
     side = round((latent / config.channels[-1]) ** 0.5)
     for kernel, stride in zip(reversed(config.kernels), reversed(config.strides), strict=True):
         side = (side - 1) * stride + kernel
@@ -177,11 +214,11 @@ def image_size(config: EncoderConfig, latent: int) -> int:
 
 def decoder_config(arrays: Mapping[str, np.ndarray]) -> DecoderConfig:
     depth = len([name for name in arrays if re.fullmatch(r"blk\d+\.qkv\.w", name)])
-    latent = len(arrays["act_embed.w"])
+    latent, hidden = len(arrays["act_embed.w"]), len(arrays["blk0.fc1.b"])
     return DecoderConfig(
         depth=depth,
-        heads=1,
-        mlp_ratio=len(arrays["blk0.fc1.b"]) / latent if depth else 2.0,
+        heads=int(setting(arrays, "heads", 1)),
+        mlp_ratio=math.nextafter(hidden / latent, math.inf),  # the product with the latent is cut
         qkv_bias="blk0.qkv.b" in arrays,
         norm_eps=1e-5,
     )
@@ -193,11 +230,11 @@ def agent_config(arrays: Mapping[str, np.ndarray]) -> AgentConfig:
         encoder=encoder_config(arrays),
         hidden=len(arrays["head.val_hidden.b_mu"]),
         atoms=len(arrays["head.val_out.b_mu"]),
-        v_min=V_MIN,
-        v_max=V_MAX,
+        v_min=setting(arrays, "v_min", V_MIN),
+        v_max=setting(arrays, "v_max", V_MAX),
         noisy_sigma0=0.1,
         head_gradient_scale=0.5**0.5,
-        discount=0.99,
+        discount=setting(arrays, "discount", 0.99),
         n_step=3,
         n_step_done="one_step",
         batch_size=2,

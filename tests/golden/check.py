@@ -1,6 +1,7 @@
 """One compared quantity of a reference file, and how a list of them is judged."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,23 @@ class Check:
     @property
     def passed(self) -> bool:
         return self.error <= self.tolerance  # a NaN error fails
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name."""
+    with np.load(path) as file:
+        return dict(file)
+
+
+def setting(arrays: Mapping[str, np.ndarray], name: str, default: float) -> float:
+    """What leaves no trace in a shape: the scalar `size/<name>`, alone or below a case, else `default`."""
+    stored = (value for key, value in arrays.items() if f"/{key}".endswith(f"/size/{name}"))
+    return float(next(stored, default))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names sorted with their numbers as numbers: s2 before s10."""
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
 
 def relative(file: str, quantity: str, actual, expected, tolerance: float) -> Check:

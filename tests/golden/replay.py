@@ -2,7 +2,8 @@
 
 python -m tests.golden.replay [--atari DIR] [--dmcontrol DIR]
 
-Ends with 1 if a quantity is off. Without arguments it replays the files that the tests use.
+Ends with 1 if a quantity is off, and if a file is missing or cannot be replayed. Without arguments it replays the files
+that the tests use.
 """
 
 import argparse
@@ -13,7 +14,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.golden import atari_a_b_c, atari_d, atari_e, atari_f_g, atari_h_i, atari_j, dmcontrol_core
+from tests.golden import (
+    atari_a_b_c,
+    atari_d,
+    atari_e,
+    atari_f_g,
+    atari_h_i,
+    atari_j,
+    dmcontrol_core,
+    dmcontrol_d,
+    dmcontrol_e,
+    dmcontrol_f,
+    dmcontrol_g,
+    dmcontrol_h,
+    dmcontrol_j,
+)
 from tests.golden.check import DATA, Check
 
 Replay = Callable[[Path], Iterator[Check]]
@@ -33,24 +48,80 @@ DMCONTROL: tuple[Replay, ...] = (
     dmcontrol_core.replay_a,
     dmcontrol_core.replay_b,
     dmcontrol_core.replay_c,
+    dmcontrol_d.replay_d,
+    dmcontrol_e.replay_e,
+    dmcontrol_f.replay_f,
+    dmcontrol_g.replay_g,
+    dmcontrol_h.replay_h,
     dmcontrol_core.replay_i,
+    dmcontrol_j.replay_j,
 )
+
+
+# What a folder holds, and what of it is a record that nothing is computed for.
+ATARI_FILES = tuple(
+    """
+    weights_*.npz a_*.npz b_*.npz c_*.npz d_*.npz e_replay_small.npz e_replay_small_fixed_done_n.npz e_replay_real.npz
+    f_schedules.npz f_settings.json g_*.npz h_env_*_train.npz h_env_*_eval.npz i_noops*.npz i_eval.json j_*.npz
+    """.split()
+)
+DMCONTROL_FILES = tuple(
+    """
+    state.npz batch.npz a_*.npz b_*.npz c_*.npz d_*.npz e_*.npz f_*.npz g_*.npz h_*.npz i_*.npz i2_*.npz j_*.npz
+    """.split()
+)
+RECORDS = ("d_real_size.json", "README.md")
+
+
+def run(replays: tuple[Replay, ...], folder: Path) -> Iterator[Check]:
+    """The checks of all replays; one that finds nothing, or stops at a damaged file, is a failed check itself."""
+    for replay in replays:
+        found = False
+        try:
+            for check in replay(folder):
+                found = True
+                yield check
+            if not found:
+                yield failure(replay.__name__, "no file to compare")
+        except Exception as error:  # a file may be damaged in any way, and the other files are to be replayed still
+            yield failure(replay.__name__, f"stopped: {type(error).__name__}: {error}")
+
+
+def missing(folder: Path, patterns: tuple[str, ...]) -> Iterator[Check]:
+    for pattern in patterns:
+        if not any(folder.glob(pattern)):
+            yield failure(pattern, f"missing in {folder}")
+
+
+def not_replayed(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    """Names of files that no replay looks at."""
+    known = {path for pattern in (*patterns, *RECORDS) for path in folder.glob(pattern)}
+    return sorted(path.name for path in folder.iterdir() if path not in known) if folder.is_dir() else []
+
+
+def failure(file: str, what: str) -> Check:
+    return Check(file, what, float("inf"), 0.0)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atari", type=Path, default=DATA / "atari")
-    parser.add_argument("--dmcontrol", type=Path, default=DATA / "dmcontrol", help="masks, block, positions, crops")
+    parser.add_argument("--dmcontrol", type=Path, default=DATA / "dmcontrol")
     options = parser.parse_args(arguments)
-    checks = [check for replay in ATARI for check in replay(options.atari)]
-    checks += [check for replay in DMCONTROL for check in replay(options.dmcontrol)]
+    folders = ((options.atari, ATARI, ATARI_FILES), (options.dmcontrol, DMCONTROL, DMCONTROL_FILES))
+    checks = [check for folder, replays, files in folders for check in (*missing(folder, files), *run(replays, folder))]
     table = Table("file", "quantity", "largest error", "tolerance", "verdict")
     for check in checks:
         verdict = "ok" if check.passed else "[bold red]off[/]"
         table.add_row(check.file, check.quantity, f"{check.error:.1e}", f"{check.tolerance:.0e}", verdict)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    failed = sum(not check.passed for check in checks)
-    print(f"{len(checks) - failed} of {len(checks)} quantities agree")
+    failed = [check for check in checks if not check.passed]
+    for check in failed:
+        print(f"off: {check.file}: {check.quantity}")
+    for folder, _, files in folders:
+        for name in not_replayed(folder, files):
+            print(f"not replayed: {folder / name}")
+    print(f"{len(checks) - len(failed)} of {len(checks)} quantities agree")
     return 1 if failed or not checks else 0
 
 

@@ -5,11 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from kornia.augmentation import RandomAffine, RandomResizedCrop
 from kornia.augmentation import RandomCrop as KorniaCrop
+from kornia.filters import GaussianBlur2d
 
-from mlr import augmentation
+from mlr import augmentation, config
 from mlr.augmentation import Augmentation, RandomCrop, intensity_factor
-from mlr.config import AugmentationConfig, ConfigError
+from mlr.config import AugmentationConfig, ConfigError, validate_augmentation
+from mlr.extra_augmentation import EXTRA, affine, blur, enlarge, resized_crop, warp
 from tests.golden.atari_j import replay_j
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_core import replay_i
@@ -123,7 +126,7 @@ def test_intensity_statistics():
 
 def test_every_image_is_drawn_on_its_own():
     frames = noise(1, 2, 20).expand(3, 5, 2, 20, 20)  # the same image everywhere
-    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0), 20, 20)
+    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0, []), 20, 20)
     out = view(frames, torch.Generator().manual_seed(0))
     assert out.shape == (3, 5, 2, 20, 20) and out.dtype == torch.float32
     assert len({tuple(image.flatten().tolist()) for image in out.flatten(0, 1)}) == 15
@@ -132,7 +135,7 @@ def test_every_image_is_drawn_on_its_own():
 
 def test_draw_order_is_x_then_y_then_intensity():
     frames = noise(6, 2, 20).unflatten(0, (2, 3))
-    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0), 20, 20)
+    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0, []), 20, 20)
     out = view(frames, torch.Generator().manual_seed(3)).flatten(0, 1)
     generator = torch.Generator().manual_seed(3)
     x = (torch.rand(6, generator=generator) * 5).floor().int().tolist()
@@ -146,12 +149,12 @@ def test_draw_order_is_x_then_y_then_intensity():
 def test_input_is_left_alone_without_any_change_to_make():
     frames = noise(2, 1, 8).float()
     before = frames.clone()
-    Augmentation(AugmentationConfig("slice", 0, 0.05, 2.0), 8, 8)(frames, torch.Generator().manual_seed(0))
+    Augmentation(AugmentationConfig("slice", 0, 0.05, 2.0, []), 8, 8)(frames, torch.Generator().manual_seed(0))
     assert frames.equal(before)
 
 
 def test_tables_are_no_state():
-    assert not Augmentation(AugmentationConfig("resample", 4, 0.05, 2.0), 84, 84).state_dict()
+    assert not Augmentation(AugmentationConfig("resample", 4, 0.05, 2.0, []), 84, 84).state_dict()
 
 
 @pytest.mark.parametrize(("crop_size", "mode"), [(93, "slice"), (84, "bilinear")])
@@ -166,3 +169,89 @@ def test_reference_shift_and_intensity():
 
 def test_reference_crops():
     assert_all(replay_i(DATA / "dmcontrol"))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_warp_is_kornias_random_affine():
+    images = noise(6, 2, 20).float()
+    torch.manual_seed(0)
+    kornia = RandomAffine(5, (0.14, 0.14), (0.9, 1.1), (-5, 5), p=1.0)
+    expected, drawn = kornia(images), kornia._params
+    assert drawn["shear_y"].eq(0).all()
+    warped = warp(images, drawn["translations"], drawn["scale"], drawn["angle"], drawn["shear_x"])
+    torch.testing.assert_close(warped, expected, rtol=0, atol=1e-3)
+
+
+def test_enlarged_windows_are_kornias_resized_crop():
+    images = noise(6, 2, 20).float()
+    torch.manual_seed(0)
+    kornia = RandomResizedCrop((20, 20), p=1.0, cropping_mode="resample")
+    expected = kornia(images)
+    torch.testing.assert_close(enlarge(images, kornia._params["src"]), expected, rtol=0, atol=1e-3)
+
+
+def test_blur_is_kornias():
+    images = noise(3, 2, 20).float()
+    assert blur(images, seeded()).equal(GaussianBlur2d((5, 5), (1.5, 1.5))(images))
+
+
+@pytest.mark.parametrize("augment", [affine, resized_crop])
+def test_an_extra_draws_every_image_from_the_given_generator_alone(augment):
+    images = noise(1, 2, 84).float().expand(8, -1, -1, -1)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    out = augment(images, seeded(1))
+    assert out.shape == images.shape and out.min() >= 0 and out.max() <= 255.01
+    assert len({tuple(image.flatten().tolist()) for image in out}) == 8
+    assert augment(images, seeded(1)).equal(out) and not augment(images, seeded(2)).equal(out)
+    assert torch.get_rng_state().equal(before)
+
+
+def test_warps_stay_within_their_limits(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("mlr.extra_augmentation.warp", lambda images, *values: drawn.update(enumerate(values)))
+    affine(torch.zeros(20_000, 1, 10, 30), seeded())
+    translation, scale, degrees, shear = (drawn[i] for i in range(4))
+    limits = [(translation[:, 0], -4.2, 4.2), (translation[:, 1], -1.4, 1.4), (scale, 0.9, 1.1), (degrees, -5, 5)]
+    for values, low, high in [*limits, (shear, -5, 5)]:
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high >= values.max() > high - 0.01 * (high - low)
+
+
+def test_resized_windows_lie_inside_and_are_large(monkeypatch):
+    monkeypatch.setattr("mlr.extra_augmentation.enlarge", lambda images, corners: corners)
+    corners = resized_crop(torch.zeros(20_000, 1, 84, 84), seeded())
+    low, high = corners[:, 0], corners[:, 2]
+    assert low.min() == 0 and high.max() == 83 and (corners == corners.round()).all()
+    width, height = (high - low + 1).unbind(1)
+    area = width * height / 84**2
+    assert 0.76 < area.min() < 0.79 and area.max() > 0.98  # the smallest: of 0.8, cut at one side
+    assert corners[:, 1].equal(torch.stack([high[:, 0], low[:, 1]], 1))
+
+
+def test_extras_come_before_the_crop():
+    frames = noise(6, 2, 20)
+    view = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0, list(EXTRA)), 20, 16)
+    out = view(frames, seeded())
+    generator, expected = seeded(), frames.float()
+    for name in ("affine", "blur", "resized_crop"):
+        expected = EXTRA[name](expected, generator)
+    plain = Augmentation(AugmentationConfig("slice", 2, 0.05, 2.0, []), 20, 16)
+    assert out.equal(plain(expected, generator))
+
+
+def test_an_extra_that_cannot_be_had_is_refused(monkeypatch):
+    values = AugmentationConfig("slice", 2, 0.05, 2.0, ["blur"])
+    validate_augmentation(values, 20)
+    with pytest.raises(ConfigError, match="augmentation.extra=sharpen is not one of affine, blur, resized_crop"):
+        validate_augmentation(AugmentationConfig("slice", 2, 0.05, 2.0, ["sharpen"]), 20)
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[augment\]'"):
+        validate_augmentation(values, 20)
+
+
+def test_the_names_are_those_of_the_schema():
+    assert tuple(EXTRA) == config.EXTRA_AUGMENTATIONS

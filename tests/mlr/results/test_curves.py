@@ -13,7 +13,7 @@ def draw(path, prediction: bool):
         CsvLog(folder.metrics).append(row | ({"train/mlr_cosine_hidden": 1 - 1 / step} if prediction else {}))
     for score in (-19.0, -15.0):
         CsvLog(folder.evaluations).append({"agent_steps": 300, "env_steps": 300, "score": score})
-    return cv2.imread(str(draw_learning_curve(folder, "pong")))
+    return cv2.imread(str(draw_learning_curve(folder, "pong", {"random policy": -20.7})))
 
 
 def test_a_run_with_an_auxiliary_gets_a_second_panel(tmp_path):
@@ -25,4 +25,4 @@ def test_a_run_with_an_auxiliary_gets_a_second_panel(tmp_path):
 
 
 def test_a_run_without_a_single_row_still_has_a_picture(tmp_path):
-    assert cv2.imread(str(draw_learning_curve(RunFolder(tmp_path), "pong"))) is not None
+    assert cv2.imread(str(draw_learning_curve(RunFolder(tmp_path), "pong", {}))) is not None

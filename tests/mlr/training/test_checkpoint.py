@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlr.training.checkpoint import CheckpointError, Checkpoints
+from mlr.training.checkpoint import Checkpoints, tensor_digest
+from mlr.training.errors import CheckpointError
 
 CAPACITY = 25
 
@@ -138,3 +139,12 @@ def test_a_leftover_of_a_killed_save_is_no_checkpoint(tmp_path):
     assert load(tmp_path)[0][0] == 10
     saved(tmp_path, 20)
     assert load(tmp_path)[0][0] == 20
+
+
+def test_a_digest_is_of_type_shape_and_values():
+    numbers = torch.arange(6.0).reshape(2, 3)
+    single = torch.from_numpy(np.broadcast_to(np.float64(3), (1,)).copy(order="K")).as_strided((1,), (0,))
+    assert tensor_digest(single) == tensor_digest(torch.tensor([3.0], dtype=torch.float64))
+    others = (numbers.T.contiguous(), numbers.double(), numbers + torch.eye(2, 3), torch.zeros(0), single)
+    assert len({tensor_digest(tensor) for tensor in (numbers, *others)}) == 6
+    assert tensor_digest(numbers) == tensor_digest(numbers.clone())

@@ -65,7 +65,8 @@ def test_a_stop_request_ends_it():
 
 
 @pytest.mark.parametrize(
-    "steps, every, expected", [(100, 0, [100]), (100, 40, [40, 80, 100]), (100, 50, [50, 100]), (100, 200, [100])]
+    "steps, every, expected",
+    [(100, 0, [100]), (100, 40, [0, 40, 80, 100]), (100, 50, [0, 50, 100]), (100, 200, [0, 100])],
 )
 def test_evaluation_steps(steps, every, expected):
     assert evaluation_steps(steps, every) == expected

@@ -6,9 +6,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from atari.training import make_parts
+from atari.training import ATARI
 from mlr.training.loop import DONE, train, updates_due
+from mlr.training.run import make_parts
 from mlr.training.run_folder import RunFolder, record_start
+from mlr.training.stop import StopRequest
 from tests.conftest import make_config
 
 
@@ -26,7 +28,7 @@ def test_the_paper_makes_196000_updates():
 def train_in(tmp_path, name, *overrides):
     """A tiny run without evaluation; returns its parts, and the highest step that each update's batch could hold."""
     config = make_config(tmp_path / name, "evaluation.horizon=5", *overrides)
-    parts = make_parts(config, torch.device("cpu"))
+    parts = make_parts(config, ATARI, torch.device("cpu"))
     reach = []
     sample = parts.replay.sample
 
@@ -43,7 +45,8 @@ def train_in(tmp_path, name, *overrides):
 
 def start(config, parts):
     folder, console = RunFolder(config.run_dir), Console(quiet=True)
-    assert train(config, folder, parts, console, started=lambda: record_start(config, {})) == DONE
+    with StopRequest() as stop:
+        assert train(config, folder, parts, console, stop, started=lambda: record_start(config, {})) == DONE
 
 
 def flat(state, prefix=""):
@@ -99,5 +102,5 @@ def test_without_an_auxiliary_not_one_line_of_it_runs(tmp_path, monkeypatch):
 def test_config_is_never_written_to(tmp_path):
     config = make_config(tmp_path / "run", "evaluation.horizon=5")
     before = dataclasses.asdict(config)
-    start(config, make_parts(config, torch.device("cpu")))
+    start(config, make_parts(config, ATARI, torch.device("cpu")))
     assert dataclasses.asdict(config) == before

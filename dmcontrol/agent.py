@@ -1,0 +1,317 @@
+"""Soft actor-critic with an auxiliary loss: acting, the update, and trained agents for other code.
+
+`B` batch, `T` time, `C, H, W` image, `F` values of the last map, `D` latent, `A` actions.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dmcontrol import losses
+from dmcontrol.config import DMControlConfig
+from dmcontrol.networks import Actor, CentreCrop, PixelEncoder, QHeads, init_orthogonal, init_truncated_normal, mlp
+from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
+from mlr.augmentation import Augmentation, RandomCrop
+from mlr.config import ConfigError
+from mlr.masking import sample_mask
+from mlr.momentum import frozen_copy, momentum_update
+from mlr.objective import MLR
+from mlr.training.optimizers import adam_state, load_adam_state, make_adam
+from mlr.training.run_folder import RunFolder, load_config
+from mlr.training.seeding import Generators, derive_seed, numpy_generator
+from mlr.training.weights import write_weights
+
+RGB = 3
+GENERATORS = (
+    "sampling",
+    "windows",
+    "crop_obs",
+    "crop_next_obs",
+    "noise_acting",
+    "noise_target",
+    "noise_actor",
+    "mask",
+    "augmentation_mlr_target",
+    "augmentation_mlr_masked",
+)
+
+
+class SACAgent:
+    """Actor, two Q heads and one online encoder, trained on transitions; the auxiliary on windows (docs/protocol.md).
+
+    The critic owns the encoder. The actor reads its convolutions, without a gradient into them, and has a latent of
+    its own. The critic's target encoder and the auxiliary's momentum encoder live side by side.
+    """
+
+    def __init__(self, config: DMControlConfig, action_size: int, device: torch.device):
+        self.config, self.action_size, self.device = config, action_size, device
+        agent = config.agent
+        self._generators = Generators(config.seed, device, GENERATORS)
+        self._exploration = numpy_generator(config.seed, "exploration")
+        self._centre_crop = CentreCrop(agent.crop_size)
+        self._random_crop = RandomCrop(
+            config.environment.image_size, agent.crop_size, pad=0, mode="slice", last_offset=agent.rl_crop_last_offset
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "parameters"))
+            self.encoder, self.actor = make_acting_networks(config, action_size)
+            self.q_heads = QHeads(agent, action_size)
+            for module in (self.encoder, self.actor, self.q_heads):
+                init_orthogonal(module)
+            self.target_encoder, self.target_q_heads = frozen_copy(self.encoder), frozen_copy(self.q_heads)
+            self.auxiliary = None
+            if config.aux == "mlr":
+                self.auxiliary = make_mlr(config, self.encoder, action_size, self._generators)
+                self.auxiliary.owned.to(device)
+                self.auxiliary.targets.to(device)
+        names = ("encoder", "actor", "q_heads", "target_encoder", "target_q_heads")
+        self.networks = nn.ModuleDict({name: getattr(self, name) for name in names})
+        if self.auxiliary is not None:
+            self.networks["projector"] = self.auxiliary.projector
+        self.networks.to(device)
+        log_temperature = torch.tensor(math.log(agent.initial_temperature), dtype=torch.float64, device=device)
+        self.log_temperature = nn.Parameter(log_temperature)
+        self._auxiliary_updates = torch.zeros((), dtype=torch.int64, device=device)
+        self._auxiliary_learning_rate = torch.zeros((), device=device)
+        self.optimizers = self._make_optimizers()
+
+    def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
+        """The auxiliary's Adam steps the critic's encoder a second time, with moments of its own (F12)."""
+        agent = self.config.agent
+        betas, eps = (agent.adam_beta1, agent.adam_beta2), agent.adam_eps
+        temperature_betas = (agent.temperature_beta1, agent.adam_beta2)
+        critic = [*self.encoder.parameters(), *self.q_heads.parameters()]
+        optimizers = {
+            "critic": make_adam(critic, agent.learning_rate, betas, eps),
+            "actor": make_adam(self.actor.parameters(), agent.learning_rate, betas, eps),
+            "temperature": make_adam([self.log_temperature], agent.temperature_learning_rate, temperature_betas, eps),
+        }
+        if self.auxiliary is not None:
+            optimizers["auxiliary"] = make_adam(self._auxiliary_parameters(), self._auxiliary_learning_rate, betas, eps)
+        return optimizers
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What any optimiser steps, each once."""
+        groups = (group for optimizer in self.optimizers.values() for group in optimizer.param_groups)
+        return list(dict.fromkeys(parameter for group in groups for parameter in group["params"]))
+
+    def _auxiliary_parameters(self) -> list[nn.Parameter]:
+        borrowed = (self.encoder, self.auxiliary.projector)
+        return [*(p for module in borrowed for p in module.parameters()), *self.auxiliary.owned_parameters()]
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray, step: int) -> np.ndarray:
+        """The action float32 [A] for uint8 [C, H, W] in iteration `step`: uniform at first, then a policy's sample."""
+        if step < self.config.loop.learning_starts:
+            return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
+        pixels = torch.from_numpy(observation).to(self.device).unsqueeze(0)
+        mean, log_std = self.actor(self.encoder.convolutions(self._centre_crop(pixels)))
+        action, _ = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_acting"))
+        return action[0].cpu().numpy()
+
+    def update(self, replay: TransitionReplay, step: int) -> dict[str, Tensor]:
+        """One update in iteration `step` on batches of `replay`; returns its metrics as 0-d tensors."""
+        return self.update_on_device(replay, with_actor=step % self.config.agent.update_every == 0)
+
+    def update_on_device(self, replay: TransitionReplay, with_actor: bool) -> dict[str, Tensor]:
+        """The part of an update that, for either `with_actor`, is a function of tensors alone.
+
+        Critic, then auxiliary, then, `with_actor`, actor, temperature and all target networks (F13).
+        """
+        batch = replay.sample(self.config.agent.batch_size, self._generators["sampling"])
+        obs, next_obs = self._cropped(batch.obs, "crop_obs"), self._cropped(batch.next_obs, "crop_next_obs")
+        metrics = self._update_critic(batch, obs, next_obs)
+        if self.auxiliary is not None:
+            batch_size, generator = self.config.mlr_agent.batch_size, self._generators["windows"]
+            metrics |= self._update_auxiliary(replay.windows(batch_size, generator, self.auxiliary.fields))
+        if with_actor:
+            metrics |= self._update_actor(obs)
+            self._update_targets()
+        return {key: value.detach() for key, value in metrics.items()}
+
+    def _update_critic(self, batch: TransitionBatch, obs: Tensor, next_obs: Tensor) -> dict[str, Tensor]:
+        q, target = self.q_and_target(batch, obs, next_obs)
+        loss = losses.critic_loss(q, target)
+        optimizer = self.optimizers["critic"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return {"critic_loss": loss, "q_mean": q.mean(), "q_target_mean": target.mean()}
+
+    def q_and_target(self, batch: TransitionBatch, obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Action values [2, B] and their targets [B] for cropped pixels; the gradient reaches the whole encoder."""
+        with torch.no_grad():
+            mean, log_std = self.actor(self.encoder.convolutions(next_obs))
+            action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_target"))
+            next_q = self.target_q_heads(self.target_encoder(next_obs), action)
+            temperature, discount = self.log_temperature.exp(), self.config.agent.discount
+            target = losses.q_target(batch.reward, batch.bootstrap, next_q, log_prob, temperature, discount)
+        return self.q_heads(self.encoder(obs), batch.action), target
+
+    def _update_auxiliary(self, windows: WindowBatch) -> dict[str, Tensor]:
+        config = self.config.mlr_agent
+        factor = losses.learning_rate_factor(self._auxiliary_updates, config.warmup_updates, config.warmup_start)
+        self._auxiliary_learning_rate.copy_(config.learning_rate * factor)
+        per_step, metrics = self.auxiliary.loss(windows)  # [T, B]
+        loss = per_step.mean()
+        optimizer = self.optimizers["auxiliary"]
+        optimizer.zero_grad(set_to_none=True)
+        (self.config.mlr.weight * loss).backward()
+        norm = nn.utils.clip_grad_norm_(self._auxiliary_parameters(), config.clip_norm, foreach=True)
+        optimizer.step()
+        self._auxiliary_updates.add_(1)
+        return {
+            "mlr_loss": loss,
+            "mlr_grad_norm": norm,
+            "mlr_learning_rate": self._auxiliary_learning_rate.clone(),
+            **metrics,
+        }
+
+    def _update_actor(self, obs: Tensor) -> dict[str, Tensor]:
+        q, log_prob = self.q_of_policy(obs)
+        temperature = self.log_temperature.exp().detach()
+        loss = losses.actor_loss(q, log_prob, temperature)
+        self._step_alone("actor", loss)
+        temperature_loss = losses.temperature_loss(self.log_temperature, log_prob, target_entropy=-self.action_size)
+        self._step_alone("temperature", temperature_loss)
+        return {
+            "actor_loss": loss,
+            "entropy": -log_prob.mean(),
+            "temperature": temperature,
+            "temperature_loss": temperature_loss,
+        }
+
+    def q_of_policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Action values [2, B] and log-probabilities [B] of the policy's own actions for cropped pixels.
+
+        Actor and critic share the convolutions, and neither loss reaches them: one pass without gradient serves both.
+        """
+        with torch.no_grad():
+            features = self.encoder.convolutions(obs)  # [B, F]
+        mean, log_std = self.actor(features)
+        action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_actor"))
+        return self.q_heads(self.encoder.latent(features), action), log_prob
+
+    def _step_alone(self, name: str, loss: Tensor) -> None:
+        """Steps one optimiser on a loss whose gradient for other parameters is not wanted."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+        optimizer.step()
+
+    def _update_targets(self) -> None:
+        momentum_update(self.target_encoder, self.encoder, self.config.agent.critic_encoder_tau)
+        momentum_update(self.target_q_heads, self.q_heads, self.config.agent.critic_tau)
+        if self.auxiliary is not None:
+            self.auxiliary.update_targets()
+
+    def _cropped(self, pixels: Tensor, purpose: str) -> Tensor:
+        offsets = self._random_crop.draw(len(pixels), self._generators[purpose], pixels.device)
+        return self._random_crop(pixels, offsets)
+
+    def _noise(self, like: Tensor, purpose: str) -> Tensor:
+        return torch.randn(like.shape, generator=self._generators[purpose], device=like.device)
+
+    def save_weights(self, path: Path) -> None:
+        """Writes what acting needs and the encoder's latent; the rest stays in the checkpoints."""
+        write_weights(nn.ModuleDict({"encoder": self.encoder, "actor": self.actor}), path)
+
+    def state(self) -> dict:
+        return {
+            "networks": self.networks.state_dict(),
+            "log_temperature": self.log_temperature.detach(),
+            "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
+            "auxiliary_updates": self._auxiliary_updates,
+            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
+            "generators": self._generators.state(),
+            "exploration": self._exploration.bit_generator.state,
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict) -> None:
+        self.networks.load_state_dict(state["networks"])
+        self.log_temperature.copy_(state["log_temperature"])
+        if self.auxiliary is not None:
+            self.auxiliary.load_state(state["auxiliary"])
+        self._auxiliary_updates.copy_(state["auxiliary_updates"])
+        for name, optimizer in self.optimizers.items():
+            load_adam_state(optimizer, state["optimizers"][name])
+        self._generators.load_state(state["generators"])
+        self._exploration.bit_generator.state = state["exploration"]
+
+
+class TrainedAgent:
+    """A trained agent without its noise. `encoder` is frozen: uint8 [B, C, H, W] as rendered -> latents float32 [B, D].
+
+    Raises ConfigError for weights that are damaged or of another configuration.
+    """
+
+    def __init__(self, config: DMControlConfig, weights: Path, device: torch.device | str = "cpu"):
+        self.config, self.device = config, torch.device(device)
+        try:
+            tensors = load_file(weights)
+            self.action_size = len(tensors["actor.policy.4.bias"]) // 2  # mean and deviation
+            encoder, actor = make_acting_networks(config, self.action_size)
+            networks = nn.ModuleDict({"encoder": encoder, "actor": actor})
+            networks.load_state_dict(tensors)
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            raise ConfigError(f"{weights} cannot be loaded: damaged, or of another configuration") from error
+        networks.to(self.device).requires_grad_(False).eval()
+        crop = CentreCrop(config.agent.crop_size)
+        self.encoder = nn.Sequential(crop, encoder)
+        self._policy = nn.Sequential(crop, encoder.convolutions, actor)
+
+    @torch.no_grad()
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """The mean's actions float32 [B, A] for stacks uint8 [B, C, H, W]. Raises ValueError for anything else."""
+        environment = self.config.environment
+        expected = (RGB * environment.frame_stack, environment.image_size, environment.image_size)
+        if observations.dtype != np.uint8 or observations.shape[1:] != expected:
+            raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
+        mean, _ = self._policy(torch.from_numpy(observations).to(self.device))
+        return mean.tanh().cpu().numpy()
+
+
+def load_agent(run: str | Path, device: torch.device | str = "cpu") -> TrainedAgent:
+    """The agent of the run folder `run` with its newest weights. Raises ConfigError if there are none."""
+    return TrainedAgent(load_config(run, DMControlConfig), RunFolder(run).newest_weights(), device)
+
+
+def make_acting_networks(config: DMControlConfig, action_size: int) -> tuple[PixelEncoder, Actor]:
+    encoder = PixelEncoder(config.agent.encoder, RGB * config.environment.frame_stack, config.agent.crop_size)
+    return encoder, Actor(config.agent, encoder.convolutions.out_features, action_size)
+
+
+def make_mlr(config: DMControlConfig, encoder: PixelEncoder, action_size: int, generators: Generators) -> MLR:
+    """MLR on the encoder's latents, with a projector of its own (paper, section 3).
+
+    With `mlr_agent.redraw` it also draws the encoder's fc anew, and the momentum copies' differently (F7).
+    """
+    image_size, latent = config.environment.image_size, config.agent.encoder.latent
+    projection, std = config.mlr_agent.projection, config.mlr_agent.init_std
+    augment = Augmentation(config.augmentation, image_size, config.agent.crop_size).to(generators["mask"].device)
+    projector = mlp(latent, projection, latent)
+    init_truncated_normal(projector, std)
+    mlr = MLR(
+        config.mlr,
+        encoder=encoder,
+        projector=projector,
+        action_embedding=nn.Linear(action_size, latent),
+        predictor=mlp(latent, projection, latent),
+        latent_dim=latent,
+        mask=lambda: sample_mask(
+            config.mlr.mask, config.mlr.seq_len, image_size, generators["mask"], generators["mask"].device
+        ),
+        augment_masked=lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
+        augment_target=lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+    )
+    init_truncated_normal(mlr.owned, std)
+    if config.mlr_agent.redraw:
+        for module in (encoder.latent, mlr.targets["encoder"].latent, mlr.targets["projector"]):
+            init_truncated_normal(module, std)
+    return mlr

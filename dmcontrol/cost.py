@@ -1,0 +1,43 @@
+"""What an update costs, counted."""
+
+from dmcontrol.config import DMControlConfig, map_sides
+
+
+def update_flops(config: DMControlConfig, action_size: int) -> float:
+    """Floating-point operations of one update, two per multiply-add, averaged over updates with and without the actor.
+
+    Elementwise work is left out.
+    """
+    agent, latent = config.agent, config.agent.encoder.latent
+    first, others, fc = encoder_multiply_adds(config)
+    forward = first + others + fc
+    trained = 3 * forward - first  # the first layer's input needs no gradient
+    policy = agent.hidden * (latent + agent.hidden + 2 * action_size)
+    q_heads = 2 * agent.hidden * (latent + action_size + agent.hidden + 1)
+    critic = trained + 2 * forward + policy + 4 * q_heads
+    actor = first + others + 3 * fc + 3 * policy + 2 * q_heads  # a pass without gradient serves both latents
+    total = agent.batch_size * (critic + actor / agent.update_every)
+    if config.aux == "mlr":
+        frames = config.mlr_agent.batch_size * config.mlr.seq_len
+        total += frames * (trained + forward + objective_multiply_adds(config, action_size))
+    return 2.0 * total
+
+
+def encoder_multiply_adds(config: DMControlConfig) -> tuple[int, int, int]:
+    """Of one image: the first convolution, the others, the linear layer."""
+    encoder = config.agent.encoder
+    sides = map_sides(encoder, config.agent.crop_size)
+    inputs = [3 * config.environment.frame_stack] + [encoder.filters] * (len(sides) - 1)
+    first, *others = (channels * encoder.filters * 3**2 * side**2 for channels, side in zip(inputs, sides, strict=True))
+    return first, sum(others), encoder.filters * sides[-1] ** 2 * encoder.latent
+
+
+def objective_multiply_adds(config: DMControlConfig, action_size: int) -> float:
+    """Of one step of one window behind the encoders, backward pass included."""
+    latent, decoder = config.agent.encoder.latent, config.mlr.decoder
+    attention = 2 * 2 * config.mlr.seq_len * latent  # of one query with the keys and values of both tokens of all steps
+    block = 2 * ((4 + 2 * decoder.mlp_ratio) * latent**2 + attention)
+    last = (4 + 2 + 2 * decoder.mlp_ratio) * latent**2 + attention  # keys and values of both, the rest of the state
+    blocks = max(decoder.depth - 1, 0) * block + min(decoder.depth, 1) * last
+    mlp = 2 * latent * config.mlr_agent.projection
+    return 3 * (blocks + 2 * mlp) + mlp + 2 * action_size * latent

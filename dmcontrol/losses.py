@@ -1,0 +1,51 @@
+"""Losses of soft actor-critic with a squashed Gaussian policy (Haarnoja et al. 2018).
+
+`B` batch, `A` actions; Q values come in pairs [2, B]. Every function is pure.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOG_FLOOR = 1e-6  # keeps the logarithm of the squashing's slope finite; released code
+
+
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions tanh(mean + std * noise) [B, A] in -1..1 and their log-probabilities [B]; all arguments are [B, A]."""
+    action = (mean + noise * log_std.exp()).tanh()
+    log_normal = (-0.5 * noise.square() - log_std).sum(-1) - 0.5 * math.log(2 * math.pi) * noise.shape[-1]
+    log_slope = (F.relu(1 - action.square()) + LOG_FLOOR).log().sum(-1)
+    return action, log_normal - log_slope
+
+
+def q_target(
+    reward: Tensor, bootstrap: Tensor, next_q: Tensor, next_log_prob: Tensor, temperature: Tensor, discount: float
+) -> Tensor:
+    """What Q values should be [B]: the reward and, times `bootstrap` [B], the smaller soft value of `next_q` [2, B]."""
+    value = next_q.amin(dim=0) - temperature * next_log_prob
+    return reward + bootstrap * discount * value
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Sum over the two heads `q` [2, B] of the mean squared distance to `target` [B]."""
+    return (q - target).square().mean(dim=-1).sum()
+
+
+def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:
+    """Mean over the batch of temperature * log_prob [B] minus the smaller of `q` [2, B]."""
+    return (temperature * log_prob - q.amin(dim=0)).mean()
+
+
+def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """Grows the temperature while the policy's entropy is below its target; `log_prob` [B] carries no gradient."""
+    return (log_temperature.exp() * (-log_prob.detach() - target_entropy)).mean()
+
+
+def learning_rate_factor(updates: Tensor, warmup: int, start: float) -> Tensor:
+    """Factor after `updates` int64 []: linear from `start` to 1 over `warmup` updates, then sqrt(warmup / updates)."""
+    updates = updates.double()
+    rising = start + (1 - start) * updates / warmup
+    falling = (warmup / updates.clamp(min=1)).sqrt()
+    return torch.where(updates < warmup, rising, falling)

@@ -1,0 +1,66 @@
+"""The OpenGL backend that draws the pictures. It has to be chosen before dm_control is imported."""
+
+import functools
+import os
+import subprocess
+import sys
+
+from mlr.config import ConfigError, one_of
+
+PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
+WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa
+PROBE = """
+from dm_control import _render
+from OpenGL import GL
+with _render.Renderer(1, 1).make_current() as context:
+    assert context.call(GL.glGetString, GL.GL_RENDERER)
+"""
+PROBE_SECONDS = 60  # a driver that hangs does not draw
+
+
+@functools.cache
+def choose_backend() -> str:
+    """Sets MUJOCO_GL to a backend that draws on this machine, the user's own choice if there is one; returns it.
+
+    Raises ConfigError with the packages to install if none does.
+    """
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen:
+        one_of("MUJOCO_GL", chosen, tuple(PACKAGES))
+        if not draws(chosen):
+            raise ConfigError(
+                f"MUJOCO_GL={chosen} does not draw on this machine: "
+                f"apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
+            )
+        return chosen
+    for backend in WINDOWLESS:
+        if draws(backend):
+            os.environ["MUJOCO_GL"] = backend
+            return backend
+    raise ConfigError(
+        f"no OpenGL backend draws on this machine: apt-get install {PACKAGES['egl']} (or {PACKAGES['osmesa']}), "
+        "or set MUJOCO_GL to one that does"
+    )
+
+
+def draws(backend: str) -> bool:
+    """Whether dm_control gets a context from a backend; asked of a process of its own, which a driver may crash."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE],
+            env=os.environ | {"MUJOCO_GL": backend},
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def renderer_name(physics) -> str:
+    """What draws a dm_control physics' pictures, such as a GPU's name or "llvmpipe (...)" for software."""
+    from OpenGL import GL
+
+    with physics.contexts.gl.make_current() as context:
+        return context.call(GL.glGetString, GL.GL_RENDERER).decode()

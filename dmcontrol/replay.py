@@ -1,0 +1,251 @@
+"""Uniform transitions and windows of consecutive steps, rebuilt from single frames.
+
+Shapes: `B` batch, `T` time (K = seq_len), `A` action, `C` stacked channels, `H,W` image.
+Step s is an observation, the action taken at it, and the reward, the ends and the observation that followed; it lives
+in slot s % capacity. An episode of L steps shows L + 1 frames, so frames have numbers and a ring of their own: the
+observation of step s ends with frame `newest_frames[s % capacity]`, the one that followed with the frame after that.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from mlr.replay.frames import FrameStore, copy_from_host
+from mlr.replay.priorities import Priorities
+
+
+@dataclass
+class TransitionBatch:
+    obs: Tensor  # uint8 [B, C, H, W]
+    action: Tensor  # float32 [B, A], taken at obs
+    reward: Tensor  # float32 [B]
+    next_obs: Tensor  # uint8 [B, C, H, W]
+    bootstrap: Tensor  # float32 [B], 0 where the episode terminated; a truncated one goes on for learning
+
+
+@dataclass
+class WindowBatch:
+    """T consecutive steps of one episode each; the fields are filled on request."""
+
+    frames: Tensor | None = None  # uint8 [T, B, C, H, W], the observations
+    actions: Tensor | None = None  # float32 [T, B, A], taken at them
+    rewards: Tensor | None = None  # float32 [T, B], that followed
+    first: Tensor | None = None  # bool [T, B], the episode began with this step
+
+
+class TransitionReplay:
+    """The last `capacity` steps, as single transitions or as windows of `seq_len`, each drawn uniformly.
+
+    `min_episode`, the agent steps of a usual episode, sizes the ring of frames. Where episodes end earlier, the frames
+    run out first, and the oldest steps can no longer be sampled although they are among the last `capacity`.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        seq_len: int,
+        frame_shape: tuple[int, int, int],
+        frame_stack: int,
+        action_size: int,
+        device: torch.device | str,
+        min_episode: int,
+    ):
+        self.capacity = capacity
+        self.seq_len = seq_len
+        ends = -(-capacity // min_episode)
+        # A frame for each step, one more for each end among them, and the rest of the oldest and newest observation.
+        self.frames = FrameStore(capacity + ends + frame_stack, frame_shape, frame_stack, "repeat", device)
+        self.starts = Priorities(capacity, device)  # 1 where a window may start
+        self.actions = torch.zeros(capacity, action_size, dtype=torch.float32, device=device)
+        self.rewards = torch.zeros(capacity, dtype=torch.float32, device=device)
+        self.flags = torch.zeros(capacity, 2, dtype=torch.bool, device=device)  # terminated, truncated
+        self.newest_frames = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.since_first = torch.zeros(capacity, dtype=torch.int64, device=device)  # steps since the episode's first
+        self.bounds = torch.zeros(2, dtype=torch.int64, device=device)  # oldest and steps_stored, for the device
+        self.oldest_frames = np.zeros(capacity, dtype=np.int64)  # that the steps' observations show, for the host
+        self.oldest = 0  # step that may be sampled
+        self.steps_stored = 0
+        self.frames_stored = 0
+        self.episode_step = 0  # of the step to be stored next; 0 begins an episode
+        self.newest_start = -1  # step at which a window may start, or could before it was overwritten
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that grows with the capacity."""
+        per_step = (*self._columns().values(), self.oldest_frames)
+        return self.frames.nbytes + self.starts.nbytes + sum(array.nbytes for array in per_step)
+
+    def begin_step(self) -> None:
+        """Nothing to prepare: a step's updates run before it is stored, and read only what is."""
+
+    def store(
+        self,
+        observation: np.ndarray,
+        action: np.ndarray,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_observation: np.ndarray,
+        info: dict,
+    ) -> None:
+        """Writes a step: observations uint8 [C, H, W], of which the newest frame is kept, and action float32 [A]."""
+        if self.episode_step == 0:
+            self._store_frame(observation)
+        newest_frame = self.frames_stored - 1
+        self._store_frame(next_observation)
+        slot = self.steps_stored % self.capacity
+        copy_from_host(self.actions[slot], torch.as_tensor(action))
+        self.rewards[slot].fill_(reward)
+        for flag, value in zip(self.flags[slot], (terminated, truncated), strict=True):
+            flag.fill_(value)
+        self.newest_frames[slot].fill_(newest_frame)
+        self.since_first[slot].fill_(self.episode_step)
+        self.oldest_frames[slot] = newest_frame - min(self.episode_step, self.frames.stack_size - 1)
+        self.steps_stored += 1
+        self._close_overwritten()
+        self._open_start()
+        self._write_bounds()
+        self.episode_step = 0 if terminated or truncated else self.episode_step + 1
+
+    def _store_frame(self, observation: np.ndarray) -> None:
+        channels = self.frames.frames.shape[1]
+        self.frames.write(self.frames_stored % self.frames.capacity, observation[-channels:])
+        self.frames_stored += 1
+
+    def _close_overwritten(self) -> None:
+        """Moves `oldest` past the steps that were overwritten, or of whose observation a frame was."""
+        oldest_step = self.steps_stored - self.capacity
+        while self.oldest < oldest_step or self.oldest_frames[self.oldest % self.capacity] < self._first_intact_frame:
+            self.starts.leaves[self.oldest % self.capacity].fill_(0.0)
+            self.oldest += 1
+
+    def _open_start(self) -> None:
+        """Lets a window start seq_len before the step just stored, if that is a step of the same episode.
+
+        The window ends before that step: it holds no step that ended an episode, nor the newest one.
+        """
+        if self.episode_step >= self.seq_len:
+            self.newest_start = self.steps_stored - 1 - self.seq_len
+            self.starts.leaves[self.newest_start % self.capacity].fill_(1.0)
+
+    def _write_bounds(self) -> None:
+        for bound, value in zip(self.bounds, (self.oldest, self.steps_stored), strict=True):
+            bound.fill_(value)
+
+    @property
+    def _first_intact_frame(self) -> int:
+        """Number of the oldest frame that is not overwritten yet."""
+        return max(0, self.frames_stored - self.frames.capacity)
+
+    def sample(self, batch_size: int, generator: Generator) -> TransitionBatch:
+        """Draws stored steps uniformly, with replacement; `generator` is on the replay's device.
+
+        Raises RuntimeError while nothing is stored.
+        """
+        if self.steps_stored == 0:
+            raise RuntimeError("no transition is stored yet: call store() before sample()")
+        oldest, count = self.bounds.unbind()
+        slots = (oldest + (self._uniforms(batch_size, generator) * (count - oldest)).long()) % self.capacity
+        newest, since_first = self.newest_frames[slots], self.since_first[slots]
+        obs, next_obs = self._observations(
+            torch.stack((newest, newest + 1)), torch.stack((since_first, since_first + 1))
+        )
+        terminated = self.flags[slots, 0]
+        return TransitionBatch(
+            obs=obs,
+            action=self.actions[slots],
+            reward=self.rewards[slots],
+            next_obs=next_obs,
+            bootstrap=1.0 - terminated.float(),
+        )
+
+    def windows(self, batch_size: int, generator: Generator, fields: tuple[str, ...]) -> WindowBatch:
+        """Draws windows uniformly, with replacement, from all that hold neither the newest step nor one that ended an
+        episode; `generator` is on the replay's device, `fields` names what to fill.
+
+        Raises RuntimeError where there is no such window.
+        """
+        if self.newest_start < self.oldest:
+            raise RuntimeError(f"no window is complete: that takes {self.seq_len + 1} steps of one episode")
+        starts = self.starts.draw(self._uniforms(batch_size, generator))
+        offsets = torch.arange(self.seq_len, device=starts.device)
+        slots = (offsets.unsqueeze(1) + starts) % self.capacity  # [T, B]
+        since_first = self.since_first[slots]
+        gather = {
+            "frames": lambda: self._observations(self.newest_frames[slots], since_first),
+            "actions": lambda: self.actions[slots],
+            "rewards": lambda: self.rewards[slots],
+            "first": lambda: since_first == 0,
+        }
+        return WindowBatch(**{name: gather[name]() for name in fields})
+
+    def _uniforms(self, batch_size: int, generator: Generator) -> Tensor:
+        # In float64 a product with a count never rounds up to that count.
+        return torch.rand(batch_size, dtype=torch.float64, device=self.bounds.device, generator=generator)
+
+    def _observations(self, newest_frames: Tensor, since_first: Tensor) -> Tensor:
+        """Stacks that end with the frames of these numbers: both int64 [..., B] -> uint8 [..., B, C, H, W]."""
+        return self.frames.stack(newest_frames, since_first).flatten(-4, -3)
+
+    def state(self) -> dict:
+        """Counters and leaves; the steps themselves come in pieces from `rows`."""
+        return {
+            "oldest": self.oldest,
+            "steps_stored": self.steps_stored,
+            "frames_stored": self.frames_stored,
+            "episode_step": self.episode_step,
+            "newest_start": self.newest_start,
+            "starts": self.starts.leaves.clone(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Restores `state()` in place, after `load_rows`. Raises ValueError for another capacity."""
+        if state["starts"].shape != self.starts.leaves.shape:
+            raise ValueError(f"the state has {len(state['starts'])} leaves, this replay {self.capacity}")
+        self.starts.leaves.copy_(state["starts"])
+        self.oldest, self.steps_stored = state["oldest"], state["steps_stored"]
+        self.frames_stored, self.episode_step = state["frames_stored"], state["episode_step"]
+        self.newest_start = state["newest_start"]
+        self._write_bounds()
+        shown = self.since_first.clamp(max=self.frames.stack_size - 1)
+        self.oldest_frames[:] = (self.newest_frames - shown).cpu().numpy()
+
+    def rows(self, start_step: int, stop_step: int) -> dict[str, Tensor]:
+        """Copies of the stored steps start..stop-1 by global number, each [L, ...], with the frames [F, ...] that their
+        observations show as far as they are not overwritten, and the frames' numbers [F]; on the replay's device.
+
+        Raises ValueError for a step that is not stored, or no longer.
+        """
+        oldest = max(0, self.steps_stored - self.capacity)
+        if not oldest <= start_step < stop_step <= self.steps_stored:
+            raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
+        slots = self._slots(start_step, stop_step)
+        rows = {name: column.index_select(0, slots) for name, column in self._columns().items()}
+        stop_frame = int(rows["newest_frames"][-1]) + 2
+        start_frame = max(int(self.oldest_frames[start_step % self.capacity]), self._first_intact_frame)
+        numbers = torch.arange(min(start_frame, stop_frame), stop_frame, device=slots.device)
+        frames = self.frames.frames.index_select(0, numbers % self.frames.capacity)
+        return rows | {"frame_numbers": numbers, "frames": frames}
+
+    def load_rows(self, start_step: int, rows: dict[str, Tensor]) -> None:
+        """Writes `rows` of the steps from `start_step` on into their slots; pieces come oldest first, and then the
+        counters with `load_state`."""
+        slots = self._slots(start_step, start_step + len(rows["actions"]))
+        for name, column in self._columns().items():
+            column.index_copy_(0, slots, rows[name].to(column.device))
+        numbers = rows["frame_numbers"].to(slots.device)
+        self.frames.frames.index_copy_(0, numbers % self.frames.capacity, rows["frames"].to(slots.device))
+
+    def _columns(self) -> dict[str, Tensor]:
+        return {
+            "actions": self.actions,
+            "rewards": self.rewards,
+            "flags": self.flags,
+            "newest_frames": self.newest_frames,
+            "since_first": self.since_first,
+        }
+
+    def _slots(self, start_step: int, stop_step: int) -> Tensor:
+        return torch.arange(start_step, stop_step, device=self.actions.device) % self.capacity

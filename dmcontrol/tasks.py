@@ -1,0 +1,49 @@
+"""The tasks of the DeepMind control suite by domain; the command line and the suite share these names.
+
+Linear quadratic regulators (lqr) are left out: their actions have no bounds and their episodes no time limit.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from mlr.config import ConfigError
+
+TASKS = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
+
+
+def require_task(domain: str, task_name: str) -> None:
+    """Raises ConfigError, with the nearest name if there is one, unless the suite has this task."""
+    require_domain(domain)
+    if task_name not in TASKS[domain]:
+        raise ConfigError(f"{domain} has no task named '{task_name}'; {_advice(task_name, TASKS[domain])}")
+
+
+def require_domain(domain: str) -> None:
+    """Raises ConfigError, with the nearest name if there is one, unless the suite has this domain."""
+    if domain not in TASKS:
+        raise ConfigError(f"no domain named '{domain}'; {_advice(domain, TASKS)}")
+
+
+def _advice(name: str, known: Iterable[str]) -> str:
+    by_lower_case = {choice.lower(): choice for choice in known}
+    nearest = get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"did you mean {by_lower_case[nearest[0]]}?" if nearest else f"choose one of {', '.join(known)}"

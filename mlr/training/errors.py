@@ -1,0 +1,13 @@
+"""What can go wrong while a run is under way. Each message is one line."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used."""
+
+
+class NotFinite(Exception):
+    """A NaN or an infinity where only numbers belong; the message says where."""
+
+
+class Miscounted(Exception):
+    """A run that did not do what its configuration says; the message says what."""

@@ -1,0 +1,254 @@
+"""A whole run of either benchmark: parts from the configuration, training, evaluation, curve and video."""
+
+import re
+import sys
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from mlr.config import ConfigError, validate_device
+from mlr.results.curves import draw_learning_curve
+from mlr.results.scores import project_version, score_columns
+from mlr.training.errors import CheckpointError, Miscounted, NotFinite
+from mlr.training.evaluation import Act, Evaluate, Watch, is_finished, play_episodes
+from mlr.training.hardware import cpu_flops_per_second
+from mlr.training.loggers import CsvLog
+from mlr.training.loop import DONE, Parts, total_updates, train
+from mlr.training.memory import available_bytes
+from mlr.training.progress import RunProgress
+from mlr.training.run_folder import (
+    RunFolder,
+    check_run,
+    load_config,
+    read_config,
+    read_manifest,
+    record_failure,
+    record_start,
+)
+from mlr.training.seeding import derive_seed
+from mlr.training.stop import StopRequest
+from mlr.training.video import episode_video
+
+FAILED, DISK_FAILED = 70, 74  # exit codes
+TRAINED_BYTES = 16  # of one trained value: itself, its gradient, and Adam's two moments
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What sets one benchmark's runs apart from another's."""
+
+    schema: type  # of its configuration
+    make_agent: Callable[[Any, Any, torch.device], Any]  # configuration, training environment, device
+    make_replay: Callable[[Any, Any, torch.device], Any]  # the same
+    make_environment: Callable[[Any, int, int, bool], Any]  # configuration, seed, episode, whether for training
+    make_player: Callable[[Any, Path, int, torch.device], Act]  # configuration, weights, seed, device
+    units: Callable[[Any, int], dict[str, int]]  # configuration, agent steps -> agent_steps, env_steps, frames
+    score: Callable[[Any, float], dict[str, float]]  # configuration, an episode's score -> further columns
+    manifest: Callable[[Any, Parts], dict]  # what identifies the emulator or the physics
+    describe: Callable[[Any, Parts], list[str]]  # lines on networks and environment
+    update_flops: Callable[[Any, Any], float]  # configuration, agent -> multiplications and additions of an update
+    references: Callable[[Any], dict[str, float]]  # scores to compare with, by name
+
+
+def run(config, benchmark: Benchmark) -> int:
+    """Trains, evaluates and draws one run; goes on with an interrupted one. Returns the exit code.
+
+    Raises ConfigError if the folder, a checkpoint, the memory or a library does not allow it; then nothing was written.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    device = choose_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder = check_run(config)
+    try:
+        if is_finished(config, folder):
+            console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
+            report_results(config, benchmark, folder, console)
+            return DONE
+        with StopRequest() as stop:
+            parts = make_parts_that_fit(config, benchmark, device)
+            with folder.locked(), closing(parts.environment):
+                code = train_and_explain(config, benchmark, folder, parts, device, console, stop)
+                if code == DONE:
+                    report_results(config, benchmark, folder, console)
+                return code
+    except OSError as error:
+        complain(f"{error}: the newest checkpoint in {folder.checkpoints} is good, the same command goes on from there")
+        return DISK_FAILED
+
+
+def train_and_explain(
+    config, benchmark: Benchmark, folder: RunFolder, parts: Parts, device: torch.device, console: Console, stop
+) -> int:
+    """`train`, with a line and an exit code for what it raises."""
+
+    def started() -> None:
+        identity = {"benchmark": config.benchmark, "task": config.task, "version": project_version()}
+        record_start(config, identity | benchmark.manifest(config, parts))
+        describe(config, benchmark, parts, folder, device, console)
+
+    try:
+        return train(config, folder, parts, console, stop, started)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    except (NotFinite, Miscounted) as error:
+        report = record_failure(folder, str(error))
+        complain(f"{error}; nothing of it was saved, {report} says how to see it again")
+        return FAILED
+
+
+def complain(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def make_parts_that_fit(config, benchmark: Benchmark, device: torch.device) -> Parts:
+    """Raises ConfigError if the memory does not hold them."""
+    try:
+        parts = make_parts(config, benchmark, device)
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch has no class of its own for a refused allocation.
+        if isinstance(error, RuntimeError) and not re.search("memory|alloc|overflow", str(error)):
+            raise
+        raise ConfigError(f"this run does not fit on {device}: {str(error).splitlines()[0]}") from error
+    available = available_bytes() if device.type == "cpu" else None  # a GPU has refused already
+    if available is not None and memory_needed(parts) > available:
+        raise ConfigError(
+            f"this run does not fit on {device}: replay and networks take {memory_needed(parts) / 1e9:.1f} GB, "
+            f"{available / 1e9:.1f} GB are free"
+        )
+    return parts
+
+
+def memory_needed(parts: Parts) -> int:
+    """Bytes of what is there all the time; the activations of an update come on top."""
+    return parts.replay.nbytes + TRAINED_BYTES * sum(weight.numel() for weight in parts.agent.trained_parameters())
+
+
+def make_parts(config, benchmark: Benchmark, device: torch.device) -> Parts:
+    environment = benchmark.make_environment(config, config.seed, 0, True)
+    return Parts(
+        agent=benchmark.make_agent(config, environment, device),
+        environment=environment,
+        replay=benchmark.make_replay(config, environment, device),
+        evaluate=make_evaluate(config, benchmark, device),
+        units=partial(benchmark.units, config),
+    )
+
+
+def make_evaluate(config, benchmark: Benchmark, device: torch.device) -> Evaluate:
+    """An evaluation as a function of weights, index and the run's seed: one row per episode."""
+
+    def evaluate(weights: Path, index: int, video: Path | None, watch: Watch) -> list[dict]:
+        seed = derive_seed(config.seed, "evaluation", index)
+        with episode_video(video) if video is not None else nullcontext() as film:
+            episodes = play_episodes(
+                benchmark.make_player(config, weights, seed, device),
+                lambda episode: benchmark.make_environment(config, seed, episode, False),
+                config.evaluation.episodes,
+                config.evaluation.environments,
+                film,
+                watch,
+            )
+        return [
+            {
+                "episode": i,
+                "score": episode.score,
+                **benchmark.score(config, episode.score),
+                "episode_agent_steps": episode.agent_steps,
+            }
+            for i, episode in enumerate(episodes)
+        ]
+
+    return evaluate
+
+
+def choose_device(name: str) -> torch.device:
+    """Raises ConfigError for a device that this machine does not have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    validate_device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise ConfigError(f"device={name}: torch finds no such GPU; install a CUDA build of torch or use device=cpu")
+    return device
+
+
+def describe(
+    config, benchmark: Benchmark, parts: Parts, folder: RunFolder, device: torch.device, console: Console
+) -> None:
+    """Prints what will run and what it takes."""
+    loop, replay = config.loop, parts.replay
+    updates = total_updates(config.agent_steps, loop.learning_starts, loop.replay_ratio)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    units = ", ".join(
+        f"{count:,} {unit.replace('_', ' ')}" for unit, count in benchmark.units(config, config.agent_steps).items()
+    )
+    lines = [
+        f"{config.task}  seed {config.seed}  aux {config.aux}  fidelity {config.fidelity}  preset {config.preset}",
+        f"run folder   {folder.path}",
+        f"device       {name}",
+        f"length       {units}, {updates:,} updates",
+        *benchmark.describe(config, parts),
+        f"replay       {replay.nbytes / 1e9:.3f} GB for {replay.capacity:,} steps",
+        f"memory       {memory_needed(parts) / 1e9:.3f} GB with networks and optimisers; an update takes more",
+    ]
+    if device.type == "cpu":
+        hours = updates * benchmark.update_flops(config, parts.agent) / cpu_flops_per_second() / 3600
+        if hours >= 1 / 60:
+            length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+            advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
+            lines.append(f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}")
+    console.print("\n".join(lines))
+
+
+def report_results(config, benchmark: Benchmark, folder: RunFolder, console: Console) -> None:
+    """Draws the learning curve and names what the run wrote."""
+    curve = draw_learning_curve(folder, config.task, benchmark.references(config))
+    rows = [row for row in CsvLog(folder.evaluations).read() if row["agent_steps"] == str(config.agent_steps)]
+    console.print(f"{summary(config, benchmark, rows)}\nrows   {folder.evaluations}\ncurve  {curve}")
+    for video in sorted(folder.media.glob("episode_*.mp4"))[-1:]:
+        console.print(f"video  {video}")
+
+
+def summary(config, benchmark: Benchmark, rows: list[dict]) -> str:
+    scores = np.array([float(row["score"]) for row in rows])
+    further = [
+        f", {name.replace('_', '-')} {value:.3f}" for name, value in benchmark.score(config, scores.mean()).items()
+    ]
+    return f"score  {scores.mean():.1f} +- {scores.std():.1f} over {len(scores)} episodes{''.join(further)}"
+
+
+def evaluate_run(
+    run: Path, benchmark: Benchmark, episodes: int, seed: int, device: str, video: bool, csv: Path | None
+) -> None:
+    """Plays `episodes` with the newest weights of a run folder; prints the score, writes CSV and video if asked."""
+    console = Console(highlight=False, soft_wrap=True)
+    config = load_config(run, benchmark.schema)
+    if csv and not csv.absolute().parent.is_dir():
+        raise ConfigError(f"--csv {csv}: there is no folder {csv.absolute().parent}")
+    environments = min(config.evaluation.environments, episodes)
+    evaluation = replace(config.evaluation, episodes=episodes, environments=environments)
+    config = replace(config, seed=seed, evaluation=evaluation)
+    folder = RunFolder(run)
+    weights = folder.newest_weights()
+    agent_steps = int(weights.stem)
+    video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None
+    with RunProgress(0, 0, console) as progress:
+        watch = partial(progress.evaluation, episodes=episodes)
+        rows = make_evaluate(config, benchmark, choose_device(device))(weights, 0, video_file, watch)
+    console.print(f"{config.task}, weights of agent step {agent_steps:,}\n{summary(config, benchmark, rows)}")
+    if csv:
+        csv.unlink(missing_ok=True)
+        columns = score_columns(read_config(run), read_manifest(run))
+        columns |= {"source": "evaluate", "evaluation_seed": seed, **benchmark.units(config, agent_steps)}
+        CsvLog(csv).append(*({**columns, **row} for row in rows))
+        console.print(f"rows   {csv}")
+    if video_file:
+        console.print(f"video  {video_file}")

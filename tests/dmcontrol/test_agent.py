@@ -1,0 +1,325 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from dmcontrol import losses
+from dmcontrol.agent import SACAgent, TrainedAgent
+from dmcontrol.replay import TransitionReplay
+from mlr.config import ConfigError
+from tests.conftest import make_dmcontrol_config
+from tests.golden.check import DATA, assert_all
+from tests.golden.dmcontrol_e import replay_e
+from tests.golden.dmcontrol_g import replay_g
+from tests.golden.dmcontrol_h import replay_h
+from tests.operations import OperationRecorder
+
+CPU, ACTIONS = torch.device("cpu"), 1
+
+
+def test_objective_matches_the_reference():
+    assert_all(replay_e(DATA / "dmcontrol"))
+
+
+def test_losses_and_acting_match_the_reference():
+    assert_all(replay_g(DATA / "dmcontrol"))
+
+
+def test_whole_updates_match_the_reference():
+    assert_all(replay_h(DATA / "dmcontrol"))
+
+
+def make_agent(*overrides, **keywords):
+    return SACAgent(make_dmcontrol_config("unused", *overrides), ACTIONS, CPU, **keywords)
+
+
+def filled_replay(config, steps=40):
+    """Random frames in episodes of 20 steps."""
+    size, stack = config.environment.image_size, config.environment.frame_stack
+    replay = TransitionReplay(100, config.mlr.seq_len, (3, size, size), stack, ACTIONS, CPU, min_episode=20)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (steps + 1, 3 * stack, size, size), dtype=np.uint8)
+    for step in range(steps):
+        action = rng.uniform(-1, 1, ACTIONS).astype(np.float32)
+        replay.begin_step()
+        end = step % 20 == 19
+        replay.store(frames[step], action, float(rng.random()), end and step > 20, end, frames[step + 1], {})
+    return replay
+
+
+def clone(state):
+    if isinstance(state, dict):
+        return {key: clone(value) for key, value in state.items()}
+    return state.clone() if isinstance(state, torch.Tensor) else copy.deepcopy(state)
+
+
+def weights(*modules):
+    return [parameter.detach().clone() for module in modules for parameter in module.parameters()]
+
+
+def same(before, after):
+    return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def random_pixels(agent, count=3):
+    size = agent.config.agent.crop_size
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 9, size, size), dtype=torch.uint8, generator=generator)
+
+
+# Initial weights
+
+
+def test_released_redraws_what_the_auxiliary_touches():
+    agent, without = make_agent("fidelity=released"), make_agent("fidelity=released", "aux=none")
+    targets, std = agent.auxiliary.targets, agent.config.mlr_agent.init_std
+    redrawn = [
+        agent.encoder.latent.fc.weight,
+        targets["encoder"].latent.fc.weight,
+        agent.auxiliary.projector[0].weight,
+        targets["projector"][0].weight,
+        agent.auxiliary.owned["decoder"].blocks[0].qkv.weight,
+    ]
+    for index, weight in enumerate(redrawn):
+        assert weight.abs().max() <= std and weight.std() > 0.4 * std
+        assert not any(weight.shape == other.shape and torch.equal(weight, other) for other in redrawn[:index])
+    # The critic's target was copied before, and nothing else differs from a run without the auxiliary.
+    assert same(weights(without.encoder), weights(agent.target_encoder))
+    assert same(weights(without.encoder.convolutions), weights(agent.encoder.convolutions))
+    assert same(weights(without.actor, without.q_heads), weights(agent.actor, agent.q_heads))
+    assert same(weights(agent.encoder.convolutions), weights(targets["encoder"].convolutions))
+
+
+def test_paper_starts_from_copies():
+    agent, without = make_agent("fidelity=paper"), make_agent("fidelity=paper", "aux=none")
+    targets = agent.auxiliary.targets
+    assert same(weights(without.encoder), weights(agent.encoder))
+    assert same(weights(agent.encoder), weights(targets["encoder"]))
+    assert same(weights(agent.auxiliary.projector), weights(targets["projector"]))
+    assert agent.auxiliary.projector[0].weight.abs().max() <= agent.config.mlr_agent.init_std
+
+
+def test_without_the_auxiliary_everything_is_orthogonal():
+    agent = make_agent("aux=none")
+    for latent in (agent.encoder.latent, agent.actor.latent):
+        weight = latent.fc.weight
+        torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), rtol=0, atol=1e-5)
+    assert same(weights(agent.encoder, agent.q_heads), weights(agent.target_encoder, agent.target_q_heads))
+    assert agent.log_temperature.dtype == torch.float64
+    assert agent.log_temperature.exp().item() == pytest.approx(0.1)
+
+
+# Ties and exact savings
+
+
+def test_the_actor_s_loss_stops_after_the_convolutions():
+    agent = make_agent()
+    q, log_prob = agent.q_of_policy(random_pixels(agent))
+    loss = losses.actor_loss(q, log_prob, torch.tensor(0.1))
+    parameters = [*agent.encoder.convolutions.parameters(), *agent.actor.parameters()]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    convolutions = len(list(agent.encoder.convolutions.parameters()))
+    assert all(gradient is None for gradient in gradients[:convolutions])
+    assert all(gradient is not None for gradient in gradients[convolutions:])
+
+
+def test_one_convolution_pass_equals_two():
+    agent = make_agent()
+    pixels, convolutions, passes = random_pixels(agent), agent.encoder.convolutions, []
+    noise = torch.randn(len(pixels), ACTIONS)
+    agent._noise = lambda like, purpose: noise
+    hook = convolutions.register_forward_hook(lambda *_: passes.append(1))
+    q, log_prob = agent.q_of_policy(pixels)
+    hook.remove()
+    assert len(passes) == 1
+    losses.actor_loss(q, log_prob, torch.tensor(0.1)).backward()
+    shared = [parameter.grad.clone() for parameter in agent.actor.parameters()]
+    agent.networks.zero_grad()
+    mean, log_std = agent.actor(convolutions(pixels).detach())
+    action, log_prob = losses.squashed_sample(mean, log_std, noise)
+    q = agent.q_heads(agent.encoder.latent(convolutions(pixels).detach()), action)
+    losses.actor_loss(q, log_prob, torch.tensor(0.1)).backward()
+    assert same(shared, [parameter.grad for parameter in agent.actor.parameters()])
+
+
+def test_the_critic_trains_the_encoder_and_no_target():
+    agent, replay = make_agent("aux=none"), filled_replay(make_dmcontrol_config("unused"))
+    batch = replay.sample(4, torch.Generator())
+    pixels = random_pixels(agent, 4)
+    q, target = agent.q_and_target(batch, pixels, pixels)
+    assert not target.requires_grad
+    losses.critic_loss(q, target).backward()
+    assert all(parameter.grad is not None for parameter in agent.encoder.parameters())
+    assert all(parameter.grad is None for parameter in agent.actor.parameters())
+    assert agent.encoder.convolutions.stages["conv1"][0].weight.grad.any()
+
+
+def test_two_adams_step_the_encoder_with_moments_of_their_own():
+    agent = make_agent()
+    agent.update(filled_replay(agent.config), 1)
+    weight = agent.encoder.latent.fc.weight
+    moments = [agent.optimizers[name].state[weight]["exp_avg"] for name in ("critic", "auxiliary")]
+    assert moments[0].any() and moments[1].any() and not torch.equal(*moments)
+    trained = agent.trained_parameters()
+    assert len(trained) == len(set(trained))
+    optimised = {
+        parameter for module in (agent.encoder, agent.actor, agent.q_heads) for parameter in module.parameters()
+    }
+    optimised |= {*agent.auxiliary.owned_parameters(), *agent.auxiliary.projector.parameters(), agent.log_temperature}
+    assert set(trained) == optimised
+
+
+# Cadence and schedules
+
+
+def test_actor_and_targets_move_on_even_steps_only():
+    agent = make_agent()
+    replay, auxiliary = filled_replay(agent.config), agent.auxiliary
+    moved_together = (agent.actor, agent.target_encoder, agent.target_q_heads, *auxiliary.targets.values())
+    before, temperature = weights(*moved_together), agent.log_temperature.item()
+    online = weights(agent.encoder, agent.q_heads, auxiliary.projector)
+    metrics = agent.update(replay, 31)
+    assert same(before, weights(*moved_together)) and agent.log_temperature.item() == temperature
+    assert not same(online, weights(agent.encoder, agent.q_heads, auxiliary.projector))
+    assert {"actor_loss", "temperature", "temperature_loss", "entropy"}.isdisjoint(metrics)
+    targets = [weights(module) for module in moved_together[1:]]
+    metrics = agent.update(replay, 32)
+    assert {"actor_loss", "temperature", "temperature_loss", "entropy"} <= metrics.keys()
+    assert not same(before, weights(*moved_together)) and agent.log_temperature.item() != temperature
+    followed = [agent.encoder, agent.q_heads, agent.encoder, auxiliary.projector]
+    for old, target, source, tau in zip(targets, moved_together[1:], followed, (0.05, 0.01, 0.05, 0.05), strict=True):
+        for start, after, ahead in zip(old, target.parameters(), source.parameters(), strict=True):
+            torch.testing.assert_close(after, tau * ahead.detach() + (1 - tau) * start, rtol=0, atol=1e-6)
+
+
+def test_the_auxiliary_s_rate_counts_its_own_updates():
+    agent = make_agent("mlr_agent.warmup_updates=2", "mlr_agent.warmup_start=0.5", "mlr_agent.learning_rate=0.01")
+    replay = filled_replay(agent.config)
+    rates = [agent.update(replay, step)["mlr_learning_rate"].item() for step in (90, 91, 92, 93)]
+    assert rates == pytest.approx([0.005, 0.0075, 0.01, 0.01 * (2 / 3) ** 0.5])
+
+
+def test_the_weight_scales_the_gradient_before_the_clip_and_not_the_metric():
+    one, two = (make_agent(f"mlr.weight={weight}") for weight in (1, 2))
+    first, second = (agent.update(filled_replay(agent.config), 1) for agent in (one, two))
+    assert first["mlr_loss"].item() == second["mlr_loss"].item()
+    assert second["mlr_grad_norm"].item() == pytest.approx(2 * first["mlr_grad_norm"].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("fidelity", "last"), [("released", 5), ("paper", 6)])
+def test_crops_of_the_rl_batch(fidelity, last):
+    agent = make_agent(f"fidelity={fidelity}")
+    row, column = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
+    images = torch.stack((row, column)).byte().expand(400, 2, 40, 40)
+    cropped = agent._cropped(images, "crop_obs")
+    assert cropped.shape == (400, 2, 34, 34)
+    corners = cropped[:, :, 0, 0]
+    assert torch.equal(cropped, corners[:, :, None, None] + images[:, :, :34, :34])  # slices, no intensity
+    assert corners.unique(dim=0).shape == ((last + 1) ** 2, 2)
+    assert not torch.equal(corners, agent._cropped(images, "crop_next_obs")[:, :, 0, 0])
+
+
+# Capture and checkpoints
+
+
+def addresses(agent):
+    """Where everything lives that an update reads and writes from one time to the next."""
+    tensors = [*agent.networks.parameters(), agent.log_temperature]
+    tensors += [agent._auxiliary_updates, agent._auxiliary_learning_rate]
+    if agent.auxiliary is not None:
+        tensors += [*agent.auxiliary.owned.parameters(), *agent.auxiliary.targets.parameters()]
+    for optimizer in agent.optimizers.values():
+        tensors += [value for entry in optimizer.state.values() for value in entry.values()]
+        tensors += [group["lr"] for group in optimizer.param_groups if isinstance(group["lr"], torch.Tensor)]
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+@pytest.mark.parametrize("aux", ["mlr", "none"])
+@pytest.mark.parametrize("with_actor", [True, False])
+def test_an_update_could_be_captured(aux, with_actor):
+    """No wait for the device, the same operations and shapes each time, and nothing rebound."""
+    agent = make_agent(f"aux={aux}")
+    replay = filled_replay(agent.config)
+    before = addresses(agent)
+    agent.update_on_device(replay, with_actor)
+    recorded = []
+    for _ in range(2):
+        with OperationRecorder() as recorder:
+            metrics = agent.update_on_device(replay, with_actor)
+        recorded.append(recorder.calls)
+        assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+    assert recorded[0] == recorded[1] and len(recorded[0]) > 100
+    assert addresses(agent) == before
+
+
+@pytest.mark.parametrize("aux", ["mlr", "none"])
+def test_a_state_continues_exactly_and_rebinds_nothing(aux):
+    agent, other = make_agent(f"aux={aux}"), make_agent(f"aux={aux}", "seed=2")
+    replay = filled_replay(agent.config)
+    observation = np.zeros((9, 40, 40), np.uint8)
+    for step in (40, 41):
+        agent.update(replay, step)
+    state, before = clone(agent.state()), addresses(other)
+    expected = [agent.update(replay, step) for step in (42, 43)]
+    actions = [agent.act(observation, step) for step in (0, 50)]
+    other.load_state(state)
+    assert addresses(other) == before
+    actual = [other.update(replay, step) for step in (42, 43)]
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+    for ours, theirs in zip([other.act(observation, step) for step in (0, 50)], actions, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert same(agent.trained_parameters(), other.trained_parameters())
+
+
+# Acting
+
+
+def observations(count=2):
+    return np.random.default_rng(3).integers(0, 256, (count, 9, 40, 40), dtype=np.uint8)
+
+
+def test_acting_is_uniform_first_and_sampled_later():
+    agent = make_agent()
+    starts, observation = agent.config.loop.learning_starts, observations(1)[0]
+    first = np.array([agent.act(observation, starts - 1)[0] for _ in range(300)])
+    assert first.dtype == np.float32 and first.min() < -0.9 and first.max() > 0.9
+    later = np.array([agent.act(observation, starts)[0] for _ in range(1000)])
+    pixels = torch.from_numpy(observation[None, :, 3:37, 3:37])
+    mean, log_std = agent.actor(agent.encoder.convolutions(pixels))
+    unsquashed = np.arctanh(later.astype(np.float64))
+    assert unsquashed.mean() == pytest.approx(mean.item(), abs=5 * log_std.exp().item() / 1000**0.5)
+    assert unsquashed.std() == pytest.approx(log_std.exp().item(), rel=0.1)
+
+
+def test_a_trained_agent_takes_the_mean_in_the_centre(tmp_path):
+    agent = make_agent()
+    agent.update(filled_replay(agent.config), 40)
+    path = tmp_path / "weights" / "000000001.safetensors"
+    agent.save_weights(path)
+    trained, stacks = TrainedAgent(agent.config, path), observations()
+    centre = torch.from_numpy(stacks[:, :, 3:37, 3:37])
+    with torch.no_grad():
+        mean, _ = agent.actor(agent.encoder.convolutions(centre))
+        latents = agent.encoder(centre)
+    actions = trained.act(stacks)
+    assert actions.dtype == np.float32 and np.array_equal(actions, mean.tanh().numpy())
+    assert torch.equal(trained.encoder(torch.from_numpy(stacks)), latents)
+    assert latents.shape == (2, 16) and not any(p.requires_grad for p in trained.encoder.parameters())
+    assert trained.action_size == ACTIONS
+
+
+def test_damaged_weights_and_wrong_observations_are_refused(tmp_path):
+    agent, path = make_agent(), tmp_path / "000000001.safetensors"
+    agent.save_weights(path)
+    trained = TrainedAgent(agent.config, path)
+    for wrong in (observations().astype(np.float32), observations()[:, :3], observations()[:, :, :34, :34]):
+        with pytest.raises(ValueError, match="expected uint8"):
+            trained.act(wrong)
+    with pytest.raises(ConfigError, match="another configuration"):
+        TrainedAgent(make_dmcontrol_config("unused", "agent.hidden=17"), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="damaged"):
+        TrainedAgent(agent.config, path)

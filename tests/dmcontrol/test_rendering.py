@@ -1,0 +1,98 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmcontrol import rendering
+from mlr.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+choose_backend = rendering.choose_backend.__wrapped__  # without its memory
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """A shell in which nobody chose a backend."""
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID", "LP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that what the test sets is undone
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.fixture
+def without_drivers(unset, tmp_path):
+    """A machine whose EGL finds no driver, and on which OSMesa does not come into question."""
+    unset.delenv("__EGL_VENDOR_LIBRARY_FILENAMES", raising=False)
+    unset.setenv("__EGL_VENDOR_LIBRARY_DIRS", str(tmp_path))
+    unset.setenv("PYOPENGL_PLATFORM", "egl")
+    return unset
+
+
+@pytest.mark.parametrize(
+    ("working", "chosen"), [({"egl", "osmesa"}, "egl"), ({"osmesa"}, "osmesa"), ({"egl", "glfw"}, "egl")]
+)
+def test_egl_comes_first_and_osmesa_is_second(unset, working, chosen):
+    unset.setattr(rendering, "draws", lambda backend: backend in working)
+    assert choose_backend() == chosen
+    assert os.environ["MUJOCO_GL"] == chosen
+
+
+def test_the_users_choice_is_taken(unset):
+    unset.setattr(rendering, "draws", lambda backend: True)
+    unset.setenv("MUJOCO_GL", "osmesa")
+    assert choose_backend() == "osmesa"
+    assert os.environ["MUJOCO_GL"] == "osmesa"
+
+
+@pytest.mark.parametrize("name", ["vulkan", "EGL", "off"])
+def test_a_backend_that_does_not_exist_is_refused(unset, name):
+    unset.setenv("MUJOCO_GL", name)
+    with pytest.raises(ConfigError, match=f"^MUJOCO_GL={name} is not one of egl, osmesa, glfw$"):
+        choose_backend()
+
+
+def test_software_rendering_keeps_to_one_thread_unless_told(unset):
+    unset.setattr(rendering, "draws", lambda backend: True)
+    choose_backend()
+    assert os.environ["LP_NUM_THREADS"] == "0"
+    unset.setenv("LP_NUM_THREADS", "4")
+    choose_backend()
+    assert os.environ["LP_NUM_THREADS"] == "4"
+
+
+def test_a_machine_without_a_driver_is_told_what_to_install(without_drivers):
+    with pytest.raises(ConfigError, match=r"^no OpenGL backend .*apt-get install libegl1 libgl1 \(or libosmesa6\)"):
+        choose_backend()
+    without_drivers.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(ConfigError, match="^MUJOCO_GL=egl does not draw .*apt-get install libegl1 libgl1, or leave"):
+        choose_backend()
+
+
+def test_an_environment_without_a_driver_is_refused_in_one_line(without_drivers):
+    program = (
+        "from dmcontrol.config import EnvironmentConfig\nfrom dmcontrol.environment import DMControlEnv\n"
+        "DMControlEnv('reacher', 'easy', EnvironmentConfig(16, 3, 4, 0, 1000, 0), seed=1)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr.splitlines()[-1].startswith("mlr.config.ConfigError: no OpenGL backend draws on this machine")
+
+
+@pytest.mark.parametrize("probe", ["import os; os.abort()", "import time; time.sleep(30)", "raise SystemExit(1)"])
+def test_a_driver_that_crashes_or_hangs_does_not_draw(monkeypatch, probe):
+    monkeypatch.setattr(rendering, "PROBE", probe)
+    monkeypatch.setattr(rendering, "PROBE_SECONDS", 0.5)
+    assert not rendering.draws("egl")
+
+
+@pytest.mark.gl
+def test_the_renderer_has_the_name_that_opengl_gives_it():
+    from dm_control import _render, suite
+    from OpenGL import GL
+
+    physics = suite.load("pendulum", "swingup").physics
+    name = rendering.renderer_name(physics)
+    physics.free()
+    with _render.Renderer(8, 8).make_current() as context:
+        assert name == context.call(GL.glGetString, GL.GL_RENDERER).decode() != ""

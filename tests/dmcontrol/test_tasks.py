@@ -1,0 +1,42 @@
+import pytest
+
+from dmcontrol.tasks import TASKS, require_domain, require_task
+from mlr.config import ConfigError
+from mlr.results.scores import published
+
+
+@pytest.mark.gl
+def test_tasks_are_those_of_the_suite_that_have_bounds_and_a_time_limit():
+    from dm_control import suite
+
+    assert suite.TASKS_BY_DOMAIN == TASKS | {"lqr": ("lqr_2_1", "lqr_6_2")}
+    lqr = suite.load("lqr", "lqr_2_1")
+    assert lqr.action_spec().maximum == 1e10 and lqr._step_limit == float("inf")
+
+
+def test_published_tasks_are_known():
+    names = {f"{domain}_{task_name}" for domain in TASKS for task_name in TASKS[domain]}
+    assert {row.rsplit("_", maxsplit=1)[0] for row in published("dmcontrol")} <= names  # cheetah_run_100k
+
+
+@pytest.mark.parametrize(
+    ("domain", "task_name", "message"),
+    [
+        ("cartpol", "swingup", r"^no domain named 'cartpol'; did you mean cartpole\?$"),
+        ("Cheetah", "run", r"^no domain named 'Cheetah'; did you mean cheetah\?$"),
+        ("humanoid_cmu", "run", r"^no domain named 'humanoid_cmu'; did you mean humanoid_CMU\?$"),
+        ("lqr", "lqr_2_1", "^no domain named 'lqr'; choose one of acrobot, .*, walker$"),
+        ("cartpole", "swingupp", r"^cartpole has no task named 'swingupp'; did you mean swingup\?$"),
+        ("reacher", "zzz", "^reacher has no task named 'zzz'; choose one of easy, hard$"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest_one_or_the_list(domain, task_name, message):
+    with pytest.raises(ConfigError, match=message):
+        require_task(domain, task_name)
+
+
+def test_known_names_pass():
+    for domain, task_names in TASKS.items():
+        require_domain(domain)
+        for task_name in task_names:
+            require_task(domain, task_name)

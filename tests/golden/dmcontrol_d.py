@@ -1,0 +1,54 @@
+"""Replays d (the pixel encoder, stage by stage) of a folder of DMControl reference files."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmcontrol.networks import PixelEncoder
+from tests.golden.check import Check, exact, load, relative
+from tests.golden.dmcontrol_weights import load_reference
+
+TOLERANCE = 2e-5
+
+
+@torch.no_grad()
+def replay_d(folder: Path) -> Iterator[Check]:
+    """Stages and latents of the critic's encoder, and the latents of the other three."""
+    for path in sorted(folder.glob("d_*.npz")):
+        arrays, reference = load(path), load_reference(folder)
+        agent = reference.agent
+        pixels = reference.batch.obs[: len(arrays["output"])]
+        stages = record(agent.encoder, pixels)
+        for name, values in stages.items():
+            yield exact(path.name, f"{name} shape", values.shape, arrays[f"shape/{name}"])
+            mean_l2 = (values.double().mean(), values.double().norm())
+            yield relative(path.name, f"{name} mean and L2", mean_l2, arrays[f"stage/{name}_mean_l2"], TOLERANCE)
+        for name in (name for name in arrays if re.match(r"conv\d+_channel0", name)):
+            values = stages[name.split("_")[0]][0, 0, : len(arrays[name]), : arrays[name].shape[1]]
+            yield relative(path.name, name, values, arrays[name], TOLERANCE)
+        outputs = {
+            "fc_out": stages["fc"],
+            "output": agent.encoder(pixels),
+            "output_actor": agent.actor.latent(agent.encoder.convolutions(pixels)),
+            "output_critic_target": agent.target_encoder(pixels),
+            "output_mlr_target": agent.auxiliary.targets["encoder"](pixels),
+            "output_float64": agent.encoder(pixels),
+        }
+        for name, values in outputs.items():
+            yield relative(path.name, name, values, arrays[name], TOLERANCE)
+
+
+def record(encoder: PixelEncoder, pixels: Tensor) -> dict[str, Tensor]:
+    """The scaled input and the output of every stage, by the reference's names."""
+    outputs = {"obs": pixels / 255}
+    hooks = [
+        stage.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output}))
+        for name, stage in encoder.stages.items()
+    ]
+    encoder(pixels)
+    for hook in hooks:
+        hook.remove()
+    return outputs
