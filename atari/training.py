@@ -1,16 +1,15 @@
 """What an Atari run consists of."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from ale_py import roms
 
 from atari.agent import RainbowAgent, TrainedAgent
 from atari.config import AtariConfig
 from atari.cost import update_flops
+from atari.emulators import emulator_note, rom_md5
 from atari.environment import AtariEnv
 from atari.replay import SequenceReplay
 from mlr.results.scores import human_normalised, published
@@ -63,20 +62,18 @@ def score(config: AtariConfig, value: float) -> dict[str, float]:
 
 
 def manifest(config: AtariConfig, parts: Parts) -> dict:
-    return {"game": config.game, "rom_md5": rom_md5(config.game)}
-
-
-def rom_md5(game: str) -> str:
-    return hashlib.md5(Path(roms.get_rom_path(game)).read_bytes()).hexdigest()
+    return {"game": config.game, "emulator": config.emulator, "rom_md5": rom_md5(config.game, config.emulator)}
 
 
 def describe(config: AtariConfig, parts: Parts) -> list[str]:
     agent = config.agent
     trained = sum(weight.numel() for weight in parts.agent.trained_parameters())
+    note = emulator_note(config.game, config.emulator)
     return [
         f"networks     {trained / 1e6:.2f} M trained parameters, "
         f"convolutions {'-'.join(map(str, agent.encoder.channels))}, head {agent.hidden}",
         f"batch        {agent.batch_size} windows of {config.mlr.seq_len} steps",
+        *([f"emulator     {note}"] if note else []),
     ]
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = {"atari", "dmcontrol"}
-METHOD = {f"mlr.{name}" for name in ("masking", "decoder", "momentum", "objective", "augmentation")}
+METHOD = {
+    f"mlr.{name}"
+    for name in ("masking", "decoder", "momentum", "objective", "augmentation", "extra_augmentation", "pixels")
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -1,0 +1,150 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atari import emulators, games
+from atari.config import EnvironmentConfig, validate
+from atari.emulators import PICTURES_DIFFER, REWARDS_DIFFER, emulator_note, first_steps, make_emulator, rom_md5
+from atari.environment import AtariEnv
+from atari.games import GAMES
+from mlr.config import ConfigError
+from tests.conftest import make_config
+
+ROOT = Path(__file__).parents[2]
+needs_atari_py = pytest.mark.skipif(find_spec("atari_py") is None, reason="atari-py is not installed")
+CONFIG = EnvironmentConfig(
+    emulator="atari_py",
+    image_size=84,
+    frame_stack=4,
+    action_repeat=4,
+    max_noops=30,
+    horizon=27_000,
+    sticky_actions=0.0,
+    terminal_on_life_loss=True,
+)
+
+
+def make(game, config=CONFIG, seed=1, horizon=27_000):
+    return AtariEnv(game, config, seed=seed, training=True, horizon=horizon)
+
+
+def play(env, actions):
+    seen = []
+    for action in actions:
+        obs, reward, terminated, truncated, info = env.step(action)
+        seen.append((obs.tobytes(), env.render().tobytes(), reward, terminated, truncated, tuple(info.values())))
+        if terminated or truncated:
+            seen.append(env.reset()[0].tobytes())
+    return seen
+
+
+def rows_of_the_document():
+    lines = (ROOT / "docs/emulators.md").read_text().splitlines()
+    return {cells[0]: cells for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines) if cells}
+
+
+def test_the_document_has_the_facts_of_every_game():
+    rows = rows_of_the_document()
+    assert set(GAMES) <= rows.keys()
+    for game in GAMES:
+        emulator = make_emulator("ale", game, sticky_actions=0.0, seed=1)
+        emulator.reset()
+        emulator.act(0)
+        facts = [rom_md5(game, "ale"), str(len(emulator.actions)), str(emulator.ale.lives())]
+        assert rows[game][1:4] == facts
+
+
+def test_notes_agree_with_the_document():
+    rows = rows_of_the_document()
+    for game in GAMES:
+        end, pictures, rewards, lives = (cell.replace(",", "") for cell in rows[game][5:])
+        first_game = int(end) if end != "-" else float("inf")
+        early = [step != "-" and int(step) <= first_game for step in (pictures, rewards, lives)]
+        if game in REWARDS_DIFFER:
+            assert (rewards, lives) != ("-", "-"), game
+        elif game in PICTURES_DIFFER:
+            assert (rewards, lives) == ("-", "-"), game
+        else:  # later games start with another timer
+            assert not any(early), game
+
+
+def test_a_note_is_one_line_on_a_game_that_differs():
+    noted = {game for game in GAMES if emulator_note(game, "ale")}
+    assert noted == {*REWARDS_DIFFER, *PICTURES_DIFFER} and len(noted) == 13
+    assert "rewards or lives" in emulator_note("seaquest", "ale") and "pictures" in emulator_note("hero", "ale")
+    assert "\n" not in emulator_note("hero", "ale")
+    assert not any(emulator_note(game, "atari_py") for game in GAMES)
+
+
+def test_what_cannot_be_played_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="emulator=stella is not one of ale, atari_py"):
+        make_config(tmp_path, "emulator=stella")
+    with pytest.raises(ConfigError, match="plays without sticky actions only: .* must be 0"):
+        make_config(tmp_path, "emulator=atari_py", "environment.sticky_actions=0.25")
+    config = make_config(tmp_path)
+    config.environment.emulator = "atari_py"
+    monkeypatch.setattr(games, "find_spec", lambda name: True)
+    with pytest.raises(ConfigError, match="environment.emulator=atari_py follows emulator=ale: set that one"):
+        validate(config)
+    monkeypatch.setattr(games, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs the package atari-py: pip install -e '\.\[atari-py\]'"):
+        make("pong")
+
+
+def test_without_atari_py_the_script_prints_the_facts_alone(tmp_path):
+    program = (
+        "import atari.games as g, scripts.emulators as s, sys, pathlib\n"
+        "g.find_spec = lambda name: None\n"
+        f"s.DOCUMENT = pathlib.Path({str(tmp_path / 'emulators.md')!r})\n"
+        "sys.argv = ['emulators.py']\nassert s.main() == 0 and not s.DOCUMENT.exists()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 28 and "pip install" in done.stderr
+
+
+def test_a_state_of_the_other_emulator_is_refused():
+    env = make("pong", replace(CONFIG, emulator="ale"))
+    with pytest.raises(ValueError, match="the state is of pong on atari_py, this environment plays pong on ale"):
+        env.load_state(env.state() | {"emulator_name": "atari_py"})
+
+
+@needs_atari_py
+@pytest.mark.parametrize("game", ["pong", "ms_pacman", "qbert"])
+def test_both_play_the_same_where_they_agree(game):
+    actions = np.random.RandomState(0).randint(0, 6, 300).tolist()
+    ours, paper = make(game, replace(CONFIG, emulator="ale")), make(game)
+    assert np.array_equal(ours.reset()[0], paper.reset()[0])
+    assert play(ours, actions) == play(paper, actions)
+
+
+@needs_atari_py
+def test_the_first_difference_is_found():
+    assert first_steps("seaquest", 100, seed=1)["lives"] == int(rows_of_the_document()["seaquest"][8])
+    assert first_steps("pong", 50, seed=1) == {"end": None, "pictures": None, "rewards": None, "lives": None}
+
+
+@needs_atari_py
+@pytest.mark.parametrize("game", ["breakout", "hero", "assault"])
+def test_a_fresh_environment_goes_on_from_a_state(game):
+    env = make(game, horizon=120)
+    env.reset()
+    actions = np.random.RandomState(0).randint(0, env.action_space.n, 400).tolist()
+    play(env, actions[:137])
+    state = json.loads(json.dumps({key: value for key, value in env.state().items() if not hasattr(value, "dtype")}))
+    fresh = make(game, seed=99, horizon=120)
+    fresh.load_state(env.state() | state)
+    assert np.array_equal(fresh.render(), env.render())
+    assert play(fresh, actions[137:]) == play(env, actions[137:])
+
+
+def test_nothing_imports_torch_or_atari_py():
+    assert "atari_py" not in vars(emulators)
+    program = "import atari.emulators, sys\nassert not {'torch', 'atari_py'} & sys.modules.keys()"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
