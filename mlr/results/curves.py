@@ -65,7 +65,7 @@ def _draw_scores(axes, metrics: list[dict], evaluations: list[dict], references:
     low, high = axes.get_ylim()
     for (name, value), line in zip(references.items(), (":", "--", "-.", (0, (5, 5))), strict=False):
         near = 2 * low - high <= value <= 2 * high - low  # one far away would flatten the curve
-        where = "" if near else ", out of sight"
+        where = "" if near else ", off the scale"
         axes.axhline(value if near else np.nan, color="0.5", linestyle=line, label=f"{name}: {value:g}{where}")
     axes.set_ylabel("score")
     axes.legend(fontsize="small", framealpha=0.8, edgecolor="none")

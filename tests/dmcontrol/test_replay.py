@@ -159,14 +159,14 @@ def test_golden_file():
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_every_draw_equals_a_store_of_whole_stacks(sizes):
-    """70,000 transitions and as many windows, before the first wrap and after several."""
+    """126,000 transitions and as many windows, a million draws over all sizes, before the first wrap and after several."""
     script, replay = Script(sizes, seed=1), make_replay(sizes)
     generator = torch.Generator().manual_seed(0)
     for _ in range(7):
         script.play([replay], sizes.capacity // 2 + 7)
         intact, starts = (ask(replay.frames.capacity) for ask in (script.intact, script.starts))
-        assert_uniform(script.assert_transitions(replay.sample(10_000, generator), intact), intact)
-        assert_uniform(script.assert_windows(replay.windows(10_000, generator, ALL_FIELDS), starts), starts)
+        assert_uniform(script.assert_transitions(replay.sample(18_000, generator), intact), intact)
+        assert_uniform(script.assert_windows(replay.windows(18_000, generator, ALL_FIELDS), starts), starts)
         assert len(replay.windows(1, generator, ("actions",)).actions) == sizes.seq_len
 
 
