@@ -17,8 +17,10 @@ from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector,
 from atari.replay import SequenceBatch, SequenceReplay
 from mlr.augmentation import Augmentation
 from mlr.config import ConfigError
+from mlr.decoder import reads_actions
+from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
-from mlr.objective import MLR
+from mlr.objective import MLR, PixelMLR
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
@@ -226,9 +228,14 @@ class TrainedAgent:
         return self.q_values(observations).argmax(1).cpu().numpy()
 
 
-def load_agent(run: str | Path, device: torch.device | str = "cpu") -> TrainedAgent:
-    """The agent of the run folder `run` with its newest weights. Raises ConfigError if there are none."""
-    return TrainedAgent(load_config(run, AtariConfig), RunFolder(run).newest_weights(), device)
+def load_agent(
+    run: str | Path, device: torch.device | str = "cpu", agent_steps: int | None = None
+) -> TrainedAgent:
+    """The agent of the run folder `run` with its newest weights, or those after `agent_steps`.
+
+    Raises ConfigError if there are none.
+    """
+    return TrainedAgent(load_config(run, AtariConfig), RunFolder(run).saved_weights(agent_steps), device)
 
 
 def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHead]:
@@ -244,22 +251,27 @@ def make_mlr(
     config: AtariConfig, encoder: Encoder, head: DuelingHead, augment: Augmentation, generators: Generators
 ) -> MLR:
     """MLR on the renormalised conv map, projected by the head's own first layers (paper, section 3)."""
-    projector = HeadProjector(head)
-    width = 2 * config.agent.hidden
-    image_size = config.environment.image_size
-    return MLR(
-        config.mlr,
-        encoder=encoder,
-        projector=projector,
-        action_embedding=ActionEmbedding(head.actions, encoder.latent_dim),
-        predictor=nn.Linear(width, width),
-        latent_dim=encoder.latent_dim,
-        mask=lambda: sample_mask(
-            config.mlr.mask, config.mlr.seq_len, image_size, generators["mask"], generators["mask"].device
-        ),
-        augment_masked=lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
-        augment_target=lambda frames: augment(frames, generators["augmentation_mlr_target"]),
-    )
+    mlr, image_size = config.mlr, config.environment.image_size
+    parts = {
+        "encoder": encoder,
+        "projector": HeadProjector(head) if mlr.projector else nn.Identity(),
+        "action_embedding": ActionEmbedding(head.actions, encoder.latent_dim) if reads_actions(mlr) else None,
+        "latent_dim": encoder.latent_dim,
+        "mask": lambda: sample_mask(mlr.mask, mlr.seq_len, image_size, generators["mask"], generators["mask"].device),
+        "augment_masked": lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
+        "augment_target": lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+    }
+    if mlr.target == "pixel":
+        parts |= {"projector": nn.Identity(), "predictor": nn.Linear(encoder.latent_dim, image_size**2)}
+        return PixelMLR(mlr, frame_channels=1, **parts)
+    width = 2 * config.agent.hidden if mlr.projector else encoder.latent_dim
+    return MLR(mlr, predictor=nn.Linear(width, width) if mlr.predictor else nn.Identity(), **parts)
+
+
+def hidden_shares(config: AtariConfig) -> Hidden:
+    """How much of its input the masked branch misses."""
+    encoder, image_size = config.agent.encoder, config.environment.image_size
+    return hidden_by(config.mlr, image_size, image_size, list(zip(encoder.kernels, encoder.strides, strict=True)))
 
 
 def linear_ramp(step: int, start_value: float, end_value: float, start: int, length: int) -> float:

@@ -15,6 +15,7 @@ from mlr.config import (
     validate_device,
     validate_loop,
     validate_mlr,
+    validate_stage,
     within,
 )
 
@@ -102,6 +103,7 @@ class AtariConfig:
     checkpoint_every: int  # agent steps
     log_every: int  # agent steps
     video: bool  # record an episode of the last evaluation
+    keep_weights: bool  # of every evaluation and checkpoint, not the newest alone
     environment: EnvironmentConfig
     agent: AgentConfig
     replay: ReplayConfig
@@ -142,6 +144,8 @@ def validate(config: AtariConfig) -> None:
     validate_loop(config.loop)
     validate_agent(config.agent)
     validate_encoder(config)
+    size = config.environment.image_size
+    validate_stage(config.mlr.mask, size, map_sides(config.agent.encoder, size))
     validate_replay(config)
     at_least(1, "evaluation", config.evaluation, "episodes", "environments", "horizon")
     within(0, 1, "evaluation.epsilon", config.evaluation.epsilon, "a probability")

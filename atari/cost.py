@@ -1,6 +1,7 @@
 """What an update costs, counted."""
 
 from atari.config import AtariConfig, map_sides
+from mlr.decoder import reads_actions
 
 
 def update_flops(config: AtariConfig, actions: int) -> float:
@@ -16,9 +17,23 @@ def update_flops(config: AtariConfig, actions: int) -> float:
     head = 2 * agent.hidden * (latent + (actions + 1) * agent.atoms / 2) * 2  # mean and sigma weights
     total = batch * (trained + 2 * forward + (3 + 2) * head)
     if config.aux == "mlr":
-        images, decoder = batch * seq_len, config.mlr.decoder
-        block = (4 + 2 * decoder.mlp_ratio) * latent**2  # multiply-adds per token
-        last = (4 + 2 + 2 * decoder.mlp_ratio) * latent**2  # a step's two keys and values, the rest for its state token
-        tokens = max(decoder.depth - 1, 0) * 2 * block + min(decoder.depth, 1) * last
-        total += images * (trained + forward + 3 * (tokens + actions * latent + 2 * agent.hidden * latent))
+        online, target = objective_multiply_adds(config, actions, latent)
+        target += forward if config.mlr.target == "latent" else 0
+        total += batch * seq_len * (trained + 3 * online + target)
     return 2.0 * total
+
+
+def objective_multiply_adds(config: AtariConfig, actions: int, latent: int) -> tuple[float, float]:
+    """Of one step of one window behind the encoders: what is trained, forward alone, and what makes the target."""
+    mlr, decoder = config.mlr, config.mlr.decoder
+    tokens = 2 if reads_actions(mlr) else 1  # of a step
+    block = tokens * (4 + 2 * decoder.mlp_ratio) * latent**2
+    last = (2 * tokens + 2 + 2 * decoder.mlp_ratio) * latent**2  # keys and values of all, the rest for the state token
+    blocks = max(decoder.depth - 1, 0) * block + min(decoder.depth, 1) * last
+    embedding = actions * latent if reads_actions(mlr) else 0
+    reward = latent if mlr.reward_weight > 0 else 0
+    if mlr.target == "pixel":
+        return blocks + embedding + reward + latent * config.environment.image_size**2, 0
+    width = 2 * config.agent.hidden if mlr.projector else latent
+    projector, predictor = width * latent if mlr.projector else 0, width**2 if mlr.predictor else 0
+    return blocks + embedding + reward + projector + predictor, projector

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from atari.config import AgentConfig, EncoderConfig, map_sides
+from mlr.masking import StageMask
 from mlr.pixels import PixelConv2d
 
 Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [in], [out]
@@ -47,7 +48,8 @@ def scale_gradient(values: Tensor, factor: float) -> Tensor:
 class Encoder(nn.Module):
     """Pixels [B, C, H, W] of any dtype in 0..255 to renormalised latents [B, D] (docs/protocol.md).
 
-    `stages` are the named steps from pixels to the last map; `latent_dim` is D for frames of `image_size` pixels.
+    `stages` are the named steps from pixels to the last map; a mask hides what leaves one of them, before the
+    renormalisation. `latent_dim` is D for frames of `image_size` pixels.
     """
 
     def __init__(self, config: EncoderConfig, in_channels: int, image_size: int):
@@ -60,10 +62,12 @@ class Encoder(nn.Module):
             in_channels = channels
         self.latent_dim = in_channels * map_sides(config, image_size)[-1] ** 2
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         features = pixels.float()
-        for stage in self.stages.values():
+        for name, stage in self.stages.items():
             features = stage(features)
+            if stage_mask is not None:
+                features = stage_mask(name, features)
         return renormalize(features).flatten(1)  # [B, D]
 
 

@@ -1,12 +1,13 @@
 """What an Atari run consists of."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from atari.agent import RainbowAgent, TrainedAgent
+from atari.agent import RainbowAgent, TrainedAgent, hidden_shares
 from atari.config import AtariConfig
 from atari.cost import update_flops
 from atari.emulators import emulator_note, rom_md5
@@ -62,7 +63,8 @@ def score(config: AtariConfig, value: float) -> dict[str, float]:
 
 
 def manifest(config: AtariConfig, parts: Parts) -> dict:
-    return {"game": config.game, "emulator": config.emulator, "rom_md5": rom_md5(config.game, config.emulator)}
+    entries = {"game": config.game, "emulator": config.emulator, "rom_md5": rom_md5(config.game, config.emulator)}
+    return entries | ({"mask_hides": asdict(hidden_shares(config))} if config.aux == "mlr" else {})
 
 
 def describe(config: AtariConfig, parts: Parts) -> list[str]:
@@ -73,6 +75,7 @@ def describe(config: AtariConfig, parts: Parts) -> list[str]:
         f"networks     {trained / 1e6:.2f} M trained parameters, "
         f"convolutions {'-'.join(map(str, agent.encoder.channels))}, head {agent.hidden}",
         f"batch        {agent.batch_size} windows of {config.mlr.seq_len} steps",
+        *([f"mask         hides {hidden_shares(config)}"] if config.aux == "mlr" else []),
         *([f"emulator     {note}"] if note else []),
     ]
 
@@ -94,4 +97,5 @@ ATARI = Benchmark(
     describe=describe,
     update_flops=lambda config, agent: update_flops(config, agent.actions),
     references=references,
+    milestones=lambda config: [config.agent_steps],
 )

@@ -13,20 +13,30 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dmcontrol import losses
-from dmcontrol.config import DMControlConfig
-from dmcontrol.networks import Actor, CentreCrop, PixelEncoder, QHeads, init_orthogonal, init_truncated_normal, mlp
+from dmcontrol.config import RGB, DMControlConfig
+from dmcontrol.networks import (
+    KERNEL,
+    Actor,
+    CentreCrop,
+    PixelEncoder,
+    QHeads,
+    init_orthogonal,
+    init_truncated_normal,
+    mlp,
+)
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
 from mlr.augmentation import Augmentation, RandomCrop
 from mlr.config import ConfigError
+from mlr.decoder import reads_actions
+from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.momentum import frozen_copy, momentum_update
-from mlr.objective import MLR
+from mlr.objective import MLR, PixelMLR
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
 from mlr.training.weights import write_weights
 
-RGB = 3
 GENERATORS = (
     "sampling",
     "windows",
@@ -76,6 +86,7 @@ class SACAgent:
         self.networks.to(device)
         log_temperature = torch.tensor(math.log(agent.initial_temperature), dtype=torch.float64, device=device)
         self.log_temperature = nn.Parameter(log_temperature)
+        self._updates = 0
         self._auxiliary_updates = torch.zeros((), dtype=torch.int64, device=device)
         self._auxiliary_learning_rate = torch.zeros((), device=device)
         self.optimizers = self._make_optimizers()
@@ -116,7 +127,9 @@ class SACAgent:
 
     def update(self, replay: TransitionReplay, step: int) -> dict[str, Tensor]:
         """One update in iteration `step` on batches of `replay`; returns its metrics as 0-d tensors."""
-        return self.update_on_device(replay, with_actor=step % self.config.agent.update_every == 0)
+        with_actor = self._updates % self.config.agent.update_every == 0  # as released, these are the even agent steps
+        self._updates += 1
+        return self.update_on_device(replay, with_actor)
 
     def update_on_device(self, replay: TransitionReplay, with_actor: bool) -> dict[str, Tensor]:
         """The part of an update that, for either `with_actor`, is a function of tensors alone.
@@ -226,6 +239,7 @@ class SACAgent:
             "networks": self.networks.state_dict(),
             "log_temperature": self.log_temperature.detach(),
             "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
+            "updates": self._updates,
             "auxiliary_updates": self._auxiliary_updates,
             "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
             "generators": self._generators.state(),
@@ -238,6 +252,7 @@ class SACAgent:
         self.log_temperature.copy_(state["log_temperature"])
         if self.auxiliary is not None:
             self.auxiliary.load_state(state["auxiliary"])
+        self._updates = state["updates"]
         self._auxiliary_updates.copy_(state["auxiliary_updates"])
         for name, optimizer in self.optimizers.items():
             load_adam_state(optimizer, state["optimizers"][name])
@@ -277,9 +292,12 @@ class TrainedAgent:
         return mean.tanh().cpu().numpy()
 
 
-def load_agent(run: str | Path, device: torch.device | str = "cpu") -> TrainedAgent:
-    """The agent of the run folder `run` with its newest weights. Raises ConfigError if there are none."""
-    return TrainedAgent(load_config(run, DMControlConfig), RunFolder(run).newest_weights(), device)
+def load_agent(run: str | Path, device: torch.device | str = "cpu", agent_steps: int | None = None) -> TrainedAgent:
+    """The agent of the run folder `run` with its newest weights, or those after `agent_steps`.
+
+    Raises ConfigError if there are none.
+    """
+    return TrainedAgent(load_config(run, DMControlConfig), RunFolder(run).saved_weights(agent_steps), device)
 
 
 def make_acting_networks(config: DMControlConfig, action_size: int) -> tuple[PixelEncoder, Actor]:
@@ -292,26 +310,35 @@ def make_mlr(config: DMControlConfig, encoder: PixelEncoder, action_size: int, g
 
     With `mlr_agent.redraw` it also draws the encoder's fc anew, and the momentum copies' differently (F7).
     """
-    image_size, latent = config.environment.image_size, config.agent.encoder.latent
-    projection, std = config.mlr_agent.projection, config.mlr_agent.init_std
-    augment = Augmentation(config.augmentation, image_size, config.agent.crop_size).to(generators["mask"].device)
-    projector = mlp(latent, projection, latent)
+    mlr, image_size, latent = config.mlr, config.environment.image_size, config.agent.encoder.latent
+    crop_size, projection, std = config.agent.crop_size, config.mlr_agent.projection, config.mlr_agent.init_std
+    augment = Augmentation(config.augmentation, image_size, crop_size).to(generators["mask"].device)
+    projector = mlp(latent, projection, latent) if mlr.projector and mlr.target == "latent" else nn.Identity()
     init_truncated_normal(projector, std)
-    mlr = MLR(
-        config.mlr,
-        encoder=encoder,
-        projector=projector,
-        action_embedding=nn.Linear(action_size, latent),
-        predictor=mlp(latent, projection, latent),
-        latent_dim=latent,
-        mask=lambda: sample_mask(
-            config.mlr.mask, config.mlr.seq_len, image_size, generators["mask"], generators["mask"].device
-        ),
-        augment_masked=lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
-        augment_target=lambda frames: augment(frames, generators["augmentation_mlr_target"]),
-    )
-    init_truncated_normal(mlr.owned, std)
+    parts = {
+        "encoder": encoder,
+        "projector": projector,
+        "action_embedding": nn.Linear(action_size, latent) if reads_actions(mlr) else None,
+        "latent_dim": latent,
+        "mask": lambda: sample_mask(mlr.mask, mlr.seq_len, image_size, generators["mask"], generators["mask"].device),
+        "augment_masked": lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
+        "augment_target": lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+    }
+    if mlr.target == "pixel":
+        head = nn.Linear(latent, RGB * crop_size**2)
+        objective = PixelMLR(mlr, predictor=head, frame_channels=RGB, **parts)
+    else:
+        predictor = mlp(latent, projection, latent) if mlr.predictor else nn.Identity()
+        objective = MLR(mlr, predictor=predictor, **parts)
+    init_truncated_normal(objective.owned, std)
     if config.mlr_agent.redraw:
-        for module in (encoder.latent, mlr.targets["encoder"].latent, mlr.targets["projector"]):
-            init_truncated_normal(module, std)
-    return mlr
+        init_truncated_normal(encoder.latent, std)
+        for target in objective.targets.values():
+            init_truncated_normal(getattr(target, "latent", target), std)
+    return objective
+
+
+def hidden_shares(config: DMControlConfig) -> Hidden:
+    """How much of its input the masked branch misses."""
+    layers = [(KERNEL, stride) for stride in config.agent.encoder.strides]
+    return hidden_by(config.mlr, config.environment.image_size, config.agent.crop_size, layers)

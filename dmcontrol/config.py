@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmcontrol.tasks import require_domain, require_task
+from dmcontrol.tasks import PAPER_TASKS, require_domain, require_task
 from mlr.config import (
     AugmentationConfig,
     LoopConfig,
@@ -15,8 +15,11 @@ from mlr.config import (
     validate_device,
     validate_loop,
     validate_mlr,
+    validate_stage,
     within,
 )
+
+RGB = 3  # channels of a frame
 
 
 @dataclass
@@ -87,6 +90,7 @@ class EvaluationConfig:
 class DMControlConfig:
     benchmark: str
     task: str
+    settings: str  # whose these are: a task of the paper's, or general
     domain: str
     task_name: str
     seed: int
@@ -102,6 +106,7 @@ class DMControlConfig:
     checkpoint_every: int  # agent steps
     log_every: int  # agent steps
     video: bool  # record an episode of the last evaluation
+    keep_weights: bool  # of every evaluation and checkpoint, not of the newest and the budgets alone
     environment: EnvironmentConfig
     camera_by_domain: dict[str, int]
     agent: AgentConfig
@@ -117,6 +122,11 @@ class DMControlConfig:
         return self.env_steps // self.environment.action_repeat
 
     @property
+    def episode_agent_steps(self) -> int:
+        """Of an episode that runs into its time limit."""
+        return -(-self.environment.episode_env_steps // self.environment.action_repeat)
+
+    @property
     def eval_every(self) -> int:
         """Agent steps."""
         return self.eval_every_env_steps // self.environment.action_repeat
@@ -127,8 +137,9 @@ def validate(config: DMControlConfig) -> None:
     require_task(config.domain, config.task_name)
     name = f"{config.domain}_{config.task_name}"
     require(
-        config.task == name,
-        f"task={config.task} has other settings than {name} needs: leave task out when domain and task_name are given",
+        config.settings == name or config.settings == "general" and name not in PAPER_TASKS,
+        f"{name} would run with the settings of {config.settings}: "
+        + (f"use task={name} alone" if name in PAPER_TASKS else "leave task out when domain and task_name are given"),
     )
     one_of("benchmark", config.benchmark, ("dmcontrol",))
     one_of("aux", config.aux, ("mlr", "none"))
@@ -146,6 +157,8 @@ def validate(config: DMControlConfig) -> None:
     )
     validate_agent(config)
     validate_mlr(config.mlr, config.environment.image_size)
+    sides = map_sides(config.agent.encoder, config.agent.crop_size)
+    validate_stage(config.mlr.mask, config.environment.image_size, sides)
     validate_mlr_agent(config.mlr_agent)
     validate_replay(config)
     at_least(1, "evaluation", config.evaluation, "episodes", "environments")
@@ -153,8 +166,10 @@ def validate(config: DMControlConfig) -> None:
 
 def validate_environment(config: DMControlConfig) -> None:
     environment = config.environment
-    at_least(1, "environment", environment, "image_size", "frame_stack", "action_repeat", "episode_env_steps")
-    at_least(0, "environment", environment, "camera", "shadow_size")
+    at_least(1, "environment", environment, "frame_stack", "action_repeat", "episode_env_steps")
+    at_least(0, "environment", environment, "camera")
+    within(1, 1024, "environment.image_size", environment.image_size, "pixels a side")
+    within(0, 16384, "environment.shadow_size", environment.shadow_size, "pixels a side")
     for domain, camera in config.camera_by_domain.items():
         require_domain(domain)
         require(camera >= 0, f"camera_by_domain.{domain}={camera} must be at least 0")
@@ -211,13 +226,18 @@ def validate_mlr_agent(mlr_agent: MLRAgentConfig) -> None:
 
 
 def validate_replay(config: DMControlConfig) -> None:
-    episode = -(-config.environment.episode_env_steps // config.environment.action_repeat)  # agent steps
+    at_least(1, "replay", config.replay, "capacity")
+    if config.aux == "none":
+        return
+    episode = config.episode_agent_steps
     seq_len, capacity, starts = config.mlr.seq_len, config.replay.capacity, config.loop.learning_starts
     require(
         episode > seq_len,
         f"mlr.seq_len={seq_len} does not fit an episode of {episode} agent steps: a window may not hold its last one",
     )
-    require(capacity > seq_len + 1, f"replay.capacity={capacity} must be above {seq_len + 1}, or no window fits")
+    # An episode that has just begun has no window yet: then one of the episode before must be there still.
+    least = 2 * seq_len + 1
+    require(capacity > least, f"replay.capacity={capacity} must be above {least}, or at times no window fits")
     require(
         starts > seq_len,
         f"loop.learning_starts={starts} must be above mlr.seq_len={seq_len}: before that no window is complete",

@@ -1,6 +1,7 @@
 """What an update costs, counted."""
 
-from dmcontrol.config import DMControlConfig, map_sides
+from dmcontrol.config import RGB, DMControlConfig, map_sides
+from mlr.decoder import reads_actions
 
 
 def update_flops(config: DMControlConfig, action_size: int) -> float:
@@ -19,7 +20,8 @@ def update_flops(config: DMControlConfig, action_size: int) -> float:
     total = agent.batch_size * (critic + actor / agent.update_every)
     if config.aux == "mlr":
         frames = config.mlr_agent.batch_size * config.mlr.seq_len
-        total += frames * (trained + forward + objective_multiply_adds(config, action_size))
+        target = forward if config.mlr.target == "latent" else 0
+        total += frames * (trained + target + objective_multiply_adds(config, action_size))
     return 2.0 * total
 
 
@@ -34,10 +36,16 @@ def encoder_multiply_adds(config: DMControlConfig) -> tuple[int, int, int]:
 
 def objective_multiply_adds(config: DMControlConfig, action_size: int) -> float:
     """Of one step of one window behind the encoders, backward pass included."""
-    latent, decoder = config.agent.encoder.latent, config.mlr.decoder
-    attention = 2 * 2 * config.mlr.seq_len * latent  # of one query with the keys and values of both tokens of all steps
-    block = 2 * ((4 + 2 * decoder.mlp_ratio) * latent**2 + attention)
-    last = (4 + 2 + 2 * decoder.mlp_ratio) * latent**2 + attention  # keys and values of both, the rest of the state
+    mlr, latent, decoder = config.mlr, config.agent.encoder.latent, config.mlr.decoder
+    tokens = 2 if reads_actions(mlr) else 1  # of a step
+    attention = 2 * tokens * mlr.seq_len * latent  # of one query with the keys and values of all tokens of all steps
+    block = tokens * ((4 + 2 * decoder.mlp_ratio) * latent**2 + attention)
+    last = (2 * tokens + 2 + 2 * decoder.mlp_ratio) * latent**2 + attention  # keys and values of all, the rest of one
     blocks = max(decoder.depth - 1, 0) * block + min(decoder.depth, 1) * last
+    embedding = 2 * action_size * latent if reads_actions(mlr) else 0
+    reward = latent if mlr.reward_weight > 0 else 0
+    if mlr.target == "pixel":
+        pixels = RGB * config.agent.crop_size**2
+        return 3 * (blocks + reward + latent * pixels) + embedding
     mlp = 2 * latent * config.mlr_agent.projection
-    return 3 * (blocks + 2 * mlp) + mlp + 2 * action_size * latent
+    return 3 * (blocks + reward + (mlr.projector + mlr.predictor) * mlp) + mlr.projector * mlp + embedding

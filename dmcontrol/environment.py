@@ -10,13 +10,12 @@ from functools import cached_property
 import gymnasium
 import numpy as np
 
-from dmcontrol.config import EnvironmentConfig
+from dmcontrol.config import RGB, EnvironmentConfig
 from dmcontrol.rendering import choose_backend, renderer_name
 from dmcontrol.tasks import require_task
 from mlr.config import require
 from mlr.training.errors import NotFinite
 
-RGB = 3
 RENDER_SCALE = 3  # render() draws this many times larger than an observation: its pictures are for people
 FIXED_ARRAYS = ("tex_", "mesh_", "skin_", "bvh_")  # of a model: megabytes that no task changes
 
@@ -42,6 +41,7 @@ class DMControlEnv(gymnasium.Env):
             config.camera < model.ncam,
             f"environment.camera={config.camera}: {domain} has the cameras 0 to {model.ncam - 1}",
         )
+        # The suite has no public way to these: dm_control is pinned to the version whose private names are used here.
         self._suite._step_limit = config.episode_env_steps
         if config.shadow_size:
             model.vis.quality.shadowsize = config.shadow_size
@@ -72,7 +72,8 @@ class DMControlEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Repeats the action until the episode ends; `info["physics_state"]` is from before the step."""
-        assert self.action_space.contains(action), f"action {action} is not in {self.action_space}"
+        if not self.action_space.contains(action):
+            raise ValueError(f"action {action} is not in {self.action_space}")
         if self._suite._reset_next_step:
             raise gymnasium.error.ResetNeeded("the episode is over, or none was started: call reset()")
         physics_state = self._physics.get_state()

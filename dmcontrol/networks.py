@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dmcontrol.config import AgentConfig, EncoderConfig, map_sides
+from mlr.masking import StageMask
 from mlr.pixels import PixelConv2d
+
+KERNEL = 3  # pixels a side, of every convolution
 
 
 class CentreCrop(nn.Module):
@@ -27,7 +30,7 @@ class CentreCrop(nn.Module):
 class Convolutions(nn.Module):
     """Pixels [N, C, H, W] of any dtype in 0..255 to the last map, flat [N, F]; F is `out_features`.
 
-    `stages` are the named steps: convolutions 3x3 without padding, each with its ReLU.
+    `stages` are the named steps: convolutions 3x3 without padding, each with its ReLU. A mask hides what leaves one.
     """
 
     def __init__(self, config: EncoderConfig, in_channels: int, crop_size: int):
@@ -36,14 +39,16 @@ class Convolutions(nn.Module):
         for number, stride in enumerate(config.strides, start=1):
             convolution = PixelConv2d if number == 1 else nn.Conv2d
             channels = in_channels if number == 1 else config.filters
-            layer = convolution(channels, config.filters, kernel_size=3, stride=stride)
+            layer = convolution(channels, config.filters, KERNEL, stride)
             self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU())
         self.out_features = config.filters * map_sides(config, crop_size)[-1] ** 2
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         features = pixels.float()
-        for stage in self.stages.values():
+        for name, stage in self.stages.items():
             features = stage(features)
+            if stage_mask is not None:
+                features = stage_mask(name, features)
         return features.flatten(1)
 
 
@@ -72,8 +77,8 @@ class PixelEncoder(nn.Module):
         """The named steps from pixels to latents, in order; the last map is flattened before `fc`."""
         return {**self.convolutions.stages, "fc": self.latent.fc, "ln": self.latent.ln}
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.latent(self.convolutions(pixels))
+    def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
+        return self.latent(self.convolutions(pixels, stage_mask))
 
 
 class Actor(nn.Module):

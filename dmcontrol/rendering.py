@@ -25,7 +25,7 @@ def choose_backend() -> str:
     Raises ConfigError with the packages to install if none does.
     """
     os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
-    chosen = os.environ.get("MUJOCO_GL")
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen:
         one_of("MUJOCO_GL", chosen, tuple(PACKAGES))
         if not draws(chosen):
@@ -33,6 +33,7 @@ def choose_backend() -> str:
                 f"MUJOCO_GL={chosen} does not draw on this machine: "
                 f"apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
             )
+        os.environ["MUJOCO_GL"] = chosen
         return chosen
     for backend in WINDOWLESS:
         if draws(backend):

@@ -29,6 +29,16 @@ TASKS = {
     "walker": ("stand", "walk", "run"),
 }
 
+# Those of DMControl-100k and -500k, with settings of their own in configs/dmcontrol/task/.
+PAPER_TASKS = (
+    "finger_spin",
+    "cartpole_swingup",
+    "reacher_easy",
+    "cheetah_run",
+    "walker_walk",
+    "ball_in_cup_catch",
+)
+
 
 def require_task(domain: str, task_name: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has this task."""

@@ -1,11 +1,12 @@
 """What a DMControl run consists of."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from dmcontrol.agent import SACAgent, TrainedAgent
-from dmcontrol.config import DMControlConfig
+from dmcontrol.agent import SACAgent, TrainedAgent, hidden_shares
+from dmcontrol.config import RGB, DMControlConfig
 from dmcontrol.cost import update_flops
 from dmcontrol.environment import DMControlEnv
 from dmcontrol.replay import TransitionReplay
@@ -15,6 +16,8 @@ from mlr.training.loop import Parts
 from mlr.training.run import Benchmark
 from mlr.training.seeding import derive_seed
 
+BUDGETS = {"100k": 100_000, "500k": 500_000}  # environment steps
+
 
 def make_agent(config: DMControlConfig, environment: DMControlEnv, device: torch.device) -> SACAgent:
     return SACAgent(config, environment.action_space.shape[0], device)
@@ -23,13 +26,13 @@ def make_agent(config: DMControlConfig, environment: DMControlEnv, device: torch
 def make_replay(config: DMControlConfig, environment: DMControlEnv, device: torch.device) -> TransitionReplay:
     size, stack = config.environment.image_size, config.environment.frame_stack
     return TransitionReplay(
-        capacity=min(config.replay.capacity, config.agent_steps),  # a shorter run never comes round
+        capacity=config.replay.capacity,
         seq_len=config.mlr.seq_len,
-        frame_shape=(3, size, size),
+        frame_shape=(RGB, size, size),
         frame_stack=stack,
         action_size=environment.action_space.shape[0],
         device=device,
-        min_episode=-(-config.environment.episode_env_steps // config.environment.action_repeat),
+        min_episode=config.episode_agent_steps,
     )
 
 
@@ -57,32 +60,43 @@ def score(config: DMControlConfig, value: float) -> dict[str, float]:
 
 
 def manifest(config: DMControlConfig, parts: Parts) -> dict:
-    return {"domain": config.domain, "task_name": config.task_name, "renderer": parts.environment.renderer}
+    entries = {"domain": config.domain, "task_name": config.task_name, "renderer": parts.environment.renderer}
+    return entries | ({"mask_hides": asdict(hidden_shares(config))} if config.aux == "mlr" else {})
 
 
 def describe(config: DMControlConfig, parts: Parts) -> list[str]:
     agent, encoder = config.agent, config.agent.encoder
-    batch = f"batch        {agent.batch_size} transitions"
+    batch, mask = f"batch        {agent.batch_size} transitions", []
     if config.aux == "mlr":
         batch += f"; {config.mlr_agent.batch_size} windows of {config.mlr.seq_len} steps"
+        mask = [f"mask         hides {hidden_shares(config)}"]
     trained = sum(weight.numel() for weight in parts.agent.trained_parameters())
     return [
         f"networks     {trained / 1e6:.2f} M trained parameters, {len(encoder.strides)} convolutions of "
         f"{encoder.filters} filters, latent {encoder.latent}, heads {agent.hidden}",
         batch,
+        *mask,
         f"renderer     {parts.environment.renderer}",
     ]
 
 
 def references(config: DMControlConfig) -> dict[str, float]:
-    """The paper's scores of this setting, where it has the task and the budget."""
+    """The paper's scores of this setting; there are none of other sizes than its own."""
+    if config.preset != "full":
+        return {}
     method, name = {"mlr": ("mlr", "MLR"), "none": ("baseline", "Baseline")}[config.aux]
     scores = {}
-    for budget in ("100k", "500k"):
+    for budget in BUDGETS:
         row = published("dmcontrol").get(f"{config.task}_{budget}", {})
-        if method in row and config.env_steps <= int(budget[:-1]) * 1000:
+        if method in row and config.env_steps >= BUDGETS[budget]:
             scores[f"published {name} at {budget}"] = row[method]
     return scores
+
+
+def milestones(config: DMControlConfig) -> list[int]:
+    """Agent steps at the budgets of the paper's tables and at the end."""
+    steps = {min(budget, config.env_steps) // config.environment.action_repeat for budget in BUDGETS.values()}
+    return sorted(steps | {config.agent_steps})
 
 
 DMCONTROL = Benchmark(
@@ -97,4 +111,5 @@ DMCONTROL = Benchmark(
     describe=describe,
     update_flops=lambda config, agent: update_flops(config, agent.action_size),
     references=references,
+    milestones=milestones,
 )

@@ -16,11 +16,13 @@ class ConfigError(ValueError):
 
 @dataclass
 class MaskConfig:
-    strategy: str  # cube | spatial (a new grid every step) | temporal (whole frames)
+    strategy: str  # cube | spatial (a new grid every step) | temporal (whole frames) | none
     ratio: float  # share that is hidden
     patch_size: int  # pixels
     cube_depth: int  # steps
     rounding: str  # up | down: the number of hidden cells where ratio * cells is no integer
+    space: str  # pixel | feature: what is set to 0
+    stage: str  # of the encoder, whose features are; read where space is feature
 
 
 @dataclass
@@ -38,8 +40,14 @@ class MLRConfig:
     weight: float  # lambda
     tau: float  # weight of the online network in a momentum update
     masked_scale: float  # factor on the masked branch's pixels, F1 in docs/fidelity.md
-    distance_scale: float  # 1: 2 - 2 cos, 0.5: 1 - cos
-    norm_floor: float  # vectors are divided by max(norm, norm_floor)
+    target: str  # latent | pixel: what is predicted of the whole observations
+    distance: str  # cosine | mse (of the raw vectors), between latents; pixels always have the latter
+    distance_scale: float  # of the cosine distance; 1: 2 - 2 cos, 0.5: 1 - cos
+    norm_floor: float  # vectors are divided by max(norm, norm_floor) before it
+    projector: bool  # behind the decoder and the momentum encoder
+    predictor: bool  # behind the projector
+    action_tokens: bool  # whether the decoder sees the actions
+    reward_weight: float  # of a reward prediction beside the reconstruction; 0: there is none
     mask: MaskConfig
     decoder: DecoderConfig
 
@@ -67,7 +75,19 @@ def validate_mlr(mlr: MLRConfig, image_size: int) -> None:
     at_least(0, "mlr", mlr, "weight", "masked_scale")
     above(0, "mlr", mlr, "norm_floor", "distance_scale")
     within(0, 1, "mlr.tau", mlr.tau, "the weight of the online network")
-    one_of("mlr.mask.strategy", mask.strategy, ("cube", "spatial", "temporal"))
+    one_of("mlr.target", mlr.target, ("latent", "pixel"))
+    one_of("mlr.distance", mlr.distance, ("cosine", "mse"))
+    at_least(0, "mlr", mlr, "reward_weight")
+    require(
+        mlr.target == "latent" or (mlr.projector and mlr.predictor),
+        "mlr.target=pixel has a linear head in the place of both: leave mlr.projector and mlr.predictor at true",
+    )
+    one_of("mlr.mask.strategy", mask.strategy, ("cube", "spatial", "temporal", "none"))
+    one_of("mlr.mask.space", mask.space, ("pixel", "feature"))
+    require(
+        mask.strategy != "none" or mask.space == "pixel",
+        "mlr.mask.strategy=none hides nothing: leave mlr.mask.space at pixel",
+    )
     one_of("mlr.mask.rounding", mask.rounding, ("up", "down"))
     within(0, 1, "mlr.mask.ratio", mask.ratio, "the hidden share")
     within(1, image_size, "mlr.mask.patch_size", mask.patch_size, "at most the side of the image")
@@ -79,6 +99,20 @@ def validate_mlr(mlr: MLRConfig, image_size: int) -> None:
     at_least(0, "mlr.decoder", decoder, "depth")
     at_least(1, "mlr.decoder", decoder, "heads")
     above(0, "mlr.decoder", decoder, "mlp_ratio", "norm_eps")
+
+
+def validate_stage(mask: MaskConfig, image_size: int, map_sides: list[int]) -> None:
+    """Raises ConfigError if the features to hide do not exist; `map_sides` are those of the stages conv1, conv2, ..."""
+    if mask.space == "pixel":
+        return
+    sides = {f"conv{number}": side for number, side in enumerate(map_sides, start=1)}
+    one_of("mlr.mask.stage", mask.stage, tuple(sides))
+    side, grid = sides[mask.stage], image_size // mask.patch_size
+    require(
+        side >= grid,
+        f"mlr.mask.stage={mask.stage} has a map of {side} x {side}, too small for {grid} x {grid} cells: "
+        f"choose an earlier stage, or mlr.mask.patch_size above {mask.patch_size}",
+    )
 
 
 def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> None:

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlr.config import DecoderConfig, require
+from mlr.config import DecoderConfig, MLRConfig, require
+
+
+def reads_actions(config: MLRConfig) -> bool:
+    """Whether actions have a say in the decoded states: without a block no action token reaches them."""
+    return config.action_tokens and config.decoder.depth > 0
 
 
 def sine_positions(seq_len: int, dim: int) -> Tensor:
@@ -64,7 +69,7 @@ class TransformerBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Transformer over one state and one action token per step; only the state tokens are read out.
+    """Transformer over a state token per step, and one of its action if there are any; only states are read out.
 
     A step's state and action share one position, so the order of the tokens has no meaning and states come first.
     Source: paper, section 3.2.
@@ -75,10 +80,12 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(dim, config) for _ in range(config.depth))
         self.register_buffer("positions", sine_positions(seq_len, dim), persistent=False)
 
-    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        """State latents and embedded actions, each [B, T, D] -> predicted state latents [B, T, D]."""
+    def forward(self, states: Tensor, actions: Tensor | None) -> Tensor:
+        """State latents and embedded actions or None, each [B, T, D] -> predicted state latents [B, T, D]."""
         steps = states.shape[1]
-        tokens = torch.cat([states + self.positions, actions + self.positions], dim=1)  # [B, 2T, D]
+        tokens = states + self.positions
+        if actions is not None:
+            tokens = torch.cat([tokens, actions + self.positions], dim=1)  # [B, 2T, D]
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, queries=steps if index == last else None)

@@ -67,12 +67,14 @@ class Lab:
         self._benchmark, self._resolve, self._draw, self._overrides = benchmark, resolve, draw, list(overrides)
         self.seeds = range(1, sizes.seeds + 1)
 
+    @cached_property
     def small(self) -> "Lab":
         """The same with networks that can be trained here."""
         chosen = any(override.startswith("preset=") for override in self._overrides)
         overrides = self._overrides if chosen else [*self._overrides, SMALL]
         return Lab(self._benchmark, self._resolve, self._draw, overrides, self.sizes)
 
+    @cache  # noqa: B019 - a lab lives as long as the program
     def config(self, *overrides: str, fidelity: str = "released") -> Any:
         fixed = [f"fidelity={fidelity}", f"replay.capacity={self.sizes.steps}"]
         return self._resolve([*self._overrides, *fixed, *overrides])
@@ -114,7 +116,7 @@ class Lab:
     def clips(self, seed: int) -> Any:
         return self._draw(self.replay, self.sizes.windows, torch.Generator().manual_seed(seed))
 
-    @cache  # noqa: B019 - a lab lives as long as the program
+    @cache  # noqa: B019
     def mlr_gradient(self, seed: int, *overrides: str) -> Gradient:
         """The auxiliary loss of a fresh agent, without its weight in the objective."""
         agent = self.agent(seed, *overrides)
@@ -128,7 +130,7 @@ class Lab:
 
     @property
     def batches(self) -> str:
-        return f"{self.sizes.seeds} seeds x {self.sizes.windows} windows"
+        return f"{self.config().task}, {self.sizes.seeds} seeds x {self.sizes.windows} windows"
 
 
 def flat_gradient(module: nn.Module) -> Tensor:
@@ -181,7 +183,7 @@ def crop(lab: Lab, benchmark: str, crop_size: int) -> list[Effect]:
     changed = (released(images, offsets) - paper(images, offsets)).abs()
     gradients = lab.mlr_gradients("augmentation.crop")
     cosines = number(*(cosine(a.encoder, b.encoder) for a, b in gradients))
-    what, pictures = ("F9", benchmark), f"{len(images)} stacks"
+    what, pictures = ("F9", benchmark), f"{config.task}, {len(images)} stacks"
     return [
         Effect(*what, "mean change of a pixel, grey levels", compared=number(changed.mean()), sample=pictures),
         Effect(*what, "largest change of a pixel, grey levels", compared=number(changed.max()), sample=pictures),
@@ -225,7 +227,8 @@ def mask_counts(lab: Lab, benchmark: str) -> list[Effect]:
     blocks = steps[:, :: mlr.mask.cube_depth].flatten(2).double()  # [clips, blocks, cells]
     independent = torch.full_like(blocks, mlr.mask.ratio).bernoulli(generator=generator)
     what, sample = ("F16", benchmark), f"{blocks[..., 0].numel()} blocks of {blocks.shape[-1]} cells"
-    spreads = [number(masks.mean(-1).std(correction=0)) for masks in (blocks, independent)]
+    cells = blocks.shape[-1]
+    spreads = [number(masks.sum(-1).std(correction=0) / cells) for masks in (blocks, independent)]
     return [
         Effect(*what, "standard deviation of a block's hidden share", *spreads, sample=sample),
         Effect(*what, "one mask for the batch against one for each window", "not measured", "not measured"),

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlr.config import MLRConfig
-from mlr.decoder import Decoder
-from mlr.masking import enlarge, hide
+from mlr.decoder import Decoder, reads_actions
+from mlr.masking import StageMask, enlarge, hide
 from mlr.momentum import frozen_copy, momentum_update
+from mlr.pixels import to_unit_range
 
 
 class Clips(Protocol):
-    """What the objective reads of a batch."""
+    """What the objective reads of a batch: `MLR.fields` names the ones it needs."""
 
     frames: Tensor  # uint8 [T, B, C, H, W], the observations
     actions: Tensor  # [T, B, ...], the action taken at each observation, as the action embedding takes it
+    rewards: Tensor  # float32 [T, B], that followed
 
 
 class MLR:
@@ -28,12 +30,11 @@ class MLR:
 
     `encoder` (pixels float [N, C, H, W] in 0..255 -> [N, D]) and `projector` ([..., D] -> [..., P]) stay the agent's:
     they are referred to, and frozen copies of them give the targets. `predictor` ([..., P] -> [..., P]) and
-    `action_embedding` (actions -> [..., D]) become the objective's own, like its decoder. `mask` draws a mask
-    bool [1, K, g, g]; `augment_masked` and `augment_target` turn frames [T, B, C, H, W] into float pixels in 0..255,
-    each with a generator of its own. Source: paper, section 3.
+    `action_embedding` (actions -> [..., D], None where `reads_actions` is false) become the objective's own,
+    like its decoder. `mask` draws a mask bool [1, K, g, g]; `augment_masked` and `augment_target` turn frames
+    [T, B, C, H, W] into float pixels in 0..255, each with a generator of its own. An encoder whose features are to be
+    hidden takes a `StageMask` behind the pixels. Source: paper, section 3; ablations: docs/ablations.md.
     """
-
-    fields = ("frames", "actions")
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class MLR:
         *,
         encoder: nn.Module,
         projector: nn.Module,
-        action_embedding: nn.Module,
+        action_embedding: nn.Module | None,
         predictor: nn.Module,
         latent_dim: int,
         mask: Callable[[], Tensor],
@@ -54,48 +55,87 @@ class MLR:
         self.mask = mask
         self.augment_masked = augment_masked
         self.augment_target = augment_target
+        self.fields = ("frames",)
         decoder = Decoder(latent_dim, config.seq_len, config.decoder)
-        self.owned = nn.ModuleDict({"decoder": decoder, "predictor": predictor, "action_embedding": action_embedding})
-        self.targets = nn.ModuleDict({"encoder": frozen_copy(encoder), "projector": frozen_copy(projector)})
+        self.owned = nn.ModuleDict({"decoder": decoder, "predictor": predictor})
+        if reads_actions(config):
+            self.fields += ("actions",)
+            self.owned["action_embedding"] = action_embedding
+        if config.reward_weight > 0:
+            self.fields += ("rewards",)
+            self.owned["reward_head"] = nn.Linear(latent_dim, 1)
+        self.targets = self._make_targets()
+
+    def _make_targets(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"encoder": frozen_copy(self.encoder), "projector": frozen_copy(self.projector)})
 
     def loss(self, batch: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Distance between prediction and target, float32 [T, B] without `config.weight`, and metrics (0-d tensors)."""
         mask = self.mask()
-        prediction = self._predict(hide(batch.frames, mask), batch.actions)
-        target_latent, target = self._target(batch.frames)
-        prediction, target = self._normalize(prediction), self._normalize(target)
-        loss = self.config.distance_scale * (prediction - target).square().sum(dim=-1)
-        metrics = {
-            **_cosine_metrics(prediction.detach(), target, enlarge(mask, batch.frames.shape[-1])),
-            **_latent_metrics(target_latent),
-        }
+        pixels, whole = self._mask_and_augment(batch.frames, mask)
+        states = self._encode_masked(pixels, mask)  # [T, B, D]
+        decoded = self._decode(states, batch)  # [T, B, D]
+        prediction = self.owned["predictor"](self.projector(decoded))  # [T, B, P]
+        target, target_metrics = self._target(whole)  # [T, B, P]
+        loss, name, agreement = self._distance(prediction, target)
+        metrics = self._by_visibility(name, agreement, enlarge(mask, batch.frames.shape[-1])) | target_metrics
+        if "reward_head" in self.owned:
+            reward_loss = (self.owned["reward_head"](decoded).squeeze(-1) - symlog(batch.rewards)).square()  # [T, B]
+            loss = loss + self.config.reward_weight * reward_loss
+            metrics["mlr_reward_loss"] = reward_loss.detach().mean()
         return loss, metrics
 
-    def _predict(self, masked_frames: Tensor, actions: Tensor) -> Tensor:
-        """Predictions from masked frames [T, B, C, H, W] and actions [T, B, ...]: [T, B, P]."""
-        pixels = self.augment_masked(masked_frames).mul_(self.config.masked_scale)  # F1 in docs/fidelity.md
-        states = _encode(self.encoder, pixels)
-        actions = self.owned["action_embedding"](actions)  # [T, B, D]
-        decoded = self.owned["decoder"](states.transpose(0, 1), actions.transpose(0, 1)).transpose(0, 1)
-        return self.owned["predictor"](self.projector(decoded))
+    def _mask_and_augment(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The masked branch's pixels float [T, B, C, S, S], and what `_target` makes the targets of."""
+        # F1 in docs/fidelity.md is the factor.
+        return self.augment_masked(self._hide_pixels(frames, mask)).mul_(self.config.masked_scale), frames
+
+    def _hide_pixels(self, frames: Tensor, mask: Tensor) -> Tensor:
+        hides = self.config.mask.space == "pixel" and self.config.mask.strategy != "none"
+        return hide(frames, mask) if hides else frames
+
+    def _encode_masked(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        if self.config.mask.space == "pixel":
+            return _encode(self.encoder, pixels)
+        return _encode(self.encoder, pixels, StageMask(self.config.mask.stage, mask))
+
+    def _decode(self, states: Tensor, batch: Clips) -> Tensor:
+        """Latents of masked frames [T, B, D] to decoded ones [T, B, D]."""
+        actions = None
+        if "action_embedding" in self.owned:
+            actions = self.owned["action_embedding"](batch.actions).transpose(0, 1)
+        return self.owned["decoder"](states.transpose(0, 1), actions).transpose(0, 1)
 
     @torch.no_grad()
-    def _target(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [T, B, D] of the whole frames and their projections [T, B, P], from the momentum copies."""
-        latent = _encode(self.targets["encoder"], self.augment_target(frames))
-        return latent, self.targets["projector"](latent)
+    def _target(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Projected latents [T, B, P] of the whole frames, from the momentum copies, and metrics of the latents."""
+        latent = _encode(self.targets["encoder"], self.augment_target(frames))  # [T, B, D]
+        return self.targets["projector"](latent), _latent_metrics(latent)
 
-    def _normalize(self, vectors: Tensor) -> Tensor:
-        """Unit vectors; one shorter than the floor is divided by the floor instead."""
-        return F.normalize(vectors, dim=-1, eps=self.config.norm_floor)
+    def _distance(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, str, Tensor]:
+        """Of vectors [T, B, P]: the distance [T, B], and the metric [T, B] that tells how well they agree."""
+        if self.config.distance == "mse":
+            return squared_distance(prediction, target)
+        return cosine_distance(prediction, target, self.config.distance_scale, self.config.norm_floor)
+
+    def _by_visibility(self, name: str, values: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """Means of [T, B] over hidden and over visible pixels, hidden bool [1, K, H, W]."""
+        values = values.mean(dim=-1)  # [T]
+        if self.config.mask.strategy == "none":
+            return {f"{name}_visible": values.mean()}
+        share = hidden[0].float().mean(dim=(-2, -1))  # [T]
+        return {
+            f"{name}_hidden": _weighted_mean(values, share),
+            f"{name}_visible": _weighted_mean(values, 1 - share),
+        }
 
     def update_targets(self) -> None:
         """Moves the momentum copies towards the online encoder and projector by `config.tau`, in place."""
-        momentum_update(self.targets["encoder"], self.encoder, self.config.tau)
-        momentum_update(self.targets["projector"], self.projector, self.config.tau)
+        for name, target in self.targets.items():
+            momentum_update(target, getattr(self, name), self.config.tau)
 
     def owned_parameters(self) -> list[nn.Parameter]:
-        """The parameters that exist only for this objective: decoder, predictor, action embedding."""
+        """The parameters that exist only for this objective: decoder, predictor, action embedding, reward head."""
         return list(self.owned.parameters())
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -108,19 +148,54 @@ class MLR:
         self.targets.load_state_dict(state["targets"])
 
 
-def _encode(encoder: nn.Module, pixels: Tensor) -> Tensor:
+class PixelMLR(MLR):
+    """The ablation that predicts pixels: the masked branch's own view of the newest frame, before it was masked.
+
+    `projector` is the identity and `predictor` a linear head to the `frame_channels` x S x S values of that view, in
+    0..1. Of crop and intensity each image has one draw, so that input and target have the same. No momentum copies.
+    """
+
+    def __init__(self, config: MLRConfig, *, frame_channels: int, **parts):
+        self.frame_channels = frame_channels
+        super().__init__(config, **parts)
+
+    def _make_targets(self) -> nn.ModuleDict:
+        return nn.ModuleDict()
+
+    def _mask_and_augment(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        newest = frames[:, :, -self.frame_channels :]
+        both = self.augment_masked(torch.cat([self._hide_pixels(frames, mask), newest], dim=2))
+        masked, newest = both.tensor_split([frames.shape[2]], dim=2)
+        return masked * self.config.masked_scale, newest
+
+    def _target(self, newest: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return to_unit_range(newest).flatten(2), {}
+
+    def _distance(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, str, Tensor]:
+        return squared_distance(prediction, target)
+
+
+def cosine_distance(prediction: Tensor, target: Tensor, scale: float, floor: float) -> tuple[Tensor, str, Tensor]:
+    """Squared distance of unit vectors, 2 - 2 cos times `scale`; a vector shorter than `floor` is divided by that."""
+    prediction, target = (F.normalize(vectors, dim=-1, eps=floor) for vectors in (prediction, target))
+    distance = scale * (prediction - target).square().sum(dim=-1)
+    return distance, "mlr_cosine", (prediction.detach() * target).sum(dim=-1)
+
+
+def squared_distance(prediction: Tensor, target: Tensor) -> tuple[Tensor, str, Tensor]:
+    """Mean squared difference of the vectors as they are."""
+    distance = (prediction - target).square().mean(dim=-1)
+    return distance, "mlr_error", distance.detach()
+
+
+def symlog(values: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|)."""
+    return values.sign() * values.abs().log1p()
+
+
+def _encode(encoder: nn.Module, pixels: Tensor, *stage_masks: StageMask) -> Tensor:
     """Pixels [T, B, C, H, W] -> latents [T, B, D]."""
-    return encoder(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-
-
-def _cosine_metrics(prediction: Tensor, target: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-    """Mean cosine of normalised [T, B, P] over hidden and over visible pixels, hidden bool [1, K, H, W]."""
-    cosine = (prediction * target).sum(dim=-1).mean(dim=-1)  # [T]
-    share = hidden[0].float().mean(dim=(-2, -1))  # [T]
-    return {
-        "mlr_cosine_hidden": _weighted_mean(cosine, share),
-        "mlr_cosine_visible": _weighted_mean(cosine, 1 - share),
-    }
+    return encoder(pixels.flatten(0, 1), *stage_masks).unflatten(0, pixels.shape[:2])
 
 
 def _latent_metrics(latent: Tensor) -> dict[str, Tensor]:

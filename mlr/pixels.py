@@ -9,3 +9,8 @@ class PixelConv2d(nn.Conv2d):
     def forward(self, pixels: Tensor) -> Tensor:
         # On the weights the division is a thousandth of the work that it is on a batch of images.
         return self._conv_forward(pixels, self.weight / 255, self.bias)
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """Pixels in 0..255 to 0..1."""
+    return pixels / 255

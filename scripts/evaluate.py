@@ -1,6 +1,7 @@
 """Evaluates the newest weights of a run.
 
 python scripts/evaluate.py RUN --episodes 100 --video
+python scripts/evaluate.py RUN --agent-steps 12500       # of a budget that the run has passed
 """
 
 import argparse
@@ -8,33 +9,36 @@ import sys
 from pathlib import Path
 
 from mlr.config import ConfigError
+from mlr.training.errors import NotFinite
+from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
 from mlr.training.run_folder import RunFolder, read_config
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--agent-steps", type=int, help="evaluate the weights of this agent step, not the newest")
+    parser.add_argument("--episodes", type=int, help="as many as after training, if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of what exploration there is")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--video", action="store_true", help="record the first episode")
     parser.add_argument("--csv", type=Path, help="write one row per episode to this file")
     options = parser.parse_args(arguments)
     try:
-        if options.episodes < 1:
+        if options.episodes is not None and options.episodes < 1:
             raise ConfigError(f"--episodes {options.episodes} must be at least 1")
         name = read_config(options.run).get("benchmark")
-        RunFolder(options.run).newest_weights()  # refused before torch is imported
+        RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
         benchmark = load_benchmark(name)
         if benchmark is None:
             raise ConfigError(f"{options.run} is a run of an unknown benchmark, {name}")
         from mlr.training.run import evaluate_run
 
-        evaluate_run(options.run, benchmark, options.episodes, options.seed, options.device, options.video, options.csv)
-    except ConfigError as error:
+        evaluate_run(benchmark=benchmark, **vars(options))
+        return DONE
+    except (ConfigError, NotFinite, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return REFUSED if isinstance(error, ConfigError) else FAILED if isinstance(error, NotFinite) else DISK_FAILED
 
 
 def load_benchmark(name: str):

@@ -112,6 +112,6 @@ def test_load_agent(finished_dmcontrol_run):
 def test_weights_of_another_configuration_are_refused(finished_dmcontrol_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(finished_dmcontrol_run, copy)
-    RunFolder(copy).newest_weights().write_bytes(b"damaged")
+    RunFolder(copy).saved_weights().write_bytes(b"damaged")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_agent(copy)

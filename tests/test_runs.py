@@ -179,7 +179,7 @@ def test_evaluate_refuses_what_a_run_cannot_do(finished_run, tmp_path, capsys):
     shutil.copytree(finished_run, copy)
     for arguments in (["--device", "foo"], ["--device", "cuda:99"], ["--csv", str(tmp_path / "none" / "rows.csv")]):
         assert evaluate.main([str(copy), *arguments]) == 2
-    RunFolder(copy).newest_weights().write_bytes(b"damaged")
+    RunFolder(copy).saved_weights().write_bytes(b"damaged")
     assert evaluate.main([str(copy)]) == 2
     RunFolder(copy).config.write_text("benchmark: atari\ngame: pong\n")
     assert evaluate.main([str(copy)]) == 2

@@ -21,7 +21,7 @@ PUBLISHED = ROOT / "results" / "published"
 DMCONTROL_MAXIMUM = 1000.0  # the largest return of an episode
 NAMES = ("benchmark", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
 MAY_CHANGE = ("version", "hardware")  # when a run goes on elsewhere
-OPTIONAL = ("settings_hash", "total_agent_steps")
+OPTIONAL = ("settings_hash",)
 PER_EPISODE = ("agent_steps", "env_steps", "frames", "episode", "score")
 
 
@@ -315,8 +315,11 @@ def read_run(path: Path) -> Run:
     complete = [step for step in sorted(evaluations) if sorted(evaluations[step]) == list(range(episodes))]
     rows = rows or [columns]
     names = {name: _constant(path, rows, name) for name in (*NAMES, *OPTIONAL)}
-    names["total_agent_steps"] = names["total_agent_steps"] or 0
-    names |= {name: _number(path, 2, names, name) for name in ("seed", "total_agent_steps")}
+    names["seed"] = _number(path, 2, names, "seed")
+    totals = [(line, row) for line, row in enumerate(rows, start=2) if row.get("total_agent_steps")]
+    names["total_agent_steps"] = max(  # a run may have been prolonged
+        (_number(path, line, row, "total_agent_steps") for line, row in totals), default=0
+    )
     _require_known(path, names["benchmark"], names["task"])
     return Run(
         **names,

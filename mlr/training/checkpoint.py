@@ -19,13 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mlr.training.errors import CheckpointError, NotFinite
 
 SCHEMA = 2
-LARGEST_MANIFEST = 64 * 2**20  # bytes
+LARGEST_TEXT = 4 * 2**20  # bytes of a manifest, or of the header of a tensor file; parsed ones take far more
+MOST_PIECES = 1000
+TYPES = {"agent_steps": int, "capacity": int, "values": dict, "tensors": dict, "versions": dict, "pieces": list}
 
 
 class Checkpoints:
@@ -53,10 +55,12 @@ class Checkpoints:
         tensors, values = {}, {}
         _flatten(state, "", tensors, values)
         require_finite({**tensors, **values})
-        (self._folder / "replay").mkdir(parents=True, exist_ok=True)
+        for folder in (self._folder, self._folder / "replay"):
+            folder.mkdir(exist_ok=True)  # not the run's own: somebody who removed that wants no other
         final = self._folder / f"{agent_steps:09d}"
         scratch = self._folder / f".{final.name}.part"
-        shutil.rmtree(scratch, ignore_errors=True)
+        for leftover in (*self._folder.glob(".*.part"), *self._folder.glob("replay/*.part")):  # of killed saves
+            _remove(leftover)
         try:
             pieces, written = self._extended_pieces(agent_steps, rows)
             scratch.mkdir()
@@ -64,7 +68,7 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)  # a full disk needs the room
             raise
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)
         os.rename(scratch, final)
         flush(self._folder)
         self._pieces = pieces
@@ -101,7 +105,7 @@ class Checkpoints:
             for difference in _differences(manifest):
                 report(f"checkpoint {self._folder / name}: {difference}, so numbers may differ in the last digits")
             for piece in manifest["pieces"]:
-                load_rows(piece["start"], load_file(self._folder / "replay" / piece["file"]))
+                load_rows(piece["start"], load_file(self._piece(piece)))
             tensors = load_file(self._folder / name / "state.safetensors")
             self._pieces, self._previous = manifest["pieces"], name
             return manifest["agent_steps"], _unflatten(tensors | manifest["values"])
@@ -113,12 +117,14 @@ class Checkpoints:
         """The pieces of a checkpoint now, the new one among them, and the bytes written for it."""
         oldest = max(0, agent_steps - self._capacity)
         pieces = [piece for piece in self._pieces if piece["stop"] > oldest]
+        if len(pieces) >= MOST_PIECES or not all(self._piece(piece).is_file() for piece in pieces):
+            pieces = []
         start = max(pieces[-1]["stop"] if pieces else 0, oldest)
         if start == agent_steps:
             return pieces, 0
         tensors = {name: tensor.cpu().contiguous() for name, tensor in rows(start, agent_steps).items()}
         require_finite(tensors)
-        path = self._folder / "replay" / _piece_name(start, agent_steps)
+        path = self._piece({"file": _piece_name(start, agent_steps)})
         part = path.with_suffix(".part")
         try:
             write_tensors(tensors, part)
@@ -140,20 +146,27 @@ class Checkpoints:
                 manifest = json.loads((self._folder / name / "manifest.json").read_text())
                 listed |= {piece["file"] for piece in manifest["pieces"]}
             else:
-                shutil.rmtree(self._folder / name)
+                _remove(self._folder / name)
         for path in (self._folder / "replay").iterdir():
             if path.name not in listed:
                 path.unlink()
         self._previous = newest
 
+    def _piece(self, piece: dict) -> Path:
+        return self._folder / "replay" / piece["file"]
+
 
 def read_manifest(path: Path) -> dict:
     """The manifest of a checkpoint all of whose files are there and unchanged. Raises CheckpointError."""
+    if path.is_symlink() or not path.is_dir():
+        raise CheckpointError("it is no directory")
     try:
         manifest = _parsed(path / "manifest.json")
         if manifest["schema"] != SCHEMA:
             raise CheckpointError(f"it has schema {manifest['schema']}, this version reads {SCHEMA}")
         if manifest.pop("manifest_sha256") != _manifest_digest(manifest) or manifest["agent_steps"] != int(path.name):
+            raise CheckpointError("its manifest is damaged")
+        if not all(isinstance(manifest[key], kind) for key, kind in TYPES.items()):
             raise CheckpointError("its manifest is damaged")
         _require_digest(path / "state.safetensors", manifest["state_sha256"])
         for piece in manifest["pieces"]:
@@ -169,7 +182,7 @@ def read_manifest(path: Path) -> dict:
 
 def _parsed(path: Path) -> dict:
     _require_plain_file(path)
-    if path.stat().st_size > LARGEST_MANIFEST:
+    if path.stat().st_size > LARGEST_TEXT:
         raise CheckpointError("its manifest is too large to be one")
     return json.loads(path.read_text())
 
@@ -202,6 +215,13 @@ def require_finite(entries: dict) -> None:
             finite = not isinstance(value, float) or math.isfinite(value)
         if not finite:
             raise NotFinite(f"{name} holds a NaN or an infinity")
+
+
+def require_finite_state(state: dict) -> None:
+    """The same for nested dicts, as a checkpoint takes them."""
+    tensors, values = {}, {}
+    _flatten(state, "", tensors, values)
+    require_finite({**tensors, **values})
 
 
 def library_versions() -> dict[str, str]:
@@ -257,9 +277,27 @@ def _require_plain_file(path: Path) -> None:
 
 
 def _require_digest(path: Path, digest: str) -> None:
+    """Raises CheckpointError unless `path` is a safetensors file with this SHA-256; a file too large is not read."""
     _require_plain_file(path)
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    try:
+        if header > LARGEST_TEXT:
+            raise CheckpointError(f"{path.name} is damaged (its header is too large)")
+        with safe_open(path, "numpy"):  # holds the header against the file's size
+            pass
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name} is damaged (no tensor file)") from error
     if _digest(path) != digest:
         raise CheckpointError(f"{path.name} is damaged (checksum differs)")
+
+
+def _remove(path: Path) -> None:
+    """Removes a directory with what is in it, or whatever else has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _manifest_digest(manifest: dict) -> str:

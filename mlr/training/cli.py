@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from mlr.config import ConfigError
+from mlr.training.exit_codes import REFUSED
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LARGEST = 1e9  # a float beyond it is a slip of the keyboard
-REFUSED = 2  # exit code of every configuration that cannot run
 LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 ADVICE = "write key=value, and quote a value with special characters twice, as in run_dir=\"'a b'\""
@@ -45,7 +45,8 @@ def launch(
 
     benchmark: name of the primary file in `configs/` and of the folder with its own groups.
     schema: the dataclass that the configuration becomes. validate: raises ConfigError.
-    about: what `--help` prints before the choices. hints: what to do instead, by group of choices. argv: the arguments, by default the command line's.
+    about: what `--help` prints before the choices. hints: what to do instead, by group or key.
+    argv: the arguments, by default the command line's.
     """
     try:
         arguments = read_arguments(sys.argv[1:] if argv is None else argv)
@@ -88,8 +89,10 @@ class Command:
         from omegaconf import OmegaConf
 
         ConfigStore.instance().store(name=f"{self.benchmark}_schema", node=self.schema)
+        groups = config_groups(self.benchmark)
+        added = set(groups) - chosen_groups(self.benchmark)
         for override in overrides:
-            check_override(override, config_groups(self.benchmark), schema_keys(self.schema), self.hints)
+            check_override(override, groups, added, schema_keys(self.schema), self.hints)
         try:
             with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
                 composed = compose(self.benchmark, overrides=[search_path(self.benchmark), *overrides])
@@ -152,8 +155,22 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def help_text(benchmark: str, about: str) -> str:
-    choices = [f"  {group}={'|'.join(names)}" for group, names in config_groups(benchmark).items()]
+    chosen = chosen_groups(benchmark)
+    choices = [
+        f"  {group}={'|'.join(names)}"
+        if group in chosen
+        else f"  +{group}=NAME  one of {len(names)} in configs/{group}/"
+        for group, names in config_groups(benchmark).items()
+    ]
     return "\n".join([about.strip(), "", "Choices:", *choices])
+
+
+def chosen_groups(benchmark: str) -> set[str]:
+    """The groups of which the primary file chooses one; of the others a command line may add one with a +."""
+    import yaml
+
+    defaults = yaml.safe_load((CONFIGS / f"{benchmark}.yaml").read_text())["defaults"]
+    return {group for entry in defaults if isinstance(entry, dict) for group in entry}
 
 
 def combinations(overrides: Sequence[str]) -> list[list[str]]:
@@ -207,11 +224,12 @@ def is_hydra(parsed) -> bool:
 
 
 def check_override(
-    override: str, groups: dict[str, list[str]], kinds: dict[str, Any], hints: dict[str, str]
+    override: str, groups: dict[str, list[str]], added: set[str], kinds: dict[str, Any], hints: dict[str, str]
 ) -> None:
     """Raises ConfigError, with the nearest name, for keys and choices that do not exist.
 
-    groups: names to choose from, by group. kinds: type of every key. hints: what to do instead, by group.
+    groups: names to choose from, by group. added: groups of which none is chosen before.
+    kinds: type of every key. hints: what to do instead, by group.
 
     Hydra itself accepts `+key` for an unknown key, and names no neighbour for a misspelt one.
     """
@@ -225,6 +243,8 @@ def check_override(
         raise ConfigError(f"{override}: write {key}=value, without @{parsed.package}")
     if key in groups:
         check_choice(key, parsed.value(), groups[key], hints)
+        if key in added and not parsed.is_add():
+            raise ConfigError(f"{key} is added to the others: write +{override}")
         if parsed.is_add() and key in kinds:
             raise ConfigError(f"{key} is chosen already: write {key}={parsed.value()}")
     elif key not in kinds and not is_entry(key, kinds):

@@ -4,6 +4,7 @@ The rows of an evaluation depend on the snapshot, its index and the seed alone, 
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from mlr.config import ConfigError
 from mlr.results.scores import score_columns
+from mlr.training.errors import NotFinite
 from mlr.training.loggers import CsvLog
 from mlr.training.run_folder import RunFolder, read_manifest
 from mlr.training.stop import StopRequested
@@ -124,6 +126,8 @@ class Evaluations:
                 rows = self._evaluate(weights, index, video, watch)
             except StopRequested:
                 return False
+            if not all(math.isfinite(row["score"]) for row in rows):
+                raise NotFinite(f"a score of the evaluation after agent step {due} is a NaN or an infinity")
             self._log.append(*({**self._columns, "evaluation": index, **self._units(due), **row} for row in rows))
             self._done.add(due)
             self.last_score = float(np.mean([row["score"] for row in rows]))

@@ -1,6 +1,7 @@
 """CSV files that grow by a row, gain columns when new keys appear, and can be cut back to a checkpoint."""
 
 import csv
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,11 +22,7 @@ class CsvLog:
         self.path = path
         self._columns: list[str] = []
         if path.is_file():
-            try:
-                with path.open(newline="") as file:
-                    self._columns = next(csv.reader(file), [])
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise ConfigError(f"{path} is damaged: move it away") from error
+            self._columns = next(csv.reader(self._lines()), [])
             if self._columns and "agent_steps" not in self._columns:
                 raise ConfigError(f"{path} is no log of a run: move it away")
         if keep_until is not None:
@@ -41,8 +38,15 @@ class CsvLog:
     def read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(self._lines()))
+
+    def _lines(self) -> io.StringIO:
+        """The file without a last line that a kill or a full disk left unfinished, though it may have every column."""
+        try:
+            text = self.path.read_text()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self.path} is damaged: move it away") from error
+        return io.StringIO(text[: text.rfind("\n") + 1])
 
     def keep(self, rows: Iterable[dict]) -> None:
         """Leaves only `rows` in the file."""
@@ -67,30 +71,31 @@ class MetricMeans:
     """Means of each metric over the updates that gave it, since they were last read; adding waits for no device."""
 
     def __init__(self):
-        self._sums: dict[str, torch.Tensor] = {}  # float64, on the metric's device
+        self._sums: dict[str, torch.Tensor] = {}  # float64, on the metrics' device, from the first `add` on
+        self._restored: dict[str, float] = {}  # what the sums begin with
         self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, torch.Tensor]) -> None:
         for key, value in metrics.items():
             if key not in self._sums:
-                self._sums[key], self._counts[key] = torch.zeros_like(value, dtype=torch.float64), 0
-            self._sums[key] = self._sums[key].to(value.device) + value
-            self._counts[key] += 1
+                start = self._restored.pop(key, 0.0)
+                self._sums[key] = torch.full_like(value, start, dtype=torch.float64)
+            self._sums[key] += value
+            self._counts[key] = self._counts.get(key, 0) + 1
 
     def read(self) -> dict[str, float]:
         """The means as floats (the one wait for the device), and a new beginning."""
         means = {key: total / self._counts[key] for key, total in self._totals().items()}
-        self._sums, self._counts = {}, {}
+        self._sums, self._restored, self._counts = {}, {}, {}
         return means
 
     def state(self) -> dict:
         return {"counts": dict(self._counts), "sums": self._totals()}
 
     def load_state(self, state: dict) -> None:
-        self._counts = dict(state["counts"])
-        self._sums = {key: torch.tensor(value, dtype=torch.float64) for key, value in state["sums"].items()}
+        self._sums, self._restored, self._counts = {}, dict(state["sums"]), dict(state["counts"])
 
     def _totals(self) -> dict[str, float]:
         if not self._sums:
-            return {}
-        return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
+            return dict(self._restored)
+        return self._restored | dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))

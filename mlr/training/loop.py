@@ -12,12 +12,11 @@ from mlr.training.checkpoint import Checkpoints, require_finite
 from mlr.training.clock import Clock
 from mlr.training.errors import CheckpointError, Miscounted, NotFinite
 from mlr.training.evaluation import Evaluate, Evaluations
+from mlr.training.exit_codes import DONE, RESUME_ME
 from mlr.training.loggers import CsvLog, MetricMeans
 from mlr.training.progress import RunProgress
 from mlr.training.run_folder import RunFolder, config_hash
 from mlr.training.stop import StopRequest
-
-DONE, RESUME_ME = 0, 75  # exit codes
 
 
 @dataclass
@@ -29,6 +28,7 @@ class Parts:
     replay: Any  # begin_step(); store(observation, action, reward, terminated, truncated, next_observation, info); rows
     evaluate: Evaluate
     units: Callable[[int], dict[str, int]]  # agent steps -> agent_steps, env_steps, frames
+    milestones: list[int]  # agent steps whose scores the paper's tables have, and the last one
 
 
 @dataclass
@@ -116,11 +116,19 @@ def train(
                 )
             seconds = clock.last
             console.print(f"checkpoint after agent step {position.step}: {written / 1e6:.1f} MB in {seconds:.2f} s")
+        drop_older_weights()
 
     def evaluate() -> bool:
         if evaluations.due(position.step):
             agent.save_weights(folder.weights_at(position.step))
-        return evaluations.finish_pending(position.step, watch)
+        finished = evaluations.finish_pending(position.step, watch)
+        if finished and evaluations.due(position.step):
+            drop_older_weights()
+        return finished
+
+    def drop_older_weights() -> None:
+        if not config.keep_weights:
+            folder.drop_weights(before=position.step, but=parts.milestones)
 
     def watch(finished: int) -> None:
         progress.evaluation(finished, config.evaluation.episodes)
@@ -130,6 +138,8 @@ def train(
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
                 action = agent.act(position.observation, position.step)
+            if not np.isfinite(action).all():
+                raise NotFinite(f"the action of agent step {position.step} is {action}")
             replay.begin_step()
             if loop.order == "overlapped":
                 update()
@@ -159,15 +169,15 @@ def train(
 
 
 def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) -> None:
-    loaded = checkpoints.load(replay.load_rows, console.print)
-    if loaded is None:
-        return
-    step, state = loaded
     try:
+        loaded = checkpoints.load(replay.load_rows, console.print)
+        if loaded is None:
+            return
+        step, state = loaded
         for name, part in stateful.items():
             part.load_state(state[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint of agent step {step} does not fit here: {error}") from error
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # whole, but of other parts
+        raise CheckpointError(f"a checkpoint does not fit here: {error!r}") from error
     console.print(f"resumed at agent step {step}")
 
 

@@ -1,5 +1,6 @@
 """A whole run of either benchmark: parts from the configuration, training, evaluation, curve and video."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from rich.console import Console
 from mlr.config import ConfigError, validate_device
 from mlr.results.curves import draw_learning_curve
 from mlr.results.scores import project_version, score_columns
+from mlr.training.checkpoint import checkpoint_names, require_finite_state
 from mlr.training.errors import CheckpointError, Miscounted, NotFinite
 from mlr.training.evaluation import Act, Evaluate, Watch, is_finished, play_episodes
+from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED
 from mlr.training.hardware import cpu_flops_per_second
 from mlr.training.loggers import CsvLog
-from mlr.training.loop import DONE, Parts, total_updates, train
+from mlr.training.loop import Parts, total_updates, train
 from mlr.training.memory import available_bytes
 from mlr.training.progress import RunProgress
 from mlr.training.run_folder import (
@@ -36,7 +39,6 @@ from mlr.training.seeding import derive_seed
 from mlr.training.stop import StopRequest
 from mlr.training.video import episode_video
 
-FAILED, DISK_FAILED = 70, 74  # exit codes
 TRAINED_BYTES = 16  # of one trained value: itself, its gradient, and Adam's two moments
 
 
@@ -55,6 +57,7 @@ class Benchmark:
     describe: Callable[[Any, Parts], list[str]]  # lines on networks and environment
     update_flops: Callable[[Any, Any], float]  # configuration, agent -> multiplications and additions of an update
     references: Callable[[Any], dict[str, float]]  # scores to compare with, by name
+    milestones: Callable[[Any], list[int]]  # agent steps whose scores the paper's tables have, and the last one
 
 
 def run(config, benchmark: Benchmark) -> int:
@@ -66,22 +69,23 @@ def run(config, benchmark: Benchmark) -> int:
     device = choose_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder = check_run(config)
-    try:
-        if is_finished(config, folder):
-            console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
-            report_results(config, benchmark, folder, console)
-            return DONE
-        with StopRequest() as stop:
+    with StopRequest() as stop:
+        folder = check_run(config)
+        try:
+            if is_finished(config, folder):
+                console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
+                report_results(config, benchmark, folder, console)
+                return DONE
             parts = make_parts_that_fit(config, benchmark, device)
             with folder.locked(), closing(parts.environment):
                 code = train_and_explain(config, benchmark, folder, parts, device, console, stop)
                 if code == DONE:
                     report_results(config, benchmark, folder, console)
                 return code
-    except OSError as error:
-        complain(f"{error}: the newest checkpoint in {folder.checkpoints} is good, the same command goes on from there")
-        return DISK_FAILED
+        except OSError as error:
+            drop_unwritten_output()
+            complain(f"{error}: {what_remains(folder)}, the same command goes on from there")
+            return DISK_FAILED
 
 
 def train_and_explain(
@@ -99,9 +103,39 @@ def train_and_explain(
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     except (NotFinite, Miscounted) as error:
-        report = record_failure(folder, str(error))
-        complain(f"{error}; nothing of it was saved, {report} says how to see it again")
-        return FAILED
+        failure = str(error)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"an update does not fit on {device}: choose smaller batches, or preset=cpu") from error
+    except (LookupError, RuntimeError, ValueError) as error:
+        failure = lost_number(parts)
+        if not failure:
+            raise
+        failure = f"{failure}, which led to {error!r}"
+    report = record_failure(folder, failure)
+    complain(f"{failure}; nothing of it was saved, {report} says how to see it again")
+    return FAILED
+
+
+def lost_number(parts: Parts) -> str:
+    """Where the parts hold a NaN or an infinity, with which libraries fail in ways of their own; empty if nowhere."""
+    try:
+        require_finite_state({"agent": parts.agent.state(), "replay": parts.replay.state()})
+    except NotFinite as error:
+        return str(error)
+    return ""
+
+
+def drop_unwritten_output() -> None:
+    """Of a standard output that takes no more; the interpreter would fail on it once again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def what_remains(folder: RunFolder) -> str:
+    names = checkpoint_names(folder.checkpoints)
+    return f"the newest checkpoint, {folder.checkpoints / names[-1]}, is good" if names else "nothing was saved yet"
 
 
 def complain(message: str) -> None:
@@ -139,6 +173,7 @@ def make_parts(config, benchmark: Benchmark, device: torch.device) -> Parts:
         replay=benchmark.make_replay(config, environment, device),
         evaluate=make_evaluate(config, benchmark, device),
         units=partial(benchmark.units, config),
+        milestones=benchmark.milestones(config),
     )
 
 
@@ -172,11 +207,13 @@ def make_evaluate(config, benchmark: Benchmark, device: torch.device) -> Evaluat
 def choose_device(name: str) -> torch.device:
     """Raises ConfigError for a device that this machine does not have."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     validate_device(name)
     device = torch.device(name)
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ConfigError(f"device={name}: torch finds no such GPU; install a CUDA build of torch or use device=cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # pinned memory, and what asks for no device by name, belong to this one
     return device
 
 
@@ -209,10 +246,16 @@ def describe(
 
 
 def report_results(config, benchmark: Benchmark, folder: RunFolder, console: Console) -> None:
-    """Draws the learning curve and names what the run wrote."""
+    """Draws the learning curve and names what the run wrote. Raises OSError if its rows are not there any more."""
+    folder.evaluations.stat()
     curve = draw_learning_curve(folder, config.task, benchmark.references(config))
-    rows = [row for row in CsvLog(folder.evaluations).read() if row["agent_steps"] == str(config.agent_steps)]
-    console.print(f"{summary(config, benchmark, rows)}\nrows   {folder.evaluations}\ncurve  {curve}")
+    rows = CsvLog(folder.evaluations).read()
+    for step in benchmark.milestones(config):
+        env_steps = benchmark.units(config, step)["env_steps"]
+        episodes = [row for row in rows if row["agent_steps"] == str(step)]
+        if episodes:
+            console.print(f"{summary(config, benchmark, episodes)}, after {env_steps:,} environment steps")
+    console.print(f"rows   {folder.evaluations}\ncurve  {curve}")
     for video in sorted(folder.media.glob("episode_*.mp4"))[-1:]:
         console.print(f"video  {video}")
 
@@ -226,28 +269,43 @@ def summary(config, benchmark: Benchmark, rows: list[dict]) -> str:
 
 
 def evaluate_run(
-    run: Path, benchmark: Benchmark, episodes: int, seed: int, device: str, video: bool, csv: Path | None
+    run: Path,
+    benchmark: Benchmark,
+    *,
+    agent_steps: int | None,
+    episodes: int | None,
+    seed: int,
+    device: str,
+    video: bool,
+    csv: Path | None,
 ) -> None:
-    """Plays `episodes` with the newest weights of a run folder; prints the score, writes CSV and video if asked."""
+    """Plays `episodes` with the newest weights of a run folder, or those after `agent_steps`.
+
+    Prints the score, writes CSV and video if asked.
+    """
     console = Console(highlight=False, soft_wrap=True)
     config = load_config(run, benchmark.schema)
     if csv and not csv.absolute().parent.is_dir():
         raise ConfigError(f"--csv {csv}: there is no folder {csv.absolute().parent}")
+    episodes = episodes or config.evaluation.episodes
     environments = min(config.evaluation.environments, episodes)
     evaluation = replace(config.evaluation, episodes=episodes, environments=environments)
     config = replace(config, seed=seed, evaluation=evaluation)
     folder = RunFolder(run)
-    weights = folder.newest_weights()
-    agent_steps = int(weights.stem)
+    weights = folder.saved_weights(agent_steps)
+    units = benchmark.units(config, int(weights.stem))
+    if config.threads:
+        torch.set_num_threads(config.threads)
     video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None
     with RunProgress(0, 0, console) as progress:
         watch = partial(progress.evaluation, episodes=episodes)
         rows = make_evaluate(config, benchmark, choose_device(device))(weights, 0, video_file, watch)
-    console.print(f"{config.task}, weights of agent step {agent_steps:,}\n{summary(config, benchmark, rows)}")
+    console.print(f"{config.task}, weights after {units['env_steps']:,} environment steps")
+    console.print(summary(config, benchmark, rows))
     if csv:
         csv.unlink(missing_ok=True)
         columns = score_columns(read_config(run), read_manifest(run))
-        columns |= {"source": "evaluate", "evaluation_seed": seed, **benchmark.units(config, agent_steps)}
+        columns |= {"source": "evaluate", "evaluation_seed": seed, **units}
         CsvLog(csv).append(*({**columns, **row} for row in rows))
         console.print(f"rows   {csv}")
     if video_file:

@@ -1,6 +1,7 @@
 """A run on disk: its layout, what identifies its configuration, and what it was made with."""
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -8,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,7 +23,10 @@ from mlr.config import ConfigError
 ConfigT = TypeVar("ConfigT")
 
 # Keys that do not change what is learned: a run may continue with other values.
-OUTSIDE_HASH = ("experiment", "run_dir", "device", "threads", "checkpoint_every", "log_every", "video")
+# `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.
+OUTSIDE_HASH = (
+    "experiment", "run_dir", "device", "threads", "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -45,7 +49,12 @@ class RunFolder:
 
         Raises ConfigError if one does already.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from error
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,18 +65,29 @@ class RunFolder:
     def weights_at(self, agent_steps: int) -> Path:
         return self.weights / f"{agent_steps:09d}.safetensors"
 
-    def newest_weights(self) -> Path:
-        """Raises ConfigError if the run has saved none yet."""
+    def saved_weights(self, agent_steps: int | None = None) -> Path:
+        """The newest weights, or those after `agent_steps`. Raises ConfigError if the run has not saved them."""
         files = sorted(self.weights.glob("*.safetensors"))
         if not files:
             raise ConfigError(f"{self.path} has no saved weights yet: train it until its first checkpoint")
-        return files[-1]
+        if agent_steps is None:
+            return files[-1]
+        if self.weights_at(agent_steps) not in files:
+            steps = ", ".join(str(int(file.stem)) for file in files)
+            raise ConfigError(f"{self.path} has no weights of agent step {agent_steps}, only of {steps}")
+        return self.weights_at(agent_steps)
+
+    def drop_weights(self, before: int, but: Container[int]) -> None:
+        """Deletes the weights of earlier agent steps than `before` that are not among `but`."""
+        for file in self.weights.glob("*.safetensors"):
+            if int(file.stem) < before and int(file.stem) not in but:
+                file.unlink()
 
 
 def read_config(path: str | Path) -> dict:
     """The configuration of the run folder `path`. Raises ConfigError if it is none."""
     folder = RunFolder(path)
-    if not folder.config.is_file():
+    if not os.path.isfile(folder.config):  # Path's own raises for a name too long
         raise ConfigError(f"{folder.path} is no run folder: it has no config.yaml")
     return _read(folder.config, yaml.safe_load)
 
@@ -103,10 +123,10 @@ def check_run(config) -> RunFolder:
     Raises ConfigError if it holds something else or another configuration.
     """
     folder = RunFolder(config.run_dir)
-    existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ConfigError(f"{folder.path} cannot be a run folder: {existing} is a file")
     try:
+        existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise ConfigError(f"{folder.path} cannot be a run folder: {existing} is a file")
         found = folder.path.iterdir() if folder.path.exists() else ()
         names = {path.name for path in found if not path.name.startswith(".")}
     except OSError as error:
@@ -131,9 +151,11 @@ def record_start(config, manifest: dict) -> None:
     folder = RunFolder(config.run_dir)
     starts = read_manifest(folder.path)["starts"] if folder.manifest.is_file() else []
     folder.path.mkdir(parents=True, exist_ok=True)
-    if not folder.config.is_file():
-        _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-    entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, environment()]}
+    _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    start = environment() | {"renderer": manifest.get("renderer")}
+    if starts and starts[-1].get("renderer") != start["renderer"]:
+        print(f"the renderer was {starts[-1].get('renderer')} and is {start['renderer']}: pictures may differ")
+    entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, start]}
     _write(folder.manifest, json.dumps(entries, indent=1))
 
 
@@ -195,7 +217,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict:
         content = parse(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is damaged") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is damaged")

@@ -13,7 +13,7 @@ def test_units():
 
 
 def test_an_evaluation_depends_on_weights_index_and_seed_alone(finished_run):
-    weights = RunFolder(finished_run).newest_weights()
+    weights = RunFolder(finished_run).saved_weights()
 
     def lengths_and_scores(index, *overrides):
         config = make_config(finished_run, "evaluation.horizon=40", "evaluation.epsilon=0.5", *overrides)

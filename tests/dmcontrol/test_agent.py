@@ -8,6 +8,7 @@ from dmcontrol import losses
 from dmcontrol.agent import SACAgent, TrainedAgent
 from dmcontrol.replay import TransitionReplay
 from mlr.config import ConfigError
+from mlr.training.loop import updates_due
 from tests.conftest import make_dmcontrol_config
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e
@@ -173,9 +174,10 @@ def test_two_adams_step_the_encoder_with_moments_of_their_own():
 # Cadence and schedules
 
 
-def test_actor_and_targets_move_on_even_steps_only():
+def test_actor_and_targets_move_in_every_second_update_the_first_included():
     agent = make_agent()
     replay, auxiliary = filled_replay(agent.config), agent.auxiliary
+    assert "actor_loss" in agent.update(replay, 30)
     moved_together = (agent.actor, agent.target_encoder, agent.target_q_heads, *auxiliary.targets.values())
     before, temperature = weights(*moved_together), agent.log_temperature.item()
     online = weights(agent.encoder, agent.q_heads, auxiliary.projector)
@@ -205,6 +207,15 @@ def test_the_weight_scales_the_gradient_before_the_clip_and_not_the_metric():
     first, second = (agent.update(filled_replay(agent.config), 1) for agent in (one, two))
     assert first["mlr_loss"].item() == second["mlr_loss"].item()
     assert second["mlr_grad_norm"].item() == pytest.approx(2 * first["mlr_grad_norm"].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("ratio", "starts"), [(1, 30), (1, 31), (0.5, 30), (2, 31)])
+def test_half_of_the_updates_move_the_actor_whatever_their_steps(ratio, starts):
+    agent = make_agent()
+    replay = filled_replay(agent.config)
+    steps = [step for step in range(starts, starts + 8) for _ in range(updates_due(step, starts, ratio))]
+    with_actor = ["actor_loss" in agent.update(replay, step) for step in steps]
+    assert with_actor == [index % 2 == 0 for index in range(len(steps))] and len(steps) == 8 * ratio
 
 
 @pytest.mark.parametrize(("fidelity", "last"), [("released", 5), ("paper", 6)])

@@ -159,7 +159,7 @@ def test_golden_file():
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_every_draw_equals_a_store_of_whole_stacks(sizes):
-    """126,000 transitions and as many windows, a million draws over all sizes, before the first wrap and after several."""
+    """A million draws over all sizes, transitions and windows; before the first wrap and after several."""
     script, replay = Script(sizes, seed=1), make_replay(sizes)
     generator = torch.Generator().manual_seed(0)
     for _ in range(7):

@@ -159,9 +159,15 @@ def mlr_config(decoder: DecoderConfig, seq_len: int, masked_scale: float) -> MLR
         weight=1.0,
         tau=1.0,
         masked_scale=masked_scale,
+        target="latent",
+        distance="cosine",
         distance_scale=1.0,
         norm_floor=NORM_FLOOR,
-        mask=MaskConfig(strategy="cube", ratio=0.5, patch_size=1, cube_depth=1, rounding="up"),
+        projector=True,
+        predictor=True,
+        action_tokens=True,
+        reward_weight=0.0,
+        mask=MaskConfig("cube", 0.5, patch_size=1, cube_depth=1, rounding="up", space="pixel", stage="conv1"),
         decoder=decoder,
     )
 

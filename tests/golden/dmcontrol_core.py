@@ -24,7 +24,7 @@ def replay_a(folder: Path) -> Iterator[Check]:
         data = dict(np.load(path))
         for name in sorted(key.removesuffix("/cells") for key in data if key.endswith("/cells")):
             image, patch, clip, depth, ratio = (float(part.replace("p", ".")) for part in name.split("_")[1:])
-            config = MaskConfig("cube", ratio, int(patch), int(depth), "down")
+            config = MaskConfig("cube", ratio, int(patch), int(depth), "down", "pixel", "conv1")
             image, clip = int(image), int(clip)
             if clip % config.cube_depth:
                 yield exact(path.name, f"{name} refused", _refused(config, clip, image), True)
@@ -57,7 +57,20 @@ def _mask_checks(
 def _refused(mask: MaskConfig, seq_len: int, image: int) -> bool:
     decoder = DecoderConfig(depth=2, heads=1, mlp_ratio=2.0, qkv_bias=False, norm_eps=NORM_EPS)
     config = MLRConfig(
-        seq_len, weight=1.0, tau=0.05, masked_scale=1.0, distance_scale=1.0, norm_floor=1e-3, mask=mask, decoder=decoder
+        seq_len,
+        weight=1.0,
+        tau=0.05,
+        masked_scale=1.0,
+        target="latent",
+        distance="cosine",
+        distance_scale=1.0,
+        norm_floor=1e-3,
+        projector=True,
+        predictor=True,
+        action_tokens=True,
+        reward_weight=0.0,
+        mask=mask,
+        decoder=decoder,
     )
     try:
         validate_mlr(config, image)

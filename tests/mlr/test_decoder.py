@@ -103,6 +103,17 @@ def test_decoder_is_its_blocks_on_states_then_actions(depth):
     torch.testing.assert_close(decoder(states, actions), tokens[:, :steps], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_without_actions_there_are_state_tokens_only(depth):
+    steps, dim = 4, 6
+    decoder = randomized(Decoder(dim, steps, config(depth=depth)))
+    states = torch.randn(3, steps, dim, dtype=torch.float64)
+    tokens = states + sine_positions(steps, dim).double()
+    for block in decoder.blocks:
+        tokens = block(tokens, queries=None)
+    torch.testing.assert_close(decoder(states, None), tokens, rtol=1e-12, atol=1e-12)
+
+
 def test_order_of_the_tokens_has_no_meaning():
     steps, dim = 4, 6
     decoder = randomized(Decoder(dim, steps, config()))

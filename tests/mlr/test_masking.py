@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from mlr.config import MaskConfig
-from mlr.masking import enlarge, hidden_count, hide, sample_mask
+from mlr.masking import StageMask, enlarge, hidden_count, hide, sample_mask
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_core import replay_a
 
 
 def draw(strategy="cube", ratio=0.5, patch=12, depth=8, rounding="down", steps=16, size=84, seed=0):
-    config = MaskConfig(strategy, ratio, patch, depth, rounding)
+    config = MaskConfig(strategy, ratio, patch, depth, rounding, "pixel", "conv1")
     return sample_mask(config, steps, size, torch.Generator().manual_seed(seed), "cpu")
 
 
@@ -72,7 +72,7 @@ def test_temporal_hides_whole_frames(steps, rounding, expected):
 @pytest.mark.parametrize(("strategy", "axis"), [("cube", "cells"), ("temporal", "steps")])
 def test_every_cell_is_hidden_equally_often(strategy, axis):
     generator, draws = torch.Generator().manual_seed(0), 4000
-    config = MaskConfig(strategy, 0.5, 12, 2, "up")
+    config = MaskConfig(strategy, 0.5, 12, 2, "up", "pixel", "conv1")
     masks = torch.cat([sample_mask(config, 4, 36, generator, "cpu") for _ in range(draws)])  # [draws, 4, 3, 3]
     share = 5 / 9 if axis == "cells" else 2 / 4
     frequency = masks.float().mean(dim=0)
@@ -81,7 +81,7 @@ def test_every_cell_is_hidden_equally_often(strategy, axis):
 
 def test_blocks_are_independent():
     generator, draws = torch.Generator().manual_seed(0), 4000
-    config = MaskConfig("cube", 0.5, 12, 2, "up")
+    config = MaskConfig("cube", 0.5, 12, 2, "up", "pixel", "conv1")
     masks = torch.cat([sample_mask(config, 4, 36, generator, "cpu") for _ in range(draws)]).float()
     first, second = masks[:, 0].flatten(1), masks[:, 2].flatten(1)
     both = first.T @ second / draws  # any cell of one block with any of the other
@@ -93,7 +93,7 @@ def test_the_generator_decides():
     assert draw(seed=1).equal(draw(seed=1))
     assert not draw(seed=1).equal(draw(seed=2))
     generator = torch.Generator().manual_seed(0)
-    config = MaskConfig("cube", 0.5, 12, 8, "up")
+    config = MaskConfig("cube", 0.5, 12, 8, "up", "pixel", "conv1")
     assert not sample_mask(config, 16, 84, generator, "cpu").equal(sample_mask(config, 16, 84, generator, "cpu"))
 
 
@@ -124,6 +124,30 @@ def test_hide_puts_one_mask_on_the_whole_batch(dtype):
                 if mask[0, t, i * 3 // size, j * 3 // size]:
                     expected[t, :, :, i, j] = 0
     np.testing.assert_array_equal(masked.numpy(), expected)
+
+
+def test_none_hides_nothing_and_draws_nothing():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    mask = sample_mask(MaskConfig("none", 0.5, 12, 2, "up", "pixel", "conv1"), 4, 36, generator, "cpu")
+    assert mask.shape == (1, 4, 3, 3) and mask.dtype == torch.bool and not mask.any()
+    assert generator.get_state().equal(before)
+
+
+def test_a_stage_mask_hides_the_cells_of_its_own_stage_in_every_image_and_channel():
+    steps, batch, channels, side, grid = 4, 3, 2, 7, 3
+    features = torch.rand(steps * batch, channels, side, side) + 1
+    mask = draw(patch=3, depth=2, steps=steps, size=10)
+    stage_mask = StageMask("conv2", mask)
+    assert stage_mask("conv1", features) is features
+    masked = stage_mask("conv2", features)
+    for image in range(steps * batch):
+        step = image // batch  # images are step-major
+        for i in range(side):
+            for j in range(side):
+                hidden = mask[0, step, i * grid // side, j * grid // side]
+                expected = torch.zeros(channels) if hidden else features[image, :, i, j]
+                assert masked[image, :, i, j].equal(expected)
 
 
 def test_reference_masks():

@@ -10,7 +10,7 @@ from torch import nn
 
 from mlr.config import DecoderConfig, MaskConfig, MLRConfig
 from mlr.masking import sample_mask
-from mlr.objective import MLR
+from mlr.objective import MLR, PixelMLR
 
 STEPS, BATCH, CHANNELS, SIZE, DIM, PROJECTION, ACTIONS = 4, 3, 2, 6, 8, 5, 3
 CONFIG = MLRConfig(
@@ -18,9 +18,15 @@ CONFIG = MLRConfig(
     weight=7.0,  # the agent's: must not reach the loss
     tau=0.25,
     masked_scale=3.0,
+    target="latent",
+    distance="cosine",
     distance_scale=1.0,
     norm_floor=1e-3,
-    mask=MaskConfig("cube", 0.5, 2, 2, "up"),
+    projector=True,
+    predictor=True,
+    action_tokens=True,
+    reward_weight=0.0,
+    mask=MaskConfig("cube", 0.5, 2, 2, "up", "pixel", "conv1"),
     decoder=DecoderConfig(depth=2, heads=1, mlp_ratio=2.0, qkv_bias=False, norm_eps=1e-5),
 )
 
@@ -333,4 +339,174 @@ def test_a_state_of_another_shape_is_refused():
 
 
 def test_fields():
-    assert MLR.fields == ("frames", "actions")
+    assert make().fields == ("frames", "actions")
+    assert make(replace(CONFIG, reward_weight=1.0)).fields == ("frames", "actions", "rewards")
+
+
+# Ablations
+
+
+def without_blocks(config=CONFIG, **changes):
+    """A configuration whose decoder only adds the positions, so that a loss can be written down in a line or two."""
+    return replace(config, decoder=replace(config.decoder, depth=0), **changes)
+
+
+def latents(linear, frames):
+    """[T, B, D] of frames [T, B, C, H, W], as `Encoder` computes them."""
+    return (frames.flatten(2).to(linear.weight.dtype) / 255 @ linear.weight.T + linear.bias).relu()
+
+
+def masked_frames(frames, mask):
+    hidden = mask[0].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)  # [T, H, W], cells of 2 x 2
+    return frames * hidden.logical_not()[:, None, None]
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("action_tokens", [True, False])
+def test_an_action_embedding_exists_only_where_actions_reach_the_states(depth, action_tokens):
+    config = replace(CONFIG, action_tokens=action_tokens, decoder=replace(CONFIG.decoder, depth=depth))
+    mlr, batch = make(config), make_batch()
+    reads = depth > 0 and action_tokens
+    assert ("action_embedding" in mlr.owned) == ("actions" in mlr.fields) == reads
+    other = make_batch()
+    other.actions = (batch.actions + 1) % ACTIONS
+    assert mlr.loss(batch)[0].equal(mlr.loss(other)[0]) != reads
+    if not reads:
+        del batch.actions  # not even looked at
+        mlr.loss(batch)
+
+
+def test_squared_distance_is_the_mean_over_the_raw_vectors(double):
+    mask = sample_mask(CONFIG.mask, STEPS, SIZE, torch.Generator().manual_seed(1), "cpu")
+    config = without_blocks(distance="mse", distance_scale=9.0, norm_floor=100.0)
+    mlr, batch = disturbed(make(config, mask)), make_batch()
+    loss, metrics = mlr.loss(batch)
+    decoded = latents(mlr.encoder.linear, masked_frames(batch.frames, mask) * CONFIG.masked_scale)
+    decoded = decoded + mlr.owned["decoder"].positions[:, None]
+    prediction = mlr.owned["predictor"](mlr.projector(decoded))
+    target = mlr.targets["projector"](latents(mlr.targets["encoder"].linear, batch.frames))
+    expected = ((prediction - target) ** 2).sum(-1) / PROJECTION
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+    assert set(metrics) == {"mlr_error_hidden", "mlr_error_visible", "latent_spread", "dead_units"}
+    share = mask[0].double().mean(dim=(-2, -1))
+    hidden = (expected.mean(1) * share).sum() / share.sum()
+    torch.testing.assert_close(metrics["mlr_error_hidden"].double(), hidden.detach(), rtol=1e-6, atol=0)
+
+
+def test_heads_that_are_left_out_are_identities():
+    config = without_blocks()
+    mask = sample_mask(config.mask, STEPS, SIZE, torch.Generator().manual_seed(1), "cpu")
+    mlr, batch = disturbed(make(config, mask, predictor=nn.Identity(), projector=nn.Identity())), make_batch()
+    loss, _ = mlr.loss(batch)
+    decoded = latents(mlr.encoder.linear, masked_frames(batch.frames, mask) * CONFIG.masked_scale)
+    decoded = decoded + mlr.owned["decoder"].positions[:, None]
+    target = latents(mlr.targets["encoder"].linear, batch.frames)
+    expected = 2 - 2 * torch.cosine_similarity(decoded, target, dim=-1)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    assert mlr.owned_parameters() == []
+    mlr.update_targets()
+
+
+def test_without_a_mask_nothing_is_hidden(monkeypatch):
+    monkeypatch.setattr("mlr.objective.hide", lambda *_: pytest.fail("something was hidden"))
+    mlr, batch = make(replace(CONFIG, mask=replace(CONFIG.mask, strategy="none"))), make_batch()
+    _, metrics = mlr.loss(batch)
+    assert mlr.encoder.seen.equal(batch.frames.flatten(0, 1).float() * CONFIG.masked_scale)
+    assert "mlr_cosine_visible" in metrics and "mlr_cosine_hidden" not in metrics
+
+
+def test_a_mask_of_features_leaves_the_pixels_and_goes_to_the_online_encoder_alone():
+    class StageEncoder(Encoder):
+        given = ()
+
+        def forward(self, pixels, *stage_masks):
+            self.given = stage_masks
+            return super().forward(pixels)
+
+    config = replace(CONFIG, mask=replace(CONFIG.mask, space="feature", stage="conv7"))
+    mask = sample_mask(config.mask, STEPS, SIZE, torch.Generator().manual_seed(1), "cpu")
+    mlr, batch = make(config, mask, encoder=StageEncoder()), make_batch()
+    mlr.loss(batch)
+    assert mlr.encoder.seen.equal(batch.frames.flatten(0, 1).float() * CONFIG.masked_scale)
+    (stage_mask,) = mlr.encoder.given
+    assert stage_mask.stage == "conv7" and stage_mask.mask is mask
+    assert mlr.targets["encoder"].given == ()
+
+
+def test_reward_prediction_is_a_squared_error_of_symlog_rewards_beside_the_loss():
+    batch = make_batch()
+    batch.rewards = torch.tensor([-3.0, 0.0, 1.0])[torch.randint(0, 3, (STEPS, BATCH))]
+    mask = sample_mask(CONFIG.mask, STEPS, SIZE, torch.Generator().manual_seed(1), "cpu")
+    plain, with_head = (make(replace(CONFIG, reward_weight=weight), mask) for weight in (0.0, 0.5))
+    decoded = []
+    with_head.owned["decoder"].register_forward_hook(lambda module, inputs, output: decoded.append(output))
+    loss, metrics = with_head.loss(batch)
+    head = with_head.owned["reward_head"]
+    prediction = (decoded[0].transpose(0, 1) * head.weight[0]).sum(-1) + head.bias
+    target = torch.tensor([[math.copysign(math.log(1 + abs(r)), r) for r in row] for row in batch.rewards.tolist()])
+    error = (prediction - target) ** 2
+    assert target.min() < -1.3 and target.max() > 0.6
+    torch.testing.assert_close(loss, plain.loss(batch)[0] + 0.5 * error, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["mlr_reward_loss"], error.mean().detach(), rtol=1e-5, atol=1e-6)
+    loss.mean().backward()
+    assert head.weight.grad.abs().max() > 0
+    assert {id(p) for p in head.parameters()} <= {id(p) for p in with_head.owned_parameters()}
+    assert "reward_head.weight" in with_head.state()["owned"]
+    assert set(plain.owned) == {"decoder", "predictor", "action_embedding"}
+
+
+def make_pixel(config, mask, view, frame_channels=1, size=SIZE):
+    torch.manual_seed(0)
+    return PixelMLR(
+        config,
+        frame_channels=frame_channels,
+        encoder=Encoder(),
+        projector=nn.Identity(),
+        action_embedding=ActionEmbedding(),
+        predictor=nn.Linear(DIM, frame_channels * size**2),
+        latent_dim=DIM,
+        mask=lambda: mask,
+        augment_masked=view,
+        augment_target=lambda frames: pytest.fail("there is no target branch"),
+    )
+
+
+@pytest.mark.parametrize("frame_channels", [1, 2])
+def test_the_pixel_target_is_the_whole_newest_frame_in_the_masked_branch_s_own_crop(double, frame_channels):
+    """A view whose crop differs from image to image, drawn once a call."""
+    big, offsets = SIZE + 3, torch.randint(0, 4, (STEPS, BATCH))
+    mask = torch.rand(1, STEPS, 3, 3) < 0.5
+
+    def crop(frames):
+        cropped = torch.empty(*frames.shape[:-2], SIZE, SIZE)
+        for t in range(STEPS):
+            for b in range(BATCH):
+                start = offsets[t, b]
+                cropped[t, b] = frames[t, b, :, start : start + SIZE, start : start + SIZE]
+        return cropped
+
+    mlr = make_pixel(without_blocks(target="pixel"), mask, crop, frame_channels)
+    batch = make_batch()
+    batch.frames = torch.randint(1, 256, (STEPS, BATCH, CHANNELS, big, big), dtype=torch.uint8)
+    loss, metrics = mlr.loss(batch)
+    assert loss.shape == (STEPS, BATCH)
+    hidden = mask[0].repeat_interleave(3, dim=-1).repeat_interleave(3, dim=-2)
+    masked = crop(batch.frames * hidden.logical_not()[:, None, None])
+    assert mlr.encoder.seen.equal(masked.flatten(0, 1) * CONFIG.masked_scale)
+    decoded = latents(mlr.encoder.linear, masked * CONFIG.masked_scale) + mlr.owned["decoder"].positions[:, None]
+    target = crop(batch.frames)[:, :, CHANNELS - frame_channels :].flatten(2) / 255
+    expected = ((mlr.owned["predictor"](decoded) - target) ** 2).mean(-1)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+    assert set(metrics) == {"mlr_error_hidden", "mlr_error_visible"}
+
+
+def test_the_pixel_target_needs_no_momentum_copies():
+    mask = sample_mask(CONFIG.mask, STEPS, SIZE, torch.Generator().manual_seed(1), "cpu")
+    mlr, batch = make_pixel(replace(CONFIG, target="pixel"), mask, identity_view), make_batch()
+    assert list(mlr.targets.parameters()) == [] and mlr.state()["targets"] == {}
+    loss, _ = mlr.loss(batch)
+    loss.mean().backward()
+    mlr.update_targets()
+    assert loss.dtype == torch.float32
+    for parameter in [*mlr.encoder.parameters(), *mlr.owned_parameters()]:
+        assert parameter.grad.abs().max() > 0

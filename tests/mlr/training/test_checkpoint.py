@@ -1,11 +1,13 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from mlr.training.checkpoint import Checkpoints, tensor_digest
-from mlr.training.errors import CheckpointError
+from mlr.training import checkpoint
+from mlr.training.checkpoint import Checkpoints, require_finite_state, tensor_digest
+from mlr.training.errors import CheckpointError, NotFinite
 
 CAPACITY = 25
 
@@ -88,6 +90,27 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def forge(newest, **changes):
+    """Changes the manifest and its checksum."""
+    manifest = json.loads((newest / "manifest.json").read_text()) | changes
+    del manifest["manifest_sha256"]
+    edit(newest / "manifest.json", **changes, manifest_sha256=checkpoint._manifest_digest(manifest))
+
+
+def forge_state(newest, content):
+    (newest / "state.safetensors").write_bytes(content)
+    forge(newest, state_sha256=checkpoint._digest(newest / "state.safetensors"))
+
+
+def link(path):
+    path.symlink_to(path.rename(path.with_name("elsewhere")))
+
+
+def put_file(newest):
+    shutil.rmtree(newest)
+    newest.write_bytes(b"")
+
+
 DAMAGES = {
     "flipped bit": lambda newest, folder: flip(newest / "state.safetensors"),
     "truncated": lambda newest, folder: (newest / "state.safetensors").write_bytes(b"xx"),
@@ -100,6 +123,17 @@ DAMAGES = {
     "no pieces": lambda newest, folder: edit(newest / "manifest.json", pieces=[]),
     "no values": lambda newest, folder: edit(newest / "manifest.json", values={}),
     "renamed": lambda newest, folder: newest.rename(folder / "000000021"),
+    "a file": lambda newest, folder: put_file(newest),
+    "a link": lambda newest, folder: link(newest),
+    "a linked file": lambda newest, folder: link(newest / "state.safetensors"),
+    "values of another type": lambda newest, folder: forge(newest, values=[]),
+    "versions of another type": lambda newest, folder: forge(newest, versions=[]),
+    "no tensors": lambda newest, folder: forge_state(newest, b"PK" * 50),
+    "a header for the whole memory": lambda newest, folder: forge_state(
+        newest, (5 * 2**20).to_bytes(8, "little") + b"{" + b" " * (5 * 2**20 - 2) + b"}"
+    ),
+    "a deep manifest": lambda newest, folder: (newest / "manifest.json").write_text("[" * 10**5),
+    "a large manifest": lambda newest, folder: (newest / "manifest.json").write_text(f"[{'[],' * 2 * 10**6}[]]"),
     "damaged piece": lambda newest, folder: flip(folder / "replay" / "000000010-000000020.safetensors"),
 }
 
@@ -139,6 +173,60 @@ def test_a_leftover_of_a_killed_save_is_no_checkpoint(tmp_path):
     assert load(tmp_path)[0][0] == 10
     saved(tmp_path, 20)
     assert load(tmp_path)[0][0] == 20
+
+
+def test_what_killed_saves_left_goes_with_the_next_one(tmp_path):
+    saved(tmp_path, 10)
+    (tmp_path / ".000000015.part").mkdir()
+    (tmp_path / "replay" / "000000010-000000015.part").write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path, CAPACITY, "hash")
+    checkpoints.load(Rows().put, print)
+    checkpoints.save(20, state(20), Rows().get)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000020", "replay"]
+    assert not list((tmp_path / "replay").glob("*.part"))
+
+
+@pytest.mark.parametrize("put", [put_file, lambda path: link(path)])
+def test_whatever_has_a_checkpoints_name_makes_room(tmp_path, put):
+    checkpoints = saved(tmp_path, 10, 20)
+    put(tmp_path / "000000010")
+    checkpoints.save(30, state(30), Rows().get)
+    assert sorted(path.name for path in tmp_path.glob("0*")) == ["000000020", "000000030"]
+    saved_again = Checkpoints(tmp_path, CAPACITY, "hash")
+    saved_again.load(Rows().put, print)
+    (tmp_path / "000000040").write_bytes(b"")
+    saved_again.save(40, state(40), Rows().get)
+    assert load(tmp_path)[0][0] == 40
+
+
+def test_pieces_that_somebody_removed_are_written_again(tmp_path):
+    checkpoints = saved(tmp_path, 10)
+    shutil.rmtree(tmp_path / "replay")
+    checkpoints.save(20, state(20), Rows().get)
+    (step, _), rows, lines = load(tmp_path)
+    assert step == 20 and rows == {i: i for i in range(20)} and lines == []
+
+
+def test_many_pieces_become_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MOST_PIECES", 3)
+    saved(tmp_path, 1, 2, 3, 4)
+    assert sorted(path.name[10:19] for path in (tmp_path / "replay").glob("000000000-*")) == ["000000001", "000000004"]
+    (step, _), rows, lines = load(tmp_path)
+    assert step == 4 and rows == {i: i for i in range(4)} and lines == []
+
+
+def test_a_run_folder_that_was_removed_is_not_made_anew(tmp_path):
+    checkpoints = saved(tmp_path / "checkpoints")
+    checkpoints._folder = tmp_path / "gone" / "checkpoints"
+    with pytest.raises(FileNotFoundError):
+        checkpoints.save(10, state(10), Rows().get)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_state_with_a_nan_is_found_by_name():
+    require_finite_state(state(1))
+    with pytest.raises(NotFinite, match="agent/weights/a.b holds"):
+        require_finite_state(state(float("nan")))
 
 
 def test_a_digest_is_of_type_shape_and_values():

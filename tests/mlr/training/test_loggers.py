@@ -29,6 +29,16 @@ def test_reopening_keeps_columns_and_drops_what_came_after(tmp_path):
     assert CsvLog(path).read()[-1] == {"agent_steps": "25", "loss": "1"}
 
 
+def test_a_last_row_cut_within_its_last_value_is_none(tmp_path):
+    path = tmp_path / "metrics.csv"
+    CsvLog(path).append({"agent_steps": 10, "loss": 0.5}, {"agent_steps": 20, "loss": 0.25})
+    path.write_text(path.read_text()[:-2])  # "0.2" is a number too
+    assert [row["agent_steps"] for row in CsvLog(path).read()] == ["10"]
+    log = CsvLog(path, keep_until=20)
+    log.append({"agent_steps": 20, "loss": 0.25})
+    assert [row["loss"] for row in log.read()] == ["0.5", "0.25"]
+
+
 def test_means_since_the_last_reading_and_after_a_restore():
     means = MetricMeans()
     assert means.read() == {}
@@ -46,7 +56,7 @@ def test_means_since_the_last_reading_and_after_a_restore():
     assert restored.read() == {"a": 4.0, "b": -4 / 3}
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name,price\n1,2\n"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name,price\n1,2\n", b"agent_steps\n1\n\xff\n"])
 def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)

@@ -57,7 +57,7 @@ def test_reading_what_is_no_run(tmp_path):
     with pytest.raises(ConfigError, match="no run folder"):
         read_config(tmp_path)
     with pytest.raises(ConfigError, match="no saved weights"):
-        RunFolder(tmp_path).newest_weights()
+        RunFolder(tmp_path).saved_weights()
 
 
 def test_a_kill_while_the_folder_was_made_leaves_it_usable(tmp_path):
@@ -66,7 +66,7 @@ def test_a_kill_while_the_folder_was_made_leaves_it_usable(tmp_path):
     assert read_config(folder.path)["game"] == "pong"
 
 
-@pytest.mark.parametrize("content", ["", "- 1", "{", "\x00"])
+@pytest.mark.parametrize("content", ["", "- 1", "{", "\x00", "[" * 100_000])
 def test_damaged_files_are_one_line(tmp_path, content):
     folder = open_run(make_config(tmp_path / "run"))
     folder.manifest.write_text(content)
@@ -82,6 +82,22 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ConfigError, match="cannot be"):
             open_run(make_config(path))
+
+
+def test_two_cannot_train_in_one_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        with pytest.raises(ConfigError, match="another process is training"), folder.locked():
+            pytest.fail("two have the lock")
+    with folder.locked():
+        pass
+
+
+def test_a_name_too_long_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be used"):
+        check_run(make_config(tmp_path / ("a" * 300)))
+    with pytest.raises(ConfigError, match="no run folder"):
+        read_config(tmp_path / ("a" * 300))
 
 
 def test_no_git_is_no_obstacle(tmp_path, monkeypatch):

@@ -1,0 +1,81 @@
+"""How much a mask really hides: a surviving feature may still see a pixel whose other features are hidden.
+
+g cells a side of the mask, m side of a stage's map, S side of the image that the encoder sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+from mlr.config import MaskConfig, MLRConfig
+from mlr.masking import hidden_count
+
+Layer = tuple[int, int]  # kernel and stride of a convolution without padding, in pixels
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Expectations over masks."""
+
+    cells: float  # share of what the mask is laid on: pixels, or positions of a stage's map
+    pixels: float  # share of the input pixels that no surviving feature sees, of those that some feature sees unmasked
+
+    def __str__(self) -> str:
+        return f"{self.cells:.1%} of its cells, {self.pixels:.1%} of the pixels"
+
+
+def hidden_by(mlr: MLRConfig, image_size: int, seen_size: int, layers: Sequence[Layer]) -> Hidden:
+    """What the masks of `mlr` hide of images that are `seen_size` wide where the encoder sees them.
+
+    layers: of the whole encoder; the stages are conv1, conv2, ... in this order.
+    """
+    mask = mlr.mask
+    cells = hidden_cell_share(mask, mlr.seq_len, image_size)
+    if mask.space == "pixel" or mask.strategy == "temporal":
+        return Hidden(cells, cells)
+    stage = int(mask.stage.removeprefix("conv"))
+    return Hidden(cells, unseen_share(mask, image_size, seen_size, layers[:stage]))
+
+
+def hidden_cell_share(mask: MaskConfig, seq_len: int, image_size: int) -> float:
+    """Probability that a cell of a step is hidden; it is the same for all, and so of every pixel in them."""
+    if mask.strategy == "none":
+        return 0.0
+    cells = seq_len if mask.strategy == "temporal" else (image_size // mask.patch_size) ** 2
+    return hidden_count(cells, mask.ratio, mask.rounding) / cells
+
+
+def unseen_share(mask: MaskConfig, image_size: int, seen_size: int, layers: Sequence[Layer]) -> float:
+    """Share of the pixels all of whose features behind `layers` are hidden, for masks that choose among the cells.
+
+    A pixel's features lie in a rectangle of cells. With h of n cells hidden, all c of them are with the probability
+    C(n - c, h - c) / C(n, h). Pixels that no feature sees anyway are left out.
+    """
+    grid = image_size // mask.patch_size
+    hidden = hidden_count(grid**2, mask.ratio, mask.rounding)
+    spans = [span for pixel in range(seen_size) if (span := cells_of(pixel, grid, seen_size, layers))]
+    shares = [all_hidden(grid**2, hidden, width * height) for width in spans for height in spans]
+    return sum(shares) / len(shares)
+
+
+def cells_of(pixel: int, grid: int, seen_size: int, layers: Sequence[Layer]) -> int:
+    """Number of cells along one side that hold a feature with `pixel` in its receptive field."""
+    field, stride, side = receptive_field(layers, seen_size)
+    first = max(-(-(pixel - field + 1) // stride), 0)
+    last = min(pixel // stride, side - 1)
+    return last * grid // side - first * grid // side + 1 if first <= last else 0
+
+
+def receptive_field(layers: Sequence[Layer], seen_size: int) -> tuple[int, int, int]:
+    """Pixels a side that a feature behind `layers` sees, pixels between two features, and features a side."""
+    field, distance, side = 1, 1, seen_size
+    for kernel, stride in layers:
+        field += (kernel - 1) * distance
+        distance *= stride
+        side = (side - kernel) // stride + 1
+    return field, distance, side
+
+
+def all_hidden(cells: int, hidden: int, chosen: int) -> float:
+    """Probability that `chosen` cells are all among `hidden` ones drawn out of `cells`."""
+    return comb(cells - chosen, hidden - chosen) / comb(cells, hidden) if chosen <= hidden else 0.0

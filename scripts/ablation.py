@@ -1,0 +1,125 @@
+"""List the runs of a group of ablations: python scripts/ablation.py group=NAME benchmark=NAME tasks=A,B seeds=1,2,3
+
+Nothing is trained. Each run is printed with what it changes against the base, and the command that trains it is
+`python scripts/train_<benchmark>.py` with its overrides. The groups are in configs/ablation_groups.yaml.
+
+Settings:
+  group=mask_ratio        one of the groups
+  benchmark=atari         atari or dmcontrol
+  tasks=pong,boxing       games, or tasks of DMControl such as finger_spin
+  seeds=1,2,3             the same in every arm
+  arms=ratio_0.1          some of the group's arms; by default all
+  key=value               any further setting is one of all runs: preset=cpu, fidelity=paper, ...
+
+Options:
+  --json FILE             write the runs to FILE as well
+
+Examples:
+  python scripts/ablation.py group=mask_ratio benchmark=atari tasks=pong,boxing seeds=1,2,3
+  python scripts/ablation.py group=tau benchmark=dmcontrol tasks=finger_spin seeds=1 preset=cpu --json runs/tau.json
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from atari.config import AtariConfig
+from atari.config import validate as validate_atari
+from dmcontrol.config import DMControlConfig
+from dmcontrol.config import validate as validate_dmcontrol
+from mlr.ablations import choose_arms, expand, read_groups
+from mlr.config import ConfigError, require
+from mlr.training.cli import Command, check_choice, refuse
+
+BENCHMARKS = {
+    "atari": (Command("atari", AtariConfig, validate_atari), "game"),
+    "dmcontrol": (Command("dmcontrol", DMControlConfig, validate_dmcontrol), "task"),
+}
+NEEDED = ("group", "benchmark", "tasks", "seeds")
+OF_THE_RUNS = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the runs there too")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        listed = list_runs(options.settings)
+        if options.json:
+            options.json.write_text(json.dumps(listed, indent=2) + "\n")
+    except ConfigError as error:
+        return refuse(error)
+    except OSError as error:
+        return refuse(ConfigError(f"--json {options.json} cannot be written: {error.strerror}"))
+    print(table(listed["runs"]))
+    return 0
+
+
+def list_runs(settings: list[str]) -> dict:
+    """The manifest of a group; raises ConfigError for what does not exist or cannot run."""
+    own, common = read_settings(settings)
+    groups = read_groups()
+    check_choice("group", own["group"], list(groups), {})
+    check_choice("benchmark", own["benchmark"], list(BENCHMARKS), {})
+    group = groups[own["group"]]
+    if "arms" in own:
+        group = choose_arms(group, names(own, "arms"))
+    command, key = BENCHMARKS[own["benchmark"]]
+    tasks = {task: [f"{key}={task}"] for task in names(own, "tasks")}
+    runs = expand(group, command, tasks, read_seeds(own), common)
+    return {
+        "group": own["group"],
+        "benchmark": own["benchmark"],
+        "base": group.base,
+        "together": group.together,
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def read_settings(settings: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What this script reads itself, by name, and the settings of all runs."""
+    own, common = {}, []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
+        require(name not in own, f"{name} is given twice")
+        require(name not in OF_THE_RUNS, f"{name} is decided by {OF_THE_RUNS.get(name)}=A,B")
+        if name in (*NEEDED, "arms"):
+            own[name] = value
+        else:
+            common.append(setting)
+    missing = [name for name in NEEDED if name not in own]
+    require(not missing, f"{', '.join(missing)} must be given: --help shows an example")
+    return own, common
+
+
+def names(own: dict[str, str], key: str) -> list[str]:
+    found = own[key].split(",")
+    require(
+        all(found) and len(set(found)) == len(found), f"{key}={own[key]} must be different names with commas between"
+    )
+    return found
+
+
+def read_seeds(own: dict[str, str]) -> list[int]:
+    seeds = names(own, "seeds")
+    require(all(seed.isdecimal() for seed in seeds), f"seeds={own['seeds']} must be integers with commas between")
+    return [int(seed) for seed in seeds]
+
+
+def table(runs: list[dict]) -> str:
+    rows = [("run", "changes", "run_dir"), *((run["name"], changes(run), run["run_dir"]) for run in runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join([*lines, f"{len(runs)} runs"])
+
+
+def changes(run: dict) -> str:
+    return ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in run["changed"].items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

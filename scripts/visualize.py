@@ -1,0 +1,168 @@
+"""Shows a clip of a game or task with its mask, as PNG and GIF.
+
+python scripts/visualize.py game=ms_pacman
+python scripts/visualize.py task=cartpole_swingup mlr.mask.ratio=0.7 mlr.mask.strategy=spatial
+python scripts/visualize.py --run RUN
+
+Without --run the actions are random, and every key=value of the training scripts is understood. With --run the trained
+agent plays, and the picture also shows the cosine of its predictions and their targets.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from mlr.config import ConfigError, require
+from mlr.training.cli import Command, check_single, refuse
+from mlr.training.run_folder import RunFolder, config_hash, load_config, read_config
+
+PICTURES = Path("runs/pictures")
+CLIPS = 16  # that are played; the liveliest is drawn, the cosines are over all of them
+SKIPPED = 80  # steps of play before the first clip: many games begin with a pause
+
+
+class Arguments(argparse.ArgumentParser):
+    """A wrong option is a ConfigError."""
+
+    def error(self, message: str):
+        raise ConfigError(f"{message}; --help shows the options")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="folder of a run with MLR")
+    parser.add_argument("--out", type=Path, help=f"folder of the pictures: {PICTURES}, or the media folder of the run")
+    parser.add_argument("--seed", type=int, help="of play, mask and augmentation; by default the configuration's")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="game=NAME or task=NAME, and other settings")
+    try:
+        options = parser.parse_intermixed_args(arguments)
+        seed = [] if options.seed is None else [f"seed={options.seed}"]
+        if options.run is None:
+            config = compose([*options.overrides, *seed])
+            out = options.out or PICTURES
+        else:
+            require(not options.overrides, f"--run has settings of its own: leave out {' '.join(options.overrides)}")
+            config = read_run(options.run, options.seed)
+            out = options.out or RunFolder(options.run).media
+        require_pictures(config)
+        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+        require(existing.is_dir(), f"--out {out}: {existing} is a file")
+        visualize(config, options.run, out)
+    except ConfigError as error:
+        return refuse(error)
+    return 0
+
+
+def require_pictures(config) -> None:
+    """Raises ConfigError for a setting that these pictures do not show."""
+    require(config.aux == "mlr", f"aux={config.aux} has no mask to show: it takes aux=mlr")
+    mask = config.mlr.mask
+    require(mask.strategy != "none", "mlr.mask.strategy=none hides nothing: choose another to see a mask")
+    require(mask.space == "pixel", f"mlr.mask.space={mask.space} hides no pixels: only masks of pixels are drawn")
+    require(config.mlr.target == "latent", f"mlr.target={config.mlr.target} has no target branch: latent is drawn")
+
+
+def compose(overrides: Sequence[str]):
+    """The configuration that a training script would make of these settings."""
+    check_single(overrides)
+    keys = {override.partition("=")[0] for override in overrides}
+    benchmarks = ["atari"] * ("game" in keys) + ["dmcontrol"] * bool(keys & {"task", "domain"})
+    require(len(benchmarks) == 1, "say what to show: game=NAME for Atari, or task=NAME for DMControl")
+    schema, validate = schema_of(benchmarks[0])
+    return Command(benchmarks[0], schema, validate).resolve(overrides)[1]
+
+
+def read_run(run: Path, seed: int | None):
+    """The configuration of a run folder."""
+    name = read_config(run).get("benchmark")
+    require(name in ("atari", "dmcontrol"), f"{run} is a run of an unknown benchmark, {name}")
+    RunFolder(run).saved_weights()  # refused before torch is imported
+    config = load_config(run, schema_of(name)[0])
+    return config if seed is None else replace(config, seed=seed)
+
+
+def schema_of(benchmark: str) -> tuple:
+    if benchmark == "atari":
+        from atari.config import AtariConfig as schema
+        from atari.config import validate
+    else:
+        from dmcontrol.config import DMControlConfig as schema
+        from dmcontrol.config import validate
+    return schema, validate
+
+
+def load_benchmark(name: str):
+    if name == "atari":
+        from atari.training import ATARI as benchmark
+    else:
+        from dmcontrol.training import DMCONTROL as benchmark
+    return benchmark
+
+
+def visualize(config, run: Path | None, out: Path) -> None:
+    """Plays, draws and writes; prints what it wrote."""
+    import torch
+
+    from mlr import clips
+    from mlr.results import pictures
+
+    benchmark, device = load_benchmark(config.benchmark), torch.device("cpu")
+    if run is None:  # a decoder of full size takes seconds to make, and nothing is predicted
+        config = replace(config, mlr=replace(config.mlr, decoder=replace(config.mlr.decoder, depth=0)))
+    with closing(benchmark.make_environment(config, config.seed, 0, False)) as environment:
+        agent = benchmark.make_agent(config, environment, device)
+        if run is None:
+            environment.action_space.seed(config.seed)
+            act, player = lambda observation: environment.action_space.sample(), "random actions"
+        else:
+            agent_steps = load_networks(agent, config, run)
+            play = benchmark.make_player(config, RunFolder(run).saved_weights(agent_steps), config.seed, device)
+            act, player = lambda observation: play(observation[None])[0], f"the agent after {agent_steps:,} steps"
+        played = clips.play_clips(environment, act, config.mlr.seq_len, CLIPS, SKIPPED)
+    objective = agent.auxiliary
+    mask = objective.mask()
+    title = f"{config.task}: {config.mlr.seq_len} steps in a row, played by {player}"
+    if config.preset != "full":
+        title += f" (preset={config.preset})"
+    frames = played.frames[:, clips.liveliest(played)]
+    channels = frames.shape[1] // config.environment.frame_stack
+    clip = clips.make_clip(objective, frames, mask, config.mlr.mask, channels, title)
+    agreement = clips.measure_agreement(objective, played, mask) if run else None
+    strategies = clips.make_strategies(objective, frames, channels, config.seed)
+    print(title)
+    if agreement:
+        print(agreement.report())
+    for path in (
+        pictures.draw_clip(out / f"{config.task}_clip.png", clip, agreement),
+        pictures.animate(out / f"{config.task}_clip.gif", clip),
+        pictures.draw_strategies(out / f"{config.task}_strategies.png", strategies),
+    ):
+        print(path)
+
+
+def load_networks(agent, config, run: Path) -> int:
+    """Puts what the newest checkpoint of a run has learned into `agent`; returns the checkpoint's agent steps.
+
+    Optimisers and generators stay as they are, so that a run of another device can be shown.
+    """
+    from mlr.training.checkpoint import Checkpoints
+    from mlr.training.errors import CheckpointError
+
+    refusal = f"{run} has no checkpoint that can be shown: scripts/inspect_run.py says what is there"
+    checkpoints = Checkpoints(RunFolder(run).checkpoints, config.replay.capacity, config_hash(read_config(run)))
+    try:
+        loaded = checkpoints.load(lambda start, rows: None, lambda line: None)
+        require(loaded is not None, refusal)
+        agent_steps, state = loaded
+        agent.networks.load_state_dict(state["agent"]["networks"])
+        agent.auxiliary.load_state(state["agent"]["auxiliary"])
+    except (CheckpointError, LookupError, RuntimeError) as error:
+        raise ConfigError(refusal) from error
+    return agent_steps
+
+
+if __name__ == "__main__":
+    sys.exit(main())
