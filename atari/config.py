@@ -11,6 +11,7 @@ from mlr.config import (
     at_least,
     one_of,
     require,
+    require_hidden,
     validate_augmentation,
     validate_device,
     validate_loop,
@@ -140,6 +141,7 @@ def validate(config: AtariConfig) -> None:
         f"environment.emulator={config.environment.emulator} follows emulator={config.emulator}: set that one",
     )
     validate_mlr(config.mlr, config.environment.image_size)
+    require_hidden(config.mlr, config.environment.image_size)
     validate_augmentation(config.augmentation, config.environment.image_size)
     validate_loop(config.loop)
     validate_agent(config.agent)

@@ -11,6 +11,7 @@ from mlr.config import (
     at_least,
     one_of,
     require,
+    require_hidden,
     validate_augmentation,
     validate_device,
     validate_loop,
@@ -157,6 +158,7 @@ def validate(config: DMControlConfig) -> None:
     )
     validate_agent(config)
     validate_mlr(config.mlr, config.environment.image_size)
+    require_hidden(config.mlr, config.environment.image_size)
     sides = map_sides(config.agent.encoder, config.agent.crop_size)
     validate_stage(config.mlr.mask, config.environment.image_size, sides)
     validate_mlr_agent(config.mlr_agent)

@@ -115,6 +115,26 @@ def validate_stage(mask: MaskConfig, image_size: int, map_sides: list[int]) -> N
     )
 
 
+def require_hidden(mlr: MLRConfig, image_size: int) -> None:
+    """Raises ConfigError for a mask that is to hide a share of the cells, and hides none."""
+    mask = mlr.mask
+    cells = mlr.seq_len if mask.strategy == "temporal" else (image_size // mask.patch_size) ** 2
+    require(
+        mask.ratio == 0 or mask.strategy == "none" or hidden_count(cells, mask.ratio, mask.rounding) > 0,
+        f"mlr.mask.ratio={mask.ratio} of {cells} cells hides none: lower mlr.mask.patch_size or raise the ratio",
+    )
+
+
+def hidden_count(cells: int, ratio: float, rounding: str) -> int:
+    """Number of hidden cells out of `cells`; the float product is cut as it comes, so 0.29 * 100 gives 28.
+
+    `down` cuts the hidden share, `up` the visible one (F2 in docs/fidelity.md).
+    """
+    if rounding == "up":
+        return cells - int((1 - ratio) * cells)
+    return int(ratio * cells)
+
+
 def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> None:
     one_of("augmentation.crop", augmentation.crop, ("resample", "slice"))
     within(0, image_size, "augmentation.pad", augmentation.pad, "at most the side of the image")

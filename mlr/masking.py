@@ -10,17 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlr.config import MaskConfig
-
-
-def hidden_count(cells: int, ratio: float, rounding: str) -> int:
-    """Number of hidden cells out of `cells`; the float product is cut as it comes, so 0.29 * 100 gives 28.
-
-    `down` cuts the hidden share, `up` the visible one (F2 in docs/fidelity.md).
-    """
-    if rounding == "up":
-        return cells - int((1 - ratio) * cells)
-    return int(ratio * cells)
+from mlr.config import MaskConfig, hidden_count
 
 
 def sample_mask(

@@ -968,6 +968,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name in options.trials or TRIALS:
             trial, goal, short = TRIALS[name]
             count = options.count or (short if options.short else goal)
+            if not count:  # too long for --short
+                continue
             rows.append(row(name, trial, count, options.seed, Path(scratch)))
             print("{trial:<10}{cases:>7}{failed:>8}{seconds:>9.0f}  {what}".format(**rows[-1]), flush=True)
             for problem in rows[-1]["problems"][:10]:

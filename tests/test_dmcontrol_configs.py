@@ -117,6 +117,7 @@ REFUSED = [
     ("task=finger_spin environment.action_repeat=3", "no multiple of environment.action_repeat=3"),
     ("task=finger_spin eval_every_env_steps=5001", "eval_every_env_steps=5001 is no multiple"),
     ("task=finger_spin mlr.seq_len=15", "mlr.mask.cube_depth"),
+    ("task=finger_spin mlr.mask.patch_size=60", "of 1 cells hides none"),
     ("task=finger_spin agent.crop_size=101", "at most the side"),
     ("task=finger_spin agent.encoder.strides=[]", "at least one stride"),
     ("task=finger_spin agent.encoder.strides=[9,9,9]", "do not fit a crop"),
