@@ -145,8 +145,8 @@ def atari_replay(seq_len):
 
 @functools.cache
 def dmcontrol_replay(seq_len):
-    replay = TransitionReplay(STEPS, seq_len, (3, 46, 46), 3, ACTIONS, CPU, min_episode=60)
-    frames, actions, rewards = recorded_steps(9, 46)
+    replay = TransitionReplay(STEPS, seq_len, (3, 84, 84), 3, ACTIONS, CPU, min_episode=60)
+    frames, actions, rewards = recorded_steps(9, 84)
     for step in range(STEPS):
         replay.store(frames[step], actions[step], rewards[step], False, step % 60 == 59, frames[step + 1], {})
     return replay
@@ -157,9 +157,9 @@ def compose_tiny(benchmark, *overrides):
     clips = ("mlr.seq_len=16", "mlr.mask.cube_depth=8", "loop.learning_starts=60")
     if benchmark == "atari":
         return make_config("unused", *clips, *overrides)
-    # An image above the largest patch, cells of 10 pixels for a grid that fits the small maps, episodes of 60 steps.
+    # An image of two of the largest patches, cells of 10 pixels for a grid that fits the small maps, episodes of 60 steps.
     sizes = (
-        "environment.image_size=46",
+        "environment.image_size=84",
         "mlr.mask.patch_size=10",
         "agent.encoder.strides=[2,1,1]",
         "environment.episode_env_steps=240",

@@ -221,7 +221,7 @@ def _published_lines(benchmark: str, task: str, full_size: bool) -> dict[str, fl
 
 def _steps_label(runs: Sequence[Run]) -> str:
     frames = {run.frames[steps] / steps for run in runs for steps in run.frames if steps}
-    unit = f" (one is {max(frames):g} frames)" if len(frames) == 1 and frames != {1} else ""
+    unit = f" (one is {max(frames):g} frames)" if len(frames) == 1 and max(frames) > 1 else ""
     return f"environment steps{unit}"
 
 

@@ -203,7 +203,7 @@ def go_on(folder):
     seen = {}
     for task in BENCHMARK:
         env = make(task, replace(CONFIG, action_repeat=8), seed=99)
-        _, state = Checkpoints(Path(folder) / task, 0, "").load(None, print)
+        _, state = Checkpoints(Path(folder) / task, 0, "").load(None, lambda line: None)
         env.load_state(state)
         seen[task] = play(env, SPLIT, LAST)
         env.close()

@@ -227,7 +227,8 @@ def test_help_is_the_given_text_and_the_choices(launch, capsys):
     code, seen = launch("--help", "title=sea", about="Paints.\n")
     out = capsys.readouterr().out
     assert (code, seen) == (0, [])
-    assert out.startswith("Paints.\n") and "  style=fine|rough\n" in out and "  +brand=NAME  one of 1 in configs/brand/" in out
+    assert out.startswith("Paints.\n") and "  style=fine|rough\n" in out
+    assert "  +brand=NAME  one of 1 in configs/brand/" in out
 
 
 def test_multirun_runs_every_combination(launch):
