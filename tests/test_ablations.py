@@ -157,7 +157,7 @@ def compose_tiny(benchmark, *overrides):
     clips = ("mlr.seq_len=16", "mlr.mask.cube_depth=8", "loop.learning_starts=60")
     if benchmark == "atari":
         return make_config("unused", *clips, *overrides)
-    # An image of two of the largest patches, cells of 10 pixels for a grid that fits the small maps, episodes of 60 steps.
+    # An image of two of the largest patches a side, cells of 10 pixels, episodes of 60 steps.
     sizes = (
         "environment.image_size=84",
         "mlr.mask.patch_size=10",
