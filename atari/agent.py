@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atari import losses
@@ -16,7 +14,6 @@ from atari.config import AtariConfig
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
 from mlr.augmentation import Augmentation
-from mlr.config import ConfigError
 from mlr.decoder import reads_actions
 from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
@@ -24,7 +21,7 @@ from mlr.objective import MLR, PixelMLR
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
-from mlr.training.weights import write_weights
+from mlr.training.weights import read_weights, write_weights
 
 GENERATORS = (
     "sampling",
@@ -202,15 +199,13 @@ class TrainedAgent:
 
     def __init__(self, config: AtariConfig, weights: Path, device: torch.device | str = "cpu"):
         self.config, self.device = config, torch.device(device)
-        try:
-            tensors = load_file(weights)
+
+        def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
             self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.agent.atoms
             self.encoder, self.head = make_networks(config, self.actions)
-            networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head})
-            networks.load_state_dict(tensors)
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-            raise ConfigError(f"{weights} cannot be loaded: damaged, or of another configuration") from error
-        networks.to(self.device).requires_grad_(False).eval()
+            return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
+
+        read_weights(weights, make, self.device)
         self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, self.device)
 
     @torch.no_grad()
@@ -228,9 +223,7 @@ class TrainedAgent:
         return self.q_values(observations).argmax(1).cpu().numpy()
 
 
-def load_agent(
-    run: str | Path, device: torch.device | str = "cpu", agent_steps: int | None = None
-) -> TrainedAgent:
+def load_agent(run: str | Path, device: torch.device | str = "cpu", agent_steps: int | None = None) -> TrainedAgent:
     """The agent of the run folder `run` with its newest weights, or those after `agent_steps`.
 
     Raises ConfigError if there are none.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dmcontrol import losses
@@ -26,7 +24,6 @@ from dmcontrol.networks import (
 )
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
 from mlr.augmentation import Augmentation, RandomCrop
-from mlr.config import ConfigError
 from mlr.decoder import reads_actions
 from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
@@ -35,7 +32,7 @@ from mlr.objective import MLR, PixelMLR
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
-from mlr.training.weights import write_weights
+from mlr.training.weights import read_weights, write_weights
 
 GENERATORS = (
     "sampling",
@@ -268,15 +265,13 @@ class TrainedAgent:
 
     def __init__(self, config: DMControlConfig, weights: Path, device: torch.device | str = "cpu"):
         self.config, self.device = config, torch.device(device)
-        try:
-            tensors = load_file(weights)
+
+        def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
             self.action_size = len(tensors["actor.policy.4.bias"]) // 2  # mean and deviation
             encoder, actor = make_acting_networks(config, self.action_size)
-            networks = nn.ModuleDict({"encoder": encoder, "actor": actor})
-            networks.load_state_dict(tensors)
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-            raise ConfigError(f"{weights} cannot be loaded: damaged, or of another configuration") from error
-        networks.to(self.device).requires_grad_(False).eval()
+            return nn.ModuleDict({"encoder": encoder, "actor": actor})
+
+        encoder, actor = read_weights(weights, make, self.device).values()
         crop = CentreCrop(config.agent.crop_size)
         self.encoder = nn.Sequential(crop, encoder)
         self._policy = nn.Sequential(crop, encoder.convolutions, actor)

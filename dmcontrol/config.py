@@ -59,7 +59,7 @@ class AgentConfig:
     temperature_beta1: float
     critic_tau: float  # weight of the online Q heads in a soft update
     critic_encoder_tau: float  # weight of the online encoder in a soft update of the critic's target
-    update_every: int  # agent steps between updates of actor, temperature and all targets
+    update_every: int  # updates between those of actor, temperature and all targets
 
 
 @dataclass

@@ -69,8 +69,12 @@ def launch(
 
 
 def refuse(error: ConfigError) -> int:
-    print(f"error: {in_one_line(str(error))}", file=sys.stderr)
+    complain(str(error))
     return REFUSED
+
+
+def complain(message: str) -> None:
+    print(f"error: {in_one_line(message)}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

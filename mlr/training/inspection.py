@@ -25,8 +25,9 @@ def inspect(run: Path) -> Iterator[tuple[str, str, str]]:
     read_config(run)
     folder = RunFolder(run)
     path, manifest = newest_checkpoint(folder)
-    entries = {name: digest for name, digest in manifest["tensors"].items()}
-    entries |= {name: json.dumps(value, sort_keys=True) for name, value in manifest["values"].items()}
+    entries = manifest["tensors"] | {
+        name: json.dumps(value, sort_keys=True) for name, value in manifest["values"].items()
+    }
     for part in PARTS:
         mine = {name: entry for name, entry in entries.items() if part_of(name) == part}
         note = f"{len(mine)} entries"
@@ -35,9 +36,7 @@ def inspect(run: Path) -> Iterator[tuple[str, str, str]]:
             note = f"{len(manifest['pieces'])} pieces"
         yield part, _digest(mine), f"{note}, checkpoint of agent step {manifest['agent_steps']}"
     for file in (folder.metrics, folder.evaluations):
-        rows = [
-            {key: value for key, value in row.items() if not key.startswith(TIMES)} for row in CsvLog(file).read()
-        ]
+        rows = [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in CsvLog(file).read()]
         yield file.name, _digest(dict(enumerate(rows))), f"{len(rows)} rows, without columns under {TIMES}"
 
 

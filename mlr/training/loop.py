@@ -78,7 +78,7 @@ def updates_due(step: int, learning_starts: int, replay_ratio: float) -> int:
 
 def total_updates(agent_steps: int, learning_starts: int, replay_ratio: float) -> int:
     """How many updates a run of `agent_steps` makes."""
-    return sum(updates_due(step, learning_starts, replay_ratio) for step in range(agent_steps))
+    return int(max(agent_steps - learning_starts, 0) * replay_ratio)  # what `updates_due` adds up to
 
 
 def train(

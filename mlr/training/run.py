@@ -18,6 +18,7 @@ from mlr.config import ConfigError, validate_device
 from mlr.results.curves import draw_learning_curve
 from mlr.results.scores import project_version, score_columns
 from mlr.training.checkpoint import checkpoint_names, require_finite_state
+from mlr.training.cli import complain
 from mlr.training.errors import CheckpointError, Miscounted, NotFinite
 from mlr.training.evaluation import Act, Evaluate, Watch, is_finished, play_episodes
 from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED
@@ -136,10 +137,6 @@ def drop_unwritten_output() -> None:
 def what_remains(folder: RunFolder) -> str:
     names = checkpoint_names(folder.checkpoints)
     return f"the newest checkpoint, {folder.checkpoints / names[-1]}, is good" if names else "nothing was saved yet"
-
-
-def complain(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 def make_parts_that_fit(config, benchmark: Benchmark, device: torch.device) -> Parts:

@@ -1,9 +1,14 @@
 """The trained weights of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from torch import nn
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from mlr.config import ConfigError
 from mlr.training.checkpoint import flush, require_finite, write_tensors
 
 
@@ -16,3 +21,19 @@ def write_weights(modules: nn.Module, path: Path) -> None:
     write_tensors(tensors, part)
     flush(part)
     part.replace(path)
+
+
+def read_weights(
+    path: Path, make_modules: Callable[[dict[str, Tensor]], nn.ModuleDict], device: torch.device
+) -> nn.ModuleDict:
+    """The modules that `make_modules` builds for the tensors of a file, filled with them and frozen.
+
+    Raises ConfigError for a file that is damaged or does not fit them.
+    """
+    try:
+        tensors = load_file(path)
+        modules = make_modules(tensors)
+        modules.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"{path} cannot be loaded: damaged, or of another configuration") from error
+    return modules.to(device).requires_grad_(False).eval()
