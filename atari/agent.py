@@ -18,6 +18,8 @@ from mlr.decoder import reads_actions
 from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.objective import MLR, PixelMLR
+from mlr.precision import Autocast, autocast
+from mlr.spans import span
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
@@ -41,9 +43,12 @@ class RainbowAgent:
     The target network is the online network before the step with the noise of the update before: it needs no copy.
     """
 
+    variants = ((),)  # further arguments of `update_on_device`
+
     def __init__(self, config: AtariConfig, actions: int, device: torch.device):
         self.config, self.actions, self.device = config, actions, device
-        self._generators = Generators(config.seed, device, GENERATORS)
+        self.generators = Generators(config.seed, device, GENERATORS)
+        self._autocast = autocast(config.precision, device)
         self._exploration = numpy_generator(config.seed, "exploration")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "parameters"))
@@ -51,12 +56,14 @@ class RainbowAgent:
             self._augment = make_augmentation(config).to(device)
             self.auxiliary = None
             if config.aux == "mlr":
-                self.auxiliary = make_mlr(config, self.encoder, self.head, self._augment, self._generators)
+                self.auxiliary = make_mlr(
+                    config, self.encoder, self.head, self._augment, self.generators, self._autocast
+                )
                 self.auxiliary.owned.to(device)
                 self.auxiliary.targets.to(device)
         self.networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head}).to(device)
         self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, device)
-        self._noise = self.head.draw_noise(self._generators["noise"], device)
+        self._noise = self.head.draw_noise(self.generators["noise"], device)
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
         parameters = list(self.networks.parameters())
@@ -88,6 +95,7 @@ class RainbowAgent:
 
     def update(self, replay: SequenceReplay, step: int) -> dict[str, Tensor]:
         """One update in iteration `step` on a batch of `replay`; returns its metrics as 0-d tensors."""
+        replay.require_window()
         config = self.config.replay
         ramp = (config.beta_initial, config.beta_final, config.beta_start, config.beta_end - config.beta_start)
         self._beta.fill_(linear_ramp(step - 1, *ramp))
@@ -96,20 +104,23 @@ class RainbowAgent:
     def update_on_device(self, replay: SequenceReplay) -> dict[str, Tensor]:
         """The part of an update that is a function of tensors alone: draw, learn, write the priorities."""
         fields = self.auxiliary.fields if self.auxiliary is not None else ()
-        batch = replay.sample(self.config.agent.batch_size, self._generators["sampling"], self._beta, fields)
+        with span("sample"):
+            batch = replay.sample(self.config.agent.batch_size, self.generators["sampling"], self._beta, fields)
         kl, metrics = self.learn(batch)
-        replay.update_priorities(batch.indices, kl)
+        with span("sample"):
+            replay.update_priorities(batch.indices, kl)
         return metrics | {"beta": self._beta}
 
     def learn(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimiser step on `batch`; returns the new priorities' divergences [B] and metrics."""
-        self._previous_noise.copy_(self._noise)
-        self._noise.copy_(self.head.draw_noise(self._generators["noise"], self.device))
-        latent = self.encoder(self._augmented(batch.obs, "augmentation_rl"))  # [B, D]
-        logits = self.head(scale_gradient(latent, self.config.agent.head_gradient_scale), self._noise)  # [B, A, N]
-        log_probs = losses.of_action(logits.log_softmax(-1), batch.action)  # [B, N]
-        target = self._target(batch)
-        rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
+        with span("rl"):
+            self._previous_noise.copy_(self._noise)
+            self._noise.copy_(self.head.draw_noise(self.generators["noise"], self.device))
+            latent = self._encode(self._augmented(batch.obs, "augmentation_rl"))  # [B, D]
+            logits = self.head(scale_gradient(latent, self.config.agent.head_gradient_scale), self._noise)  # [B, A, N]
+            log_probs = losses.of_action(logits.log_softmax(-1), batch.action)  # [B, N]
+            target = self._target(batch)
+            rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
         loss, metrics = rl_loss, {"rl_loss": rl_loss}
         if self.auxiliary is not None:
             auxiliary_loss, auxiliary_metrics = self.auxiliary.loss(batch)  # [T, B]
@@ -117,17 +128,19 @@ class RainbowAgent:
             loss = rl_loss + self.config.mlr.weight * auxiliary_loss
             metrics |= {"mlr_loss": auxiliary_loss, **auxiliary_metrics}
 
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for name, parameters in self._clip_groups.items():
-            norm = nn.utils.clip_grad_norm_(parameters, self.config.agent.clip_norm, foreach=True)
-            metrics[f"grad_norm_{name}"] = norm
-        if self.auxiliary is not None:
-            self.auxiliary.update_targets()  # before the step: with tau 1 the targets are one update old
-        self.optimizer.step()
+        with span("backward"):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        with span("optimizer"):
+            for name, parameters in self._clip_groups.items():
+                norm = nn.utils.clip_grad_norm_(parameters, self.config.agent.clip_norm, foreach=True)
+                metrics[f"grad_norm_{name}"] = norm
+            if self.auxiliary is not None:
+                self.auxiliary.update_targets()  # before the step: with tau 1 the targets are one update old
+            self.optimizer.step()
 
         kl = losses.categorical_kl(log_probs, target, self.config.agent.kl_floor, self.config.agent.kl_ceiling)
-        with torch.no_grad():
+        with torch.no_grad(), span("rl"):
             q = losses.expected_value(logits.softmax(-1), self._support)  # [B, A]
             metrics |= {
                 "loss": loss,
@@ -149,7 +162,7 @@ class RainbowAgent:
                 self._augmented(batch.next_obs, "augmentation_next_online"),
             )
         )
-        latent_target, latent_online = self.encoder(both).chunk(2)
+        latent_target, latent_online = self._encode(both).chunk(2)
         target_probs = self.head(latent_target, self._previous_noise).softmax(-1)
         online_probs = self.head(latent_online, self._noise).softmax(-1)
         action = losses.expected_value(online_probs, self._support).argmax(1)
@@ -162,8 +175,13 @@ class RainbowAgent:
             self._support,
         )
 
+    def _encode(self, pixels: Tensor) -> Tensor:
+        with self._autocast():
+            return self.encoder(pixels)
+
     def _augmented(self, pixels: Tensor, purpose: str) -> Tensor:
-        return self._augment(pixels, self._generators[purpose])
+        with span("augment"):
+            return self._augment(pixels, self.generators[purpose])
 
     def save_weights(self, path: Path) -> None:
         """Writes what acting needs; decoder, momentum copies and optimiser stay in the checkpoints."""
@@ -176,7 +194,7 @@ class RainbowAgent:
             "optimizer": adam_state(self.optimizer),
             "noise": self._noise,
             "previous_noise": self._previous_noise,
-            "generators": self._generators.state(),
+            "generators": self.generators.state(),
             "exploration": self._exploration.bit_generator.state,
         }
 
@@ -187,7 +205,7 @@ class RainbowAgent:
         load_adam_state(self.optimizer, state["optimizer"])
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
-        self._generators.load_state(state["generators"])
+        self.generators.load_state(state["generators"])
         self._exploration.bit_generator.state = state["exploration"]
 
 
@@ -241,7 +259,12 @@ def make_augmentation(config: AtariConfig) -> Augmentation:
 
 
 def make_mlr(
-    config: AtariConfig, encoder: Encoder, head: DuelingHead, augment: Augmentation, generators: Generators
+    config: AtariConfig,
+    encoder: Encoder,
+    head: DuelingHead,
+    augment: Augmentation,
+    generators: Generators,
+    autocast: Autocast,
 ) -> MLR:
     """MLR on the renormalised conv map, projected by the head's own first layers (paper, section 3)."""
     mlr, image_size = config.mlr, config.environment.image_size
@@ -253,6 +276,7 @@ def make_mlr(
         "mask": lambda: sample_mask(mlr.mask, mlr.seq_len, image_size, generators["mask"], generators["mask"].device),
         "augment_masked": lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
         "augment_target": lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+        "autocast": autocast,
     }
     if mlr.target == "pixel":
         parts |= {"projector": nn.Identity(), "predictor": nn.Linear(encoder.latent_dim, image_size**2)}

@@ -13,7 +13,7 @@ from mlr.config import (
     require,
     require_hidden,
     validate_augmentation,
-    validate_device,
+    validate_hardware,
     validate_loop,
     validate_mlr,
     validate_stage,
@@ -99,6 +99,9 @@ class AtariConfig:
     run_dir: str
     device: str  # auto | cpu | cuda | cuda:N
     threads: int  # of torch on the CPU; 0 leaves the library's choice
+    precision: str  # fp32 | tf32 | bf16: of a GPU's products; bf16 also on the CPU
+    deterministic: bool  # GPU: equal runs are equal bit for bit, and slower
+    capture: str  # auto | off: updates on a GPU as CUDA graphs
     agent_steps: int
     eval_every: int  # agent steps; 0: at the end only
     checkpoint_every: int  # agent steps
@@ -127,7 +130,7 @@ def validate(config: AtariConfig) -> None:
         require(weight >= 0, f"mlr_weight_by_game.{game}={weight} must be at least 0")
     one_of("benchmark", config.benchmark, ("atari",))
     one_of("aux", config.aux, ("mlr", "none"))
-    validate_device(config.device)
+    validate_hardware(config)
     require(config.run_dir.strip() != "", "run_dir is empty: name a folder")
     at_least(1, "", config, "agent_steps", "checkpoint_every", "log_every")
     at_least(0, "", config, "seed", "eval_every")

@@ -68,7 +68,7 @@ class Encoder(nn.Module):
             features = stage(features)
             if stage_mask is not None:
                 features = stage_mask(name, features)
-        return renormalize(features).flatten(1)  # [B, D]
+        return renormalize(features.float()).flatten(1)  # [B, D]
 
 
 class NoisyLinear(nn.Module):

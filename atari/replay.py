@@ -129,16 +129,18 @@ class SequenceReplay:
             flag.fill_(value)
         self.steps_stored += 1
 
+    def require_window(self) -> None:
+        """Raises RuntimeError while there is nothing to sample. On the host: a sample itself is tensors alone."""
+        if self.steps_begun <= self.lag + self.history:
+            raise RuntimeError(f"no window is complete before step {self.lag + self.history + 1} is begun")
+
     def sample(
         self, batch_size: int, generator: Generator, beta: Tensor | float, fields: tuple[str, ...]
     ) -> SequenceBatch:
-        """Draws starts by priority, with replacement, and gathers their windows.
+        """Draws starts by priority, with replacement, and gathers their windows; see `require_window`.
 
         `generator` is on the replay's device; `fields` names the optional fields of the batch to fill.
-        Raises RuntimeError before a window is complete.
         """
-        if self.steps_begun <= self.lag + self.history:
-            raise RuntimeError(f"no window is complete before step {self.lag + self.history + 1} is begun")
         leaves = self.priorities.leaves
         uniforms = torch.rand(batch_size, dtype=leaves.dtype, device=leaves.device, generator=generator)
         return self.gather(self.priorities.draw(uniforms), beta, fields)

@@ -29,6 +29,8 @@ from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.momentum import frozen_copy, momentum_update
 from mlr.objective import MLR, PixelMLR
+from mlr.precision import Autocast, autocast
+from mlr.spans import span
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
@@ -55,10 +57,13 @@ class SACAgent:
     its own. The critic's target encoder and the auxiliary's momentum encoder live side by side.
     """
 
+    variants = ((True,), (False,))  # further arguments of `update_on_device`
+
     def __init__(self, config: DMControlConfig, action_size: int, device: torch.device):
         self.config, self.action_size, self.device = config, action_size, device
         agent = config.agent
-        self._generators = Generators(config.seed, device, GENERATORS)
+        self.generators = Generators(config.seed, device, GENERATORS)
+        self._autocast = autocast(config.precision, device)
         self._exploration = numpy_generator(config.seed, "exploration")
         self._centre_crop = CentreCrop(agent.crop_size)
         self._random_crop = RandomCrop(
@@ -73,7 +78,7 @@ class SACAgent:
             self.target_encoder, self.target_q_heads = frozen_copy(self.encoder), frozen_copy(self.q_heads)
             self.auxiliary = None
             if config.aux == "mlr":
-                self.auxiliary = make_mlr(config, self.encoder, action_size, self._generators)
+                self.auxiliary = make_mlr(config, self.encoder, action_size, self.generators, self._autocast)
                 self.auxiliary.owned.to(device)
                 self.auxiliary.targets.to(device)
         names = ("encoder", "actor", "q_heads", "target_encoder", "target_q_heads")
@@ -124,6 +129,9 @@ class SACAgent:
 
     def update(self, replay: TransitionReplay, step: int) -> dict[str, Tensor]:
         """One update in iteration `step` on batches of `replay`; returns its metrics as 0-d tensors."""
+        replay.require_transition()
+        if self.auxiliary is not None:
+            replay.require_window()
         with_actor = self._updates % self.config.agent.update_every == 0  # as released, these are the even agent steps
         self._updates += 1
         return self.update_on_device(replay, with_actor)
@@ -133,35 +141,41 @@ class SACAgent:
 
         Critic, then auxiliary, then, `with_actor`, actor, temperature and all target networks (F13).
         """
-        batch = replay.sample(self.config.agent.batch_size, self._generators["sampling"])
+        with span("sample"):
+            batch = replay.sample(self.config.agent.batch_size, self.generators["sampling"])
         obs, next_obs = self._cropped(batch.obs, "crop_obs"), self._cropped(batch.next_obs, "crop_next_obs")
         metrics = self._update_critic(batch, obs, next_obs)
         if self.auxiliary is not None:
-            batch_size, generator = self.config.mlr_agent.batch_size, self._generators["windows"]
-            metrics |= self._update_auxiliary(replay.windows(batch_size, generator, self.auxiliary.fields))
+            with span("sample"):
+                batch_size, generator = self.config.mlr_agent.batch_size, self.generators["windows"]
+                windows = replay.windows(batch_size, generator, self.auxiliary.fields)
+            metrics |= self._update_auxiliary(windows)
         if with_actor:
             metrics |= self._update_actor(obs)
             self._update_targets()
         return {key: value.detach() for key, value in metrics.items()}
 
     def _update_critic(self, batch: TransitionBatch, obs: Tensor, next_obs: Tensor) -> dict[str, Tensor]:
-        q, target = self.q_and_target(batch, obs, next_obs)
-        loss = losses.critic_loss(q, target)
+        with span("rl"):
+            q, target = self.q_and_target(batch, obs, next_obs)
+            loss = losses.critic_loss(q, target)
         optimizer = self.optimizers["critic"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        with span("backward"):
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        with span("optimizer"):
+            optimizer.step()
         return {"critic_loss": loss, "q_mean": q.mean(), "q_target_mean": target.mean()}
 
     def q_and_target(self, batch: TransitionBatch, obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Action values [2, B] and their targets [B] for cropped pixels; the gradient reaches the whole encoder."""
         with torch.no_grad():
-            mean, log_std = self.actor(self.encoder.convolutions(next_obs))
+            mean, log_std = self.actor(self._encode(self.encoder.convolutions, next_obs))
             action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_target"))
-            next_q = self.target_q_heads(self.target_encoder(next_obs), action)
+            next_q = self.target_q_heads(self._encode(self.target_encoder, next_obs), action)
             temperature, discount = self.log_temperature.exp(), self.config.agent.discount
             target = losses.q_target(batch.reward, batch.bootstrap, next_q, log_prob, temperature, discount)
-        return self.q_heads(self.encoder(obs), batch.action), target
+        return self.q_heads(self._encode(self.encoder, obs), batch.action), target
 
     def _update_auxiliary(self, windows: WindowBatch) -> dict[str, Tensor]:
         config = self.config.mlr_agent
@@ -170,10 +184,12 @@ class SACAgent:
         per_step, metrics = self.auxiliary.loss(windows)  # [T, B]
         loss = per_step.mean()
         optimizer = self.optimizers["auxiliary"]
-        optimizer.zero_grad(set_to_none=True)
-        (self.config.mlr.weight * loss).backward()
-        norm = nn.utils.clip_grad_norm_(self._auxiliary_parameters(), config.clip_norm, foreach=True)
-        optimizer.step()
+        with span("backward"):
+            optimizer.zero_grad(set_to_none=True)
+            (self.config.mlr.weight * loss).backward()
+        with span("optimizer"):
+            norm = nn.utils.clip_grad_norm_(self._auxiliary_parameters(), config.clip_norm, foreach=True)
+            optimizer.step()
         self._auxiliary_updates.add_(1)
         return {
             "mlr_loss": loss,
@@ -183,7 +199,8 @@ class SACAgent:
         }
 
     def _update_actor(self, obs: Tensor) -> dict[str, Tensor]:
-        q, log_prob = self.q_of_policy(obs)
+        with span("rl"):
+            q, log_prob = self.q_of_policy(obs)
         temperature = self.log_temperature.exp().detach()
         loss = losses.actor_loss(q, log_prob, temperature)
         self._step_alone("actor", loss)
@@ -202,7 +219,7 @@ class SACAgent:
         Actor and critic share the convolutions, and neither loss reaches them: one pass without gradient serves both.
         """
         with torch.no_grad():
-            features = self.encoder.convolutions(obs)  # [B, F]
+            features = self._encode(self.encoder.convolutions, obs)  # [B, F]
         mean, log_std = self.actor(features)
         action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_actor"))
         return self.q_heads(self.encoder.latent(features), action), log_prob
@@ -210,22 +227,31 @@ class SACAgent:
     def _step_alone(self, name: str, loss: Tensor) -> None:
         """Steps one optimiser on a loss whose gradient for other parameters is not wanted."""
         optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
-        optimizer.step()
+        with span("backward"):
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+        with span("optimizer"):
+            optimizer.step()
 
     def _update_targets(self) -> None:
-        momentum_update(self.target_encoder, self.encoder, self.config.agent.critic_encoder_tau)
-        momentum_update(self.target_q_heads, self.q_heads, self.config.agent.critic_tau)
-        if self.auxiliary is not None:
-            self.auxiliary.update_targets()
+        with span("optimizer"):
+            momentum_update(self.target_encoder, self.encoder, self.config.agent.critic_encoder_tau)
+            momentum_update(self.target_q_heads, self.q_heads, self.config.agent.critic_tau)
+            if self.auxiliary is not None:
+                self.auxiliary.update_targets()
+
+    def _encode(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """What the encoder, a copy of it, or its convolutions alone give, float32."""
+        with self._autocast():
+            return network(pixels).float()
 
     def _cropped(self, pixels: Tensor, purpose: str) -> Tensor:
-        offsets = self._random_crop.draw(len(pixels), self._generators[purpose], pixels.device)
-        return self._random_crop(pixels, offsets)
+        with span("augment"):
+            offsets = self._random_crop.draw(len(pixels), self.generators[purpose], pixels.device)
+            return self._random_crop(pixels, offsets)
 
     def _noise(self, like: Tensor, purpose: str) -> Tensor:
-        return torch.randn(like.shape, generator=self._generators[purpose], device=like.device)
+        return torch.randn(like.shape, generator=self.generators[purpose], device=like.device)
 
     def save_weights(self, path: Path) -> None:
         """Writes what acting needs and the encoder's latent; the rest stays in the checkpoints."""
@@ -239,7 +265,7 @@ class SACAgent:
             "updates": self._updates,
             "auxiliary_updates": self._auxiliary_updates,
             "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
-            "generators": self._generators.state(),
+            "generators": self.generators.state(),
             "exploration": self._exploration.bit_generator.state,
         }
 
@@ -253,7 +279,7 @@ class SACAgent:
         self._auxiliary_updates.copy_(state["auxiliary_updates"])
         for name, optimizer in self.optimizers.items():
             load_adam_state(optimizer, state["optimizers"][name])
-        self._generators.load_state(state["generators"])
+        self.generators.load_state(state["generators"])
         self._exploration.bit_generator.state = state["exploration"]
 
 
@@ -300,7 +326,9 @@ def make_acting_networks(config: DMControlConfig, action_size: int) -> tuple[Pix
     return encoder, Actor(config.agent, encoder.convolutions.out_features, action_size)
 
 
-def make_mlr(config: DMControlConfig, encoder: PixelEncoder, action_size: int, generators: Generators) -> MLR:
+def make_mlr(
+    config: DMControlConfig, encoder: PixelEncoder, action_size: int, generators: Generators, autocast: Autocast
+) -> MLR:
     """MLR on the encoder's latents, with a projector of its own (paper, section 3).
 
     With `mlr_agent.redraw` it also draws the encoder's fc anew, and the momentum copies' differently (F7).
@@ -318,6 +346,7 @@ def make_mlr(config: DMControlConfig, encoder: PixelEncoder, action_size: int, g
         "mask": lambda: sample_mask(mlr.mask, mlr.seq_len, image_size, generators["mask"], generators["mask"].device),
         "augment_masked": lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
         "augment_target": lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+        "autocast": autocast,
     }
     if mlr.target == "pixel":
         head = nn.Linear(latent, RGB * crop_size**2)

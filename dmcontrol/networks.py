@@ -61,7 +61,7 @@ class Latent(nn.Module):
         self.ln = nn.LayerNorm(latent)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.ln(self.fc(features))
+        return self.ln(self.fc(features).float())
 
 
 class PixelEncoder(nn.Module):

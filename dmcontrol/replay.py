@@ -139,13 +139,18 @@ class TransitionReplay:
         """Number of the oldest frame that is not overwritten yet."""
         return max(0, self.frames_stored - self.frames.capacity)
 
-    def sample(self, batch_size: int, generator: Generator) -> TransitionBatch:
-        """Draws stored steps uniformly, with replacement; `generator` is on the replay's device.
-
-        Raises RuntimeError while nothing is stored.
-        """
+    def require_transition(self) -> None:
+        """Raises RuntimeError while there is nothing to sample. On the host: a sample itself is tensors alone."""
         if self.steps_stored == 0:
             raise RuntimeError("no transition is stored yet: call store() before sample()")
+
+    def require_window(self) -> None:
+        """Raises RuntimeError while no window can be drawn, as `require_transition`."""
+        if self.newest_start < self.oldest:
+            raise RuntimeError(f"no window is complete: that takes {self.seq_len + 1} steps of one episode")
+
+    def sample(self, batch_size: int, generator: Generator) -> TransitionBatch:
+        """Draws stored steps uniformly, with replacement; `generator` is on the replay's device."""
         oldest, count = self.bounds.unbind()
         slots = (oldest + (self._uniforms(batch_size, generator) * (count - oldest)).long()) % self.capacity
         newest, since_first = self.newest_frames[slots], self.since_first[slots]
@@ -164,11 +169,7 @@ class TransitionReplay:
     def windows(self, batch_size: int, generator: Generator, fields: tuple[str, ...]) -> WindowBatch:
         """Draws windows uniformly, with replacement, from all that hold neither the newest step nor one that ended an
         episode; `generator` is on the replay's device, `fields` names what to fill.
-
-        Raises RuntimeError where there is no such window.
         """
-        if self.newest_start < self.oldest:
-            raise RuntimeError(f"no window is complete: that takes {self.seq_len + 1} steps of one episode")
         starts = self.starts.draw(self._uniforms(batch_size, generator))
         offsets = torch.arange(self.seq_len, device=starts.device)
         slots = (offsets.unsqueeze(1) + starts) % self.capacity  # [T, B]

@@ -155,6 +155,13 @@ def validate_loop(loop: LoopConfig) -> None:
     at_least(0, "loop", loop, "learning_starts", "replay_ratio")
 
 
+def validate_hardware(config) -> None:
+    """Raises ConfigError for a device, a precision or a way to run updates that does not exist."""
+    validate_device(config.device)
+    one_of("precision", config.precision, ("fp32", "tf32", "bf16"))
+    one_of("capture", config.capture, ("auto", "off"))
+
+
 def validate_device(name: str) -> None:
     require(
         re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"

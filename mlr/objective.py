@@ -4,6 +4,7 @@ T time (= K steps of a clip), B batch, C H W a stacked observation, D latent, P 
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -15,6 +16,8 @@ from mlr.decoder import Decoder, reads_actions
 from mlr.masking import StageMask, enlarge, hide
 from mlr.momentum import frozen_copy, momentum_update
 from mlr.pixels import to_unit_range
+from mlr.precision import Autocast
+from mlr.spans import span
 
 
 class Clips(Protocol):
@@ -32,7 +35,8 @@ class MLR:
     they are referred to, and frozen copies of them give the targets. `predictor` ([..., P] -> [..., P]) and
     `action_embedding` (actions -> [..., D], None where `reads_actions` is false) become the objective's own,
     like its decoder. `mask` draws a mask bool [1, K, g, g]; `augment_masked` and `augment_target` turn frames
-    [T, B, C, H, W] into float pixels in 0..255, each with a generator of its own. An encoder whose features are to be
+    [T, B, C, H, W] into float pixels in 0..255, each with a generator of its own. `autocast` makes the context in which
+    encoders and decoder run; they return float32. An encoder whose features are to be
     hidden takes a `StageMask` behind the pixels. Source: paper, section 3; ablations: docs/ablations.md.
     """
 
@@ -48,6 +52,7 @@ class MLR:
         mask: Callable[[], Tensor],
         augment_masked: Callable[[Tensor], Tensor],
         augment_target: Callable[[Tensor], Tensor],
+        autocast: Autocast = nullcontext,
     ):
         self.config = config
         self.encoder = encoder
@@ -55,6 +60,7 @@ class MLR:
         self.mask = mask
         self.augment_masked = augment_masked
         self.augment_target = augment_target
+        self.autocast = autocast
         self.fields = ("frames",)
         decoder = Decoder(latent_dim, config.seq_len, config.decoder)
         self.owned = nn.ModuleDict({"decoder": decoder, "predictor": predictor})
@@ -71,12 +77,17 @@ class MLR:
 
     def loss(self, batch: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Distance between prediction and target, float32 [T, B] without `config.weight`, and metrics (0-d tensors)."""
-        mask = self.mask()
-        pixels, whole = self._mask_and_augment(batch.frames, mask)
-        states = self._encode_masked(pixels, mask)  # [T, B, D]
-        decoded = self._decode(states, batch)  # [T, B, D]
-        prediction = self.owned["predictor"](self.projector(decoded))  # [T, B, P]
-        target, target_metrics = self._target(whole)  # [T, B, P]
+        with span("augment"):
+            mask = self.mask()
+            pixels, whole = self._mask_and_augment(batch.frames, mask)
+        with span("masked_encode"), self.autocast():
+            states = self._encode_masked(pixels, mask)  # [T, B, D]
+        with span("decode"):
+            with self.autocast():
+                decoded = self._decode(states, batch)  # [T, B, D]
+            prediction = self.owned["predictor"](self.projector(decoded))  # [T, B, P]
+        with span("targets"):
+            target, target_metrics = self._target(whole)  # [T, B, P]
         loss, name, agreement = self._distance(prediction, target)
         metrics = self._by_visibility(name, agreement, enlarge(mask, batch.frames.shape[-1])) | target_metrics
         if "reward_head" in self.owned:
@@ -109,7 +120,10 @@ class MLR:
     @torch.no_grad()
     def _target(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Projected latents [T, B, P] of the whole frames, from the momentum copies, and metrics of the latents."""
-        latent = _encode(self.targets["encoder"], self.augment_target(frames))  # [T, B, D]
+        with span("augment"):
+            pixels = self.augment_target(frames)
+        with self.autocast():
+            latent = _encode(self.targets["encoder"], pixels)  # [T, B, D]
         return self.targets["projector"](latent), _latent_metrics(latent)
 
     def _distance(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, str, Tensor]:

@@ -21,14 +21,15 @@ class Priorities:
     def draw(self, uniforms: Tensor) -> Tensor:
         """First slots whose inclusive prefix sum reaches uniform * total; a slot of leaf 0 is never among them.
 
-        uniforms float64 [B] in [0, 1) -> int64 [B]. At least one leaf must be positive.
+        uniforms float64 [B] in [0, 1) -> int64 [B]. Where no leaf is positive, or one is no number, any slot.
         """
         sums = self.leaves.cumsum(0)
         # A parallel scan rounds each position differently. Taking over the largest sum of the positive leaves so far
         # keeps the sums sorted and lets no zero leaf be the first to reach anything.
         sums = torch.where(self.leaves > 0, sums, 0.0).cummax(0).values
         smallest = torch.finfo(torch.float64).tiny  # u = 0 is reached by the first positive leaf, not by slot 0
-        return torch.searchsorted(sums, (uniforms * sums[-1]).clamp(min=smallest))
+        slots = torch.searchsorted(sums, (uniforms * sums[-1]).clamp(min=smallest))
+        return slots.clamp(max=len(sums) - 1)
 
     def update(self, indices: Tensor, values: Tensor) -> None:
         """Writes `values` [B] at `indices` int64 [B]; an index that occurs twice takes its first value."""

@@ -15,8 +15,10 @@ import torch
 from rich.console import Console
 
 from mlr.config import ConfigError, validate_device
+from mlr.precision import set_precision
 from mlr.results.curves import draw_learning_curve
 from mlr.results.scores import project_version, score_columns
+from mlr.training.capture import capture_updates
 from mlr.training.checkpoint import checkpoint_names, require_finite_state
 from mlr.training.cli import complain
 from mlr.training.errors import CheckpointError, Miscounted, NotFinite
@@ -68,6 +70,7 @@ def run(config, benchmark: Benchmark) -> int:
     """
     console = Console(highlight=False, soft_wrap=True)
     device = choose_device(config.device)
+    set_precision(config.precision, config.deterministic)
     if config.threads:
         torch.set_num_threads(config.threads)
     with StopRequest() as stop:
@@ -164,14 +167,23 @@ def memory_needed(parts: Parts) -> int:
 
 def make_parts(config, benchmark: Benchmark, device: torch.device) -> Parts:
     environment = benchmark.make_environment(config, config.seed, 0, True)
+    agent = benchmark.make_agent(config, environment, device)
+    replay = benchmark.make_replay(config, environment, device)
+    if is_captured(config, device):
+        capture_updates(agent, replay)
     return Parts(
-        agent=benchmark.make_agent(config, environment, device),
+        agent=agent,
         environment=environment,
-        replay=benchmark.make_replay(config, environment, device),
+        replay=replay,
         evaluate=make_evaluate(config, benchmark, device),
         units=partial(benchmark.units, config),
         milestones=benchmark.milestones(config),
     )
+
+
+def is_captured(config, device: torch.device) -> bool:
+    """Whether updates run as CUDA graphs; kornia's augmentations draw on the host, which a graph would not repeat."""
+    return config.capture == "auto" and device.type == "cuda" and not config.augmentation.extra
 
 
 def make_evaluate(config, benchmark: Benchmark, device: torch.device) -> Evaluate:
@@ -220,7 +232,10 @@ def describe(
     """Prints what will run and what it takes."""
     loop, replay = config.loop, parts.replay
     updates = total_updates(config.agent_steps, loop.learning_starts, loop.replay_ratio)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = f"CPU, {torch.get_num_threads()} threads" + (", bf16" if config.precision == "bf16" else "")
+    if device.type == "cuda":
+        run_as = "as CUDA graphs" if is_captured(config, device) else "run eagerly"
+        name = f"{torch.cuda.get_device_name(device)}, {config.precision}, updates {run_as}"
     units = ", ".join(
         f"{count:,} {unit.replace('_', ' ')}" for unit, count in benchmark.units(config, config.agent_steps).items()
     )
@@ -291,6 +306,7 @@ def evaluate_run(
     folder = RunFolder(run)
     weights = folder.saved_weights(agent_steps)
     units = benchmark.units(config, int(weights.stem))
+    set_precision(config.precision, config.deterministic)
     if config.threads:
         torch.set_num_threads(config.threads)
     video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None

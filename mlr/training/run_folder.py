@@ -25,7 +25,8 @@ ConfigT = TypeVar("ConfigT")
 # Keys that do not change what is learned: a run may continue with other values.
 # `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.
 OUTSIDE_HASH = (
-    "experiment", "run_dir", "device", "threads", "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
+    "experiment", "run_dir", "device", "threads", "deterministic", "capture",
+    "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
 )  # fmt: skip
 
 

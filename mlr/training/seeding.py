@@ -1,6 +1,7 @@
 """One random generator per purpose, so that the order of calls cannot matter."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ class Generators:
 
     def __getitem__(self, name: str) -> torch.Generator:
         return self._generators[name]
+
+    def __iter__(self) -> Iterator[torch.Generator]:
+        return iter(self._generators.values())
 
     def state(self) -> dict:
         return {"device": self._device, **{name: generator.get_state() for name, generator in self._generators.items()}}

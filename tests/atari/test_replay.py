@@ -287,6 +287,7 @@ def test_sample_before_the_first_complete_window_and_store_before_begin_step_are
         replay.store(*script[0])
     play(replay, script[:11])
     with pytest.raises(RuntimeError, match="before step 12"):
-        replay.sample(2, torch.Generator(), 1.0, ())
+        replay.require_window()
     play(replay, script[11:])
+    replay.require_window()
     assert replay.sample(2, torch.Generator().manual_seed(0), 1.0, ()).indices.tolist() == [3, 3]

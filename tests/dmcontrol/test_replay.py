@@ -320,7 +320,7 @@ def test_a_replay_too_small_for_a_window_draws_none():
     replay = make_replay(sizes)
     Script(sizes).play([replay], 50)
     with pytest.raises(RuntimeError, match="no window is complete"):
-        replay.windows(2, torch.Generator().manual_seed(0), ALL_FIELDS)
+        replay.require_window()
 
 
 def test_rows_that_are_not_stored_are_refused():
@@ -347,12 +347,13 @@ def test_drawing_from_nothing_is_refused():
     """A window needs one step more than it holds, all of one episode."""
     generator, replay = torch.Generator().manual_seed(0), make_replay(EARLY)
     with pytest.raises(RuntimeError, match="no transition is stored"):
-        replay.sample(2, generator)
+        replay.require_transition()
     for length in (3, 4):
         script = Script(with_episodes(EARLY, length, length))
         with pytest.raises(RuntimeError, match="takes 4 steps of one episode"):
-            replay.windows(2, generator, ALL_FIELDS)
+            replay.require_window()
         script.play([replay], length)
+    replay.require_window()
     assert replay.windows(2, generator, ("rewards",)).rewards.T.tolist() == [[0.0, 1.0, 2.0]] * 2
     assert replay.sample(2, generator).obs.shape == (2, 9, 2, 2)
 
@@ -364,4 +365,4 @@ def test_windows_are_refused_again_once_the_last_was_overwritten():
     Script(with_episodes(EARLY, 3, 3)).play([replay], 60)
     assert replay.starts.total == 0
     with pytest.raises(RuntimeError, match="one episode"):
-        replay.windows(2, generator, ("rewards",))
+        replay.require_window()

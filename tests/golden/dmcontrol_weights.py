@@ -41,6 +41,11 @@ class Batch:
     hidden: Tensor  # bool [1, T, g, g]
     noise: dict[str, Tensor]  # float32 [B, A], by the agent's purposes
 
+    def require_transition(self) -> None:
+        """There is one."""
+
+    require_window = require_transition
+
     def sample(self, batch_size: int, generator: torch.Generator) -> "Batch":
         return self
 

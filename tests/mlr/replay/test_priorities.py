@@ -37,6 +37,13 @@ def test_extreme_uniforms_never_return_a_zero_leaf():
     assert drawn.tolist() == [2, 2, 2, 5]
 
 
+def test_a_draw_from_nothing_or_from_no_numbers_is_still_a_slot():
+    uniforms = torch.tensor([0.0, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    for leaves in ([0.0] * 3, [1.0, float("nan"), 1.0]):
+        drawn = priorities_of(leaves).draw(uniforms)
+        assert ((drawn >= 0) & (drawn < 3)).all()
+
+
 def test_rounding_of_a_parallel_scan_cannot_pick_a_zero_leaf(monkeypatch):
     rng = np.random.default_rng(0)
     leaves = rng.random(500) * (rng.random(500) < 0.5)

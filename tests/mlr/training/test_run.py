@@ -54,10 +54,11 @@ def before_update(agent, act):
 
 
 def test_a_nan_that_lets_a_library_fail_is_named(tmp_path, capsys):
-    """A priority that is no number leads to an index that is not there."""
+    """What fails first need not be what looks for NaNs."""
 
     def lose(replay):
         replay.priorities.leaves.fill_(float("nan"))
+        raise IndexError("of a library")
 
     benchmark = with_agent(lambda agent: before_update(agent, lose))
     assert run(make_config(tmp_path / "run", *FEW), benchmark) == 70

@@ -1,0 +1,33 @@
+"""How exactly a GPU multiplies: the one place that knows what `precision` means."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+
+Autocast = Callable[[], AbstractContextManager]
+
+
+def autocast(precision: str, device: torch.device) -> Autocast:
+    """Makes the context in which encoders and the decoder run: products in bfloat16 if `precision` is bf16.
+
+    Norms, softmax, losses and everything outside it stay float32, and so do weights and optimiser states.
+    """
+    return partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
+
+
+def set_precision(precision: str, deterministic: bool) -> None:
+    """Sets, for this process, what a float32 product on a GPU is, and whether its kernels may add up in any order.
+
+    fp32 multiplies in full float32; tf32 and bf16 let what is left in float32 use TF32, with 10 bits of mantissa. A CPU
+    always multiplies in full.
+    """
+    inner = "ieee" if precision == "fp32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = inner
+    torch.backends.cudnn.conv.fp32_precision = inner
+    torch.backends.cudnn.benchmark = not deterministic  # shapes are static: the fastest kernel is looked for once
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts

@@ -1,0 +1,51 @@
+"""Updates recorded once as CUDA graphs, and replayed without the host's work."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Update = Callable[..., dict[str, Tensor]]  # replay, variant... -> metrics
+
+WARM_UPS = 3  # before a recording: libraries choose their kernels and allocate what they keep
+
+
+def capture_updates(agent: Any, replay: Any) -> None:
+    """Puts recordings in the place of `agent.update_on_device`, for `replay` and each of `agent.variants`.
+
+    Warming up and recording run on the state that is there; afterwards it is as before. From then on states must be
+    loaded in place, as `load_state` does.
+    """
+    before = copy.deepcopy(agent.state()), replay.state()
+    agent.update_on_device = record(agent.update_on_device, replay, agent.variants, agent.generators)
+    agent.load_state(before[0])
+    replay.load_state(before[1])
+
+
+def record(update: Update, replay: Any, variants: Sequence[tuple], generators: Iterable[torch.Generator]) -> Update:
+    """`update(replay, *variant)` as one graph for each variant, drawing from `generators` as it would itself.
+
+    The metrics it returns are overwritten by the next replay of any variant.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for variant in [variant for _ in range(WARM_UPS) for variant in variants]:
+            update(replay, *variant)
+    torch.cuda.current_stream().wait_stream(side)
+    graphs, metrics, pool = {}, {}, torch.cuda.graph_pool_handle()
+    for variant in variants:
+        graphs[variant] = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graphs[variant].register_generator_state(generator)
+        with torch.cuda.graph(graphs[variant], pool=pool):
+            metrics[variant] = update(replay, *variant)
+
+    def replayed(given: Any, *variant) -> dict[str, Tensor]:
+        assert given is replay, "the graphs read another replay"
+        graphs[variant].replay()
+        return metrics[variant]
+
+    return replayed
