@@ -24,6 +24,7 @@ import sys
 
 from atari.config import AtariConfig, validate
 from mlr.training.cli import launch
+from mlr.training.stop import resume_me_at_a_signal
 
 
 def run(config: AtariConfig) -> int:
@@ -34,4 +35,5 @@ def run(config: AtariConfig) -> int:
 
 
 if __name__ == "__main__":
+    resume_me_at_a_signal()
     sys.exit(launch("atari", AtariConfig, validate, run, about=__doc__))

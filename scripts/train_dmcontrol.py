@@ -27,6 +27,7 @@ import sys
 
 from dmcontrol.config import DMControlConfig, validate
 from mlr.training.cli import launch
+from mlr.training.stop import resume_me_at_a_signal
 
 HINTS = {
     "task": "any other task of the suite: domain=D task_name=N",
@@ -42,4 +43,5 @@ def run(config: DMControlConfig) -> int:
 
 
 if __name__ == "__main__":
+    resume_me_at_a_signal()
     sys.exit(launch("dmcontrol", DMControlConfig, validate, run, about=__doc__, hints=HINTS))

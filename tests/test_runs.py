@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -68,6 +69,17 @@ def test_a_finished_run_says_so_and_stops(finished_run, capsys):
     assert run(make_config(finished_run), ATARI) == 0
     assert "is finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in RunFolder(finished_run).checkpoints.rglob("*")}
+
+
+def test_a_signal_during_the_imports_ends_a_run_with_75_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={tmp_path / 'run'}", "device=cpu"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)
+    assert process.returncode == 75 and output == ("", "") and not (tmp_path / "run").exists()
 
 
 def tensors(folder):

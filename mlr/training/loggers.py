@@ -34,6 +34,7 @@ class CsvLog:
             self._rewrite(self.read(), self._columns + list(dict.fromkeys(new)))
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerows(rows)
+            _flush(file)
 
     def read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
@@ -59,8 +60,15 @@ class CsvLog:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
+            _flush(file)
         os.replace(part, self.path)
         self._columns = columns
+
+
+def _flush(file: io.TextIOBase) -> None:
+    """To the disk: a checkpoint that survives a power cut must find the rows before it."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _complete(row: dict) -> bool:

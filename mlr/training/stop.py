@@ -1,7 +1,21 @@
 """Signals become a request that the loop honours at the next step boundary."""
 
 import signal
+import sys
 from typing import Self
+
+from mlr.training.exit_codes import RESUME_ME
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def resume_me_at_a_signal() -> None:
+    """From now on a stop signal ends the process with exit code 75 at once, until a `StopRequest` is entered.
+
+    For a start-up, the imports above all: there is nothing to save yet.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: sys.exit(RESUME_ME))
 
 
 class StopRequested(Exception):
@@ -11,8 +25,6 @@ class StopRequested(Exception):
 class StopRequest:
     """Within this context SIGTERM, SIGUSR1 and Ctrl-C ask the run to stop; a second Ctrl-C stops it at once."""
 
-    _signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
     def __init__(self):
         self.requested = False
 
@@ -21,7 +33,7 @@ class StopRequest:
             raise StopRequested
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._request) for number in self._signals}
+        self._previous = {number: signal.signal(number, self._request) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *exception) -> None:
