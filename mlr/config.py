@@ -155,6 +155,14 @@ def validate_loop(loop: LoopConfig) -> None:
     at_least(0, "loop", loop, "learning_starts", "replay_ratio")
 
 
+def validate_workers(evaluation) -> None:
+    """Raises ConfigError if an evaluation's environments cannot be spread over its processes."""
+    within(
+        0, evaluation.environments, "evaluation.workers", evaluation.workers, "at most evaluation.environments; 0: none"
+    )
+    at_least(1, "evaluation", evaluation, "timeout_seconds")
+
+
 def validate_device(name: str) -> None:
     require(
         re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"

@@ -1,9 +1,12 @@
 """One random generator per purpose, so that the order of calls cannot matter."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -19,11 +22,13 @@ def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
 class Generators:
     """Named torch generators on one device, saved and restored in place."""
 
-    def __init__(self, seed: int, device: torch.device, names: tuple[str, ...]):
+    def __init__(self, seed: int, device: "torch.device", names: tuple[str, ...]):
+        import torch  # environment workers derive seeds, and do without it
+
         self._device = device.type
         self._generators = {name: torch.Generator(device).manual_seed(derive_seed(seed, name)) for name in names}
 
-    def __getitem__(self, name: str) -> torch.Generator:
+    def __getitem__(self, name: str) -> "torch.Generator":
         return self._generators[name]
 
     def state(self) -> dict:

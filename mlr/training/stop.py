@@ -11,7 +11,7 @@ class StopRequested(Exception):
 class StopRequest:
     """Within this context SIGTERM, SIGUSR1 and Ctrl-C ask the run to stop; a second Ctrl-C stops it at once."""
 
-    _signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self):
         self.requested = False
@@ -21,7 +21,7 @@ class StopRequest:
             raise StopRequested
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._request) for number in self._signals}
+        self._previous = {number: signal.signal(number, self._request) for number in self.signals}
         return self
 
     def __exit__(self, *exception) -> None:
