@@ -1,4 +1,4 @@
-"""An evaluation in a process of its own, while training goes on in this one."""
+"""Evaluations in a process of their own, one after the other, while training goes on in this one."""
 
 import time
 from pathlib import Path
@@ -8,17 +8,22 @@ import torch
 from mlr.training.worker import Worker
 
 
-class BackgroundEvaluation:
+class Background:
     """evaluate(weights, index, video, watch, workers) in a spawned process with as many threads as this one has.
 
-    finished: episodes that are over. seconds: what it took, once the rows are there.
+    busy: whether an evaluation is under way. finished: its episodes that are over. seconds: what it took in the end.
     """
 
-    def __init__(self, evaluate, weights: Path, index: int, video: Path | None, workers: int, timeout_seconds: float):
-        arguments = evaluate, weights, index, video, workers, torch.get_num_threads()
-        self._worker = Worker("the evaluation in the background", timeout_seconds, _evaluate, *arguments)
+    def __init__(self, evaluate, workers: int, timeout_seconds: float):
+        threads = torch.get_num_threads()
+        self._worker = Worker("the process for evaluations", timeout_seconds, _serve, evaluate, workers, threads)
         self._rows: list[dict] = []
-        self.finished, self.seconds = 0, 0.0
+        self.busy, self.finished, self.seconds = False, 0, 0.0
+
+    def start(self, weights: Path, index: int, video: Path | None) -> None:
+        """Raises WorkerLost."""
+        self._rows, self.busy, self.finished = [], True, 0
+        self._worker.send((weights, index, video))
 
     def rows(self, seconds: float) -> list[dict] | None:
         """The rows, or None if they are not there within `seconds`.
@@ -33,19 +38,21 @@ class BackgroundEvaluation:
             elif isinstance(message, dict):
                 self._rows.append(message)
             else:
-                self.seconds = message
+                self.busy, self.seconds = False, message
                 return self._rows
         return None
 
     def close(self) -> None:
-        """Gives up what is not there yet."""
+        """Gives up what is under way."""
         self._worker.close()
 
 
-def _evaluate(connection, evaluate, weights, index, video, workers, threads) -> None:
-    """Sends how many episodes are over again and again, then row by row, then the seconds that it took."""
+def _serve(connection, evaluate, workers: int, threads: int) -> None:
+    """Sends how many episodes of an evaluation are over again and again, then row by row, then its seconds."""
     torch.set_num_threads(threads)
-    start = time.perf_counter()
-    rows = evaluate(weights, index, video, connection.send, workers)
-    for message in (*rows, time.perf_counter() - start):
-        connection.send(message)
+    while True:
+        weights, index, video = connection.recv()
+        start = time.perf_counter()
+        rows = evaluate(weights, index, video, connection.send, workers)
+        for message in (*rows, time.perf_counter() - start):
+            connection.send(message)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mlr.config import ConfigError
 from mlr.results.scores import score_columns
-from mlr.training.background import BackgroundEvaluation
+from mlr.training.background import Background
 from mlr.training.environments import Environments
 from mlr.training.errors import NotFinite, WorkerLost
 from mlr.training.loggers import CsvLog
@@ -93,7 +93,7 @@ class Evaluations:
         counts = Counter(int(row["agent_steps"]) for row in self._log.read())
         self._done = {step for step, count in counts.items() if count == self._episodes}
         self._log.keep(row for row in self._log.read() if int(row["agent_steps"]) in self._done)
-        self._under_way: BackgroundEvaluation | None = None
+        self._background: Background | None = None  # from the first evaluation on
         self.last_score: float | None = None
 
     def missing(self) -> list[int]:
@@ -121,43 +121,42 @@ class Evaluations:
 
     def close(self) -> None:
         """Gives up the evaluation that is under way in the background; it stays pending."""
-        if self._under_way is not None:
-            self._under_way.close()
-            self._under_way = None
+        if self._background is not None:
+            self._background.close()
+            self._background = None
 
     def _play(self, index: int, due: int, watch: Watch, wait: bool) -> tuple[list[dict], float] | None:
         """The rows of an evaluation and the seconds that it took; None if it is still under way in the background."""
         video = self._folder.media / f"episode_{due:09d}.mp4" if self._video and due == self._steps[-1] else None
-        job = self._folder.weights_at(due), index, video
-        background, workers = self._settings.background, self._settings.workers
-        if self._under_way is None:
-            if not job[0].is_file():
-                raise ConfigError(f"{job[0]} is missing: the evaluation after agent step {due} cannot be made up for")
-            where = " in the background" if background else ""
+        weights, settings = self._folder.weights_at(due), self._settings
+        if self._background is None or not self._background.busy:
+            if not weights.is_file():
+                raise ConfigError(f"{weights} is missing: the evaluation after agent step {due} cannot be made up for")
+            where = " in the background" if settings.background else ""
             self._console.print(f"evaluating agent step {due}{where}: {self._episodes} episodes")
-        if background and self._under_way is None:
-            timeout = self._settings.timeout_seconds
-            self._under_way = BackgroundEvaluation(self._evaluate, *job, workers, timeout)
         try:
-            if background:
-                return self._from_background(watch, wait)
-            return timed(self._evaluate, *job, watch, workers)
+            if settings.background:
+                return self._play_in_background(weights, index, video, watch, wait)
+            return timed(self._evaluate, weights, index, video, watch, settings.workers)
         except WorkerLost as error:
             self.close()
             self._console.print(played_again(error))
-            return timed(self._evaluate, *job, watch, 0)
+            return timed(self._evaluate, weights, index, video, watch, 0)
 
-    def _from_background(self, watch: Watch, wait: bool) -> tuple[list[dict], float] | None:
-        rows, under_way = None, self._under_way
-        while rows is None:
-            rows = under_way.rows(POLL_SECONDS if wait else 0)
-            watch(under_way.finished)
+    def _play_in_background(
+        self, weights: Path, index: int, video: Path | None, watch: Watch, wait: bool
+    ) -> tuple[list[dict], float] | None:
+        if self._background is None:
+            self._background = Background(self._evaluate, self._settings.workers, self._settings.timeout_seconds)
+        if not self._background.busy:
+            self._background.start(weights, index, video)
+        while True:
+            rows = self._background.rows(POLL_SECONDS if wait else 0)
+            watch(self._background.finished)
+            if rows is not None:
+                return rows, self._background.seconds
             if not wait:
-                break
-        if rows is None:
-            return None
-        self.close()
-        return rows, under_way.seconds
+                return None
 
     def _write(self, index: int, due: int, rows: list[dict], seconds: float) -> None:
         if not all(math.isfinite(row["score"]) for row in rows):

@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from typing import Any, Self
 
 from mlr.training.errors import WorkerLost
@@ -31,6 +32,7 @@ class Worker:
         self._process = SPAWN.Process(target=_work, args=(target, theirs, *arguments))
         # A worker inherits the blocked signals: whether a run stops is the run's decision, also where a terminal or a
         # scheduler signals every process of it.
+        resource_tracker.ensure_running()  # where `start` does it, it unblocks them again
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, StopRequest.signals)
         try:
             self._process.start()
