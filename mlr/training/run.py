@@ -46,7 +46,10 @@ TRAINED_BYTES = 16  # of one trained value: itself, its gradient, and Adam's two
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What sets one benchmark's runs apart from another's."""
+    """What sets one benchmark's runs apart from another's.
+
+    Worker processes import these functions from their modules; that of `make_environment` does without torch.
+    """
 
     schema: type  # of its configuration
     make_agent: Callable[[Any, Any, torch.device], Any]  # configuration, training environment, device
