@@ -798,9 +798,10 @@ def evaluation(count: int, random: Random, scratch: Path) -> Iterator[Case]:
 
 
 def lose_a_worker(run: Run, reference: Run, random: Random) -> Case:
-    """Kills or stops a process of one of the run's evaluations, and in some cases then kills the run."""
+    """Kills or stops a process of one of the run's evaluations, or in some cases kills one and then the run."""
     process = run.start(prepare=os.setsid)
-    evaluations, signalled = random.randrange(1, 4), random.choice([signal.SIGKILL, signal.SIGSTOP])
+    evaluations, with_run = random.randrange(1, 4), random.random() < 0.25
+    signalled = signal.SIGKILL if with_run else random.choice([signal.SIGKILL, signal.SIGSTOP])
     while process.is_alive() and not (run.output.count("evaluating") >= evaluations and workers_of(process.pid)):
         time.sleep(0.01)
     time.sleep(random.uniform(0, 1.5))
@@ -809,7 +810,7 @@ def lose_a_worker(run: Run, reference: Run, random: Random) -> Case:
         with contextlib.suppress(ProcessLookupError):
             os.kill(random.choice(workers), signalled)
     what = signalled.name if workers else "none there"
-    if workers and random.random() < 0.25:
+    if workers and with_run:
         end(process, random.uniform(0, 1))
         what, problem = f"{what}, then the run killed", ""
     else:

@@ -6,10 +6,13 @@ Nothing here imports torch: environment workers stay small.
 import ctypes
 import math
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, Self
 
 from mlr.training.errors import WorkerLost
@@ -23,7 +26,7 @@ class Worker:
     """Runs target(connection, *arguments) in a spawned process; everything it is given must be picklable.
 
     Messages should be small: then each is sent in one piece, and a worker cannot hang in the middle of one. Use as a
-    context manager, at whose end the process is killed.
+    context manager, at whose end the process and those that it has started are killed.
     """
 
     def __init__(self, name: str, timeout_seconds: float, target: Callable, *arguments):
@@ -77,7 +80,11 @@ class Worker:
         self.close()
 
     def close(self) -> None:
+        children = _children(self._process.pid)
         self._process.kill()  # of the other signals, the worker blocks some
+        for child in children:  # one that hangs would stay
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         self._process.join()
         self._connection.close()
 
@@ -85,6 +92,13 @@ class Worker:
         self._process.join(1)
         code = self._process.exitcode
         return f"{self._name} died ({f'exit code {code}' if code is None or code >= 0 else signal.Signals(-code).name})"
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:  # it is dead
+        return []
 
 
 def _work(target: Callable, connection, *arguments) -> None:

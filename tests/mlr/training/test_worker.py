@@ -71,6 +71,19 @@ def test_a_hung_worker_is_found_in_time_and_ended():
     assert not Path(f"/proc/{pid}").exists()
 
 
+def start_another(connection):
+    connection.send(subprocess.Popen(["sleep", "100"]).pid)
+    connection.recv()
+
+
+def test_what_a_worker_has_started_ends_with_it():
+    with Worker("worker", TIMEOUT, start_another) as worker:
+        pid = worker.receive()
+        assert alive(pid)
+        os.kill(pid, signal.SIGSTOP)
+    assert gone([pid])
+
+
 PARENT = """
 import os, signal, sys
 from test_worker import answer, ask
@@ -91,10 +104,14 @@ def test_workers_end_with_a_killed_run_even_one_that_hangs():
     assert len(pids) == 2
     parent.kill()
     parent.communicate()
+    assert gone(pids)
+
+
+def gone(pids) -> bool:
     deadline = time.monotonic() + 10
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(alive(pid) for pid in pids)
+    return not any(alive(pid) for pid in pids)
 
 
 def alive(pid) -> bool:
