@@ -80,7 +80,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        children = _children(self._process.pid)
+        children = _children(self._process.pid) if self._process.is_alive() else []
         self._process.kill()  # of the other signals, the worker blocks some
         for child in children:  # one that hangs would stay
             with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Worker:
 def _children(process: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:  # it is dead
+    except FileNotFoundError:  # some kernels do not tell
         return []
 
 
