@@ -229,8 +229,7 @@ class TrainedAgent:
     @torch.no_grad()
     def q_values(self, observations: np.ndarray) -> Tensor:
         """Expected returns float32 [B, A] of stacks uint8 [B, frames, H, W]. Raises ValueError for anything else."""
-        environment = self.config.environment
-        expected = (environment.frame_stack, environment.image_size, environment.image_size)
+        expected = self.config.observation_shape
         if observations.dtype != np.uint8 or observations.shape[1:] != expected:
             raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
         pixels = torch.from_numpy(observations).to(self.device)

@@ -17,6 +17,7 @@ from mlr.config import (
     validate_loop,
     validate_mlr,
     validate_stage,
+    validate_workers,
     within,
 )
 
@@ -84,6 +85,9 @@ class EvaluationConfig:
     epsilon: float
     horizon: int  # agent steps
     environments: int  # stepped together
+    workers: int  # processes over which the environments are spread; 0: they stay in the evaluating one
+    background: bool  # in a process of its own, while training goes on
+    timeout_seconds: float  # after which a silent process counts as hung
 
 
 @dataclass
@@ -121,6 +125,12 @@ class AtariConfig:
     def task(self) -> str:
         return self.game
 
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """[K, H, W]"""
+        environment = self.environment
+        return environment.frame_stack, environment.image_size, environment.image_size
+
 
 def validate(config: AtariConfig) -> None:
     """Raises ConfigError, with what to do, for a configuration that cannot run."""
@@ -153,6 +163,7 @@ def validate(config: AtariConfig) -> None:
     validate_stage(config.mlr.mask, size, map_sides(config.agent.encoder, size))
     validate_replay(config)
     at_least(1, "evaluation", config.evaluation, "episodes", "environments", "horizon")
+    validate_workers(config.evaluation)
     within(0, 1, "evaluation.epsilon", config.evaluation.epsilon, "a probability")
 
 

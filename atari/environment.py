@@ -9,7 +9,7 @@ import cv2
 import gymnasium
 import numpy as np
 
-from atari.config import EnvironmentConfig
+from atari.config import AtariConfig, EnvironmentConfig
 from atari.emulators import NOOP, generator_state, load_generator_state, make_emulator
 from atari.games import require_emulator, require_game
 
@@ -144,3 +144,9 @@ class AtariEnv(gymnasium.Env):
 
     def _info(self, life_lost: bool, raw_reward: float) -> dict:
         return {"life_lost": life_lost, "raw_reward": raw_reward, "lives": self.emulator.ale.lives()}
+
+
+def make_environment(config: AtariConfig, seed: int, index: int, training: bool) -> AtariEnv:
+    """The training environment of a run, or that of episode `index` of an evaluation."""
+    horizon = config.environment.horizon if training else config.evaluation.horizon
+    return AtariEnv(config.game, config.environment, seed=seed, index=index, training=training, horizon=horizon)

@@ -11,7 +11,7 @@ from atari.agent import RainbowAgent, TrainedAgent, hidden_shares
 from atari.config import AtariConfig
 from atari.cost import update_flops
 from atari.emulators import emulator_note, rom_md5
-from atari.environment import AtariEnv
+from atari.environment import AtariEnv, make_environment
 from atari.replay import SequenceReplay
 from mlr.results.scores import human_normalised, published
 from mlr.training.evaluation import Act
@@ -28,11 +28,6 @@ def make_replay(config: AtariConfig, environment: AtariEnv, device: torch.device
     return SequenceReplay(
         config.replay, config.agent, config.mlr.seq_len, (size, size), config.environment.frame_stack, device
     )
-
-
-def make_environment(config: AtariConfig, seed: int, index: int, training: bool) -> AtariEnv:
-    horizon = config.environment.horizon if training else config.evaluation.horizon
-    return AtariEnv(config.game, config.environment, seed=seed, index=index, training=training, horizon=horizon)
 
 
 def make_player(config: AtariConfig, weights: Path, seed: int, device: torch.device) -> Act:
@@ -85,6 +80,14 @@ def references(config: AtariConfig) -> dict[str, float]:
     return {"random policy": scores["random"], "human": scores["human"]}
 
 
+def flops(config: AtariConfig, agent: RainbowAgent) -> float:
+    return update_flops(config, agent.actions)
+
+
+def milestones(config: AtariConfig) -> list[int]:
+    return [config.agent_steps]
+
+
 ATARI = Benchmark(
     schema=AtariConfig,
     make_agent=make_agent,
@@ -95,7 +98,7 @@ ATARI = Benchmark(
     score=score,
     manifest=manifest,
     describe=describe,
-    update_flops=lambda config, agent: update_flops(config, agent.actions),
+    update_flops=flops,
     references=references,
-    milestones=lambda config: [config.agent_steps],
+    milestones=milestones,
 )

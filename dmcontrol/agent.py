@@ -305,8 +305,7 @@ class TrainedAgent:
     @torch.no_grad()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """The mean's actions float32 [B, A] for stacks uint8 [B, C, H, W]. Raises ValueError for anything else."""
-        environment = self.config.environment
-        expected = (RGB * environment.frame_stack, environment.image_size, environment.image_size)
+        expected = self.config.observation_shape
         if observations.dtype != np.uint8 or observations.shape[1:] != expected:
             raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
         mean, _ = self._policy(torch.from_numpy(observations).to(self.device))

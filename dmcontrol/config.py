@@ -17,6 +17,7 @@ from mlr.config import (
     validate_loop,
     validate_mlr,
     validate_stage,
+    validate_workers,
     within,
 )
 
@@ -85,6 +86,9 @@ class MLRAgentConfig:
 class EvaluationConfig:
     episodes: int
     environments: int  # stepped together
+    workers: int  # processes over which the environments are spread; 0: they stay in the evaluating one
+    background: bool  # in a process of its own, while training goes on
+    timeout_seconds: float  # after which a silent process counts as hung
 
 
 @dataclass
@@ -135,6 +139,12 @@ class DMControlConfig:
         """Agent steps."""
         return self.eval_every_env_steps // self.environment.action_repeat
 
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """[3K, H, W]"""
+        environment = self.environment
+        return RGB * environment.frame_stack, environment.image_size, environment.image_size
+
 
 def validate(config: DMControlConfig) -> None:
     """Raises ConfigError, with what to do, for a configuration that cannot run."""
@@ -167,6 +177,7 @@ def validate(config: DMControlConfig) -> None:
     validate_mlr_agent(config.mlr_agent)
     validate_replay(config)
     at_least(1, "evaluation", config.evaluation, "episodes", "environments")
+    validate_workers(config.evaluation)
 
 
 def validate_environment(config: DMControlConfig) -> None:

@@ -10,11 +10,12 @@ from functools import cached_property
 import gymnasium
 import numpy as np
 
-from dmcontrol.config import RGB, EnvironmentConfig
+from dmcontrol.config import RGB, DMControlConfig, EnvironmentConfig
 from dmcontrol.rendering import choose_backend, renderer_name
 from dmcontrol.tasks import require_task
 from mlr.config import require
 from mlr.training.errors import NotFinite
+from mlr.training.seeding import derive_seed
 
 RENDER_SCALE = 3  # render() draws this many times larger than an observation: its pictures are for people
 FIXED_ARRAYS = ("tex_", "mesh_", "skin_", "bvh_")  # of a model: megabytes that no task changes
@@ -164,6 +165,12 @@ class DMControlEnv(gymnasium.Env):
     def _scale(self, action: np.ndarray) -> np.ndarray:
         share = (action.astype(np.float64) + 1) / 2  # of the way from the task's lower bounds to its upper ones
         return (share * (self._high - self._low) + self._low).astype(np.float32)
+
+
+def make_environment(config: DMControlConfig, seed: int, episode: int, training: bool) -> DMControlEnv:
+    """Evaluation episodes have environments of their own, whose starts depend on `seed` and `episode` alone."""
+    purpose = "environment" if training else "evaluation_environment"
+    return DMControlEnv(config.domain, config.task_name, config.environment, derive_seed(seed, purpose, episode))
 
 
 def load_from_suite(domain: str, task_name: str, seed: int):

@@ -8,13 +8,12 @@ import torch
 from dmcontrol.agent import SACAgent, TrainedAgent, hidden_shares
 from dmcontrol.config import RGB, DMControlConfig
 from dmcontrol.cost import update_flops
-from dmcontrol.environment import DMControlEnv
+from dmcontrol.environment import DMControlEnv, make_environment
 from dmcontrol.replay import TransitionReplay
 from mlr.results.scores import published
 from mlr.training.evaluation import Act
 from mlr.training.loop import Parts
 from mlr.training.run import Benchmark
-from mlr.training.seeding import derive_seed
 
 BUDGETS = {"100k": 100_000, "500k": 500_000}  # environment steps
 
@@ -34,12 +33,6 @@ def make_replay(config: DMControlConfig, environment: DMControlEnv, device: torc
         device=device,
         min_episode=config.episode_agent_steps,
     )
-
-
-def make_environment(config: DMControlConfig, seed: int, episode: int, training: bool) -> DMControlEnv:
-    """Evaluation episodes have environments of their own, whose starts depend on `seed` and `episode` alone."""
-    purpose = "environment" if training else "evaluation_environment"
-    return DMControlEnv(config.domain, config.task_name, config.environment, derive_seed(seed, purpose, episode))
 
 
 def make_player(config: DMControlConfig, weights: Path, seed: int, device: torch.device) -> Act:
@@ -99,6 +92,10 @@ def milestones(config: DMControlConfig) -> list[int]:
     return sorted(steps | {config.agent_steps})
 
 
+def flops(config: DMControlConfig, agent: SACAgent) -> float:
+    return update_flops(config, agent.action_size)
+
+
 DMCONTROL = Benchmark(
     schema=DMControlConfig,
     make_agent=make_agent,
@@ -109,7 +106,7 @@ DMCONTROL = Benchmark(
     score=score,
     manifest=manifest,
     describe=describe,
-    update_flops=lambda config, agent: update_flops(config, agent.action_size),
+    update_flops=flops,
     references=references,
     milestones=milestones,
 )

@@ -162,6 +162,14 @@ def validate_hardware(config) -> None:
     one_of("capture", config.capture, ("auto", "off"))
 
 
+def validate_workers(evaluation) -> None:
+    """Raises ConfigError if an evaluation's environments cannot be spread over its processes."""
+    within(
+        0, evaluation.environments, "evaluation.workers", evaluation.workers, "at most evaluation.environments; 0: none"
+    )
+    at_least(1, "evaluation", evaluation, "timeout_seconds")
+
+
 def validate_device(name: str) -> None:
     require(
         re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"

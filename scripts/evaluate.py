@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--video", action="store_true", help="record the first episode")
     parser.add_argument("--csv", type=Path, help="write one row per episode to this file")
+    parser.add_argument("--workers", type=int, help="processes over which the environments are spread")
     options = parser.parse_args(arguments)
     try:
         if options.episodes is not None and options.episodes < 1:

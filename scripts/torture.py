@@ -8,6 +8,7 @@ Trials, each with the number of cases that --count replaces:
   config 200    malformed command lines; one line, exit 2, nothing written
   hostile 18    files made to run code, to read elsewhere, or to fill the memory; refused at once
   disk 50       disk full at any write, folder read-only or removed; one line, exit 74, the checkpoint stays good
+  evaluation 20 workers of an evaluation killed and stopped; found in time, none is left over, and the run ends as ever
   finite 100    NaN and infinity in reward, loss, gradient, weight, moment, priority, score; exit 70 before it is saved
   seeds 20      equal seeds end equal, different ones differ
   memory 50000  agent steps in which the process must not grow
@@ -140,6 +141,7 @@ def composed(benchmark: str, *settings: str):
 def _train(benchmark: str, config, streams: list[Path], prepare: Callable[[], None]) -> None:
     for number, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+    sys.modules["__main__"] = sys.modules[COMMANDS[benchmark][3].__module__]  # what spawned processes import first
     run_module.draw_learning_curve = lambda *arguments: "not drawn"  # it takes as long as all the rest
     prepare()
     try:
@@ -773,6 +775,91 @@ def remount(point: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", point], check=True)
 
 
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+FOUND_WITHIN = 30  # seconds
+SPREADS = {  # where an evaluation runs, and its processes
+    "workers": ("evaluation.background=false", "evaluation.workers=2"),
+    "background": ("evaluation.background=true", "evaluation.workers=0"),
+    "both": ("evaluation.background=true", "evaluation.workers=1"),
+}
+
+
+def evaluation(count: int, random: Random, scratch: Path) -> Iterator[Case]:
+    """Every fifth case waits as long as a run usually does."""
+    reference = references(scratch.parent)
+    for number in range(count):
+        benchmark, spread = random.choice(list(reference)), random.choice(list(SPREADS))
+        sooner = [] if number % 5 == 0 else ["evaluation.timeout_seconds=10"]
+        run = Run(scratch / f"run-{number}", benchmark, *SPREADS[spread], *sooner)
+        case = lose_a_worker(run, reference[benchmark][0], random)
+        yield Case(f"{spread}: {case.what}", case.problem and f"{benchmark}, {case.problem}")
+        shutil.rmtree(run.folder)
+
+
+def lose_a_worker(run: Run, reference: Run, random: Random) -> Case:
+    """Kills or stops a process of one of the run's evaluations, or in some cases kills one and then the run."""
+    process = run.start(prepare=os.setsid)
+    evaluations, with_run = random.randrange(1, 4), random.random() < 0.25
+    signalled = signal.SIGKILL if with_run else random.choice([signal.SIGKILL, signal.SIGSTOP])
+    while process.is_alive() and not (run.output.count("evaluating") >= evaluations and workers_of(process.pid)):
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1.5))
+    workers = workers_of(process.pid)
+    if workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(random.choice(workers), signalled)
+    what = signalled.name if workers else "none there"
+    if workers and with_run:
+        end(process, random.uniform(0, 1))
+        what, problem = f"{what}, then the run killed", ""
+    else:
+        seconds = seconds_until_found(run, process)
+        if workers:
+            what += ", not missed" if seconds is None else ", found"
+        hung = end(process, PATIENCE)
+        problem = "hung" if hung else f"exit {process.exitcode}: {run.errors}" if process.exitcode else ""
+        if (seconds or 0) > FOUND_WITHIN:
+            problem += f" found after {seconds:.0f} s"
+    return Case(what, problem or left_over(process.pid) or run.ends_like(reference))
+
+
+def seconds_until_found(run: Run, process: FORK.Process) -> float | None:
+    """From now, or from the next evaluation's start if later; None if the run ends without noticing anything."""
+    start, begun = time.monotonic(), run.output.count("evaluating")
+    while process.is_alive():
+        text = run.output
+        if "played again" in text:
+            return time.monotonic() - start
+        if text.count("evaluating") > begun:
+            start, begun = time.monotonic(), text.count("evaluating")
+        process.join(0.05)
+    return None
+
+
+def left_over(session: int) -> str:
+    """Processes of a session that go on after its run has ended."""
+    deadline = time.monotonic() + 10
+    while processes_of(session) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return " ".join(f"left {command}" for command in processes_of(session).values())
+
+
+def workers_of(session: int) -> list[int]:
+    return [pid for pid, command in processes_of(session).items() if "--multiprocessing-fork" in command]
+
+
+def processes_of(session: int) -> dict[int, str]:
+    """Command lines of the processes that are alive in a session, by their ids."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, _, _, owner = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(owner) == session and state not in "ZX":
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
 # -------------------------------------------------------------------------------------------------------------- finite
 
 
@@ -943,6 +1030,7 @@ TRIALS = {  # with the goal, and the cases of --short
     "config": (config, 200, 25),
     "hostile": (hostile, len(HOSTILE), len(HOSTILE)),
     "disk": (disk, 50, 2),
+    "evaluation": (evaluation, 20, 2),
     "finite": (finite, 100, 2),
     "seeds": (seeds, 20, 0),
     "memory": (memory, 50_000, 0),
@@ -963,7 +1051,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     import_all()
     rows = []
-    print(f"{'trial':<10}{'cases':>7}{'failed':>8}{'seconds':>9}  what")
+    print(f"{'trial':<11}{'cases':>7}{'failed':>8}{'seconds':>9}  what")
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.trials or TRIALS:
             trial, goal, short = TRIALS[name]
@@ -971,7 +1059,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not count:  # too long for --short
                 continue
             rows.append(row(name, trial, count, options.seed, Path(scratch)))
-            print("{trial:<10}{cases:>7}{failed:>8}{seconds:>9.0f}  {what}".format(**rows[-1]), flush=True)
+            print("{trial:<11}{cases:>7}{failed:>8}{seconds:>9.0f}  {what}".format(**rows[-1]), flush=True)
             for problem in rows[-1]["problems"][:10]:
                 print(f"    {problem}", flush=True)
     if options.json:

@@ -132,6 +132,7 @@ REFUSED = [
     ("task=finger_spin agent.critic_tau=2", "in 0..1"),
     ("task=finger_spin agent.batchsize=2", "did you mean"),
     ("task=finger_spin evaluation.episodes=0", "at least 1"),
+    ("task=finger_spin evaluation.workers=11", "at most evaluation.environments"),
 ]
 
 

@@ -98,6 +98,15 @@ def test_evaluate_and_inspect_scripts(finished_dmcontrol_run, tmp_path, capsys):
     assert all(len(line.split()[1]) == 64 for line in lines)
 
 
+def test_evaluate_with_workers_plays_the_same_episodes(finished_dmcontrol_run, tmp_path):
+    found = []
+    for workers in ("0", "2"):
+        arguments = ["--episodes", "3", "--device", "cpu", "--csv", str(tmp_path / "rows.csv")]
+        assert evaluate.main([str(finished_dmcontrol_run), *arguments, "--workers", workers]) == 0
+        found.append(read(tmp_path / "rows.csv"))
+    assert found[0] == found[1] and len(found[0]) == 3
+
+
 def test_load_agent(finished_dmcontrol_run):
     agent = load_agent(finished_dmcontrol_run)
     observations = np.random.default_rng(0).integers(0, 256, (3, 9, 40, 40), dtype=np.uint8)

@@ -178,6 +178,20 @@ def test_evaluate_script(finished_run, tmp_path, capsys):
     assert [float(row["score"]) for row in read(rows)] == scores
 
 
+def test_evaluate_with_workers_plays_the_same_episodes(finished_run, tmp_path, capsys):
+    found = []
+    for workers in ("0", "2"):
+        rows = tmp_path / f"rows_{workers}.csv"
+        assert evaluate.main([str(finished_run), "--video", "--workers", workers, "--csv", str(rows)]) == 0
+        assert "2 episodes in" in capsys.readouterr().out
+        (video,) = RunFolder(finished_run).media.glob("evaluation_*.mp4")
+        found.append((read(rows), video.read_bytes()))
+        video.unlink()
+    assert found[0] == found[1]
+    assert evaluate.main([str(finished_run), "--workers", "3"]) == 2
+    assert "--workers=3 must be in 0..2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments, line", [(["nowhere"], "no run folder"), ([".", "--episodes", "0"], "at least 1")])
 def test_evaluate_refuses_in_one_line(arguments, line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

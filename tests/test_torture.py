@@ -19,7 +19,7 @@ def test_runs_that_are_killed_starved_and_misled_come_out_whole(tmp_path):
     assert [problem for row in rows.values() for problem in row["problems"]] == []
     assert result.returncode == 0, result.stderr
     assert {name for name, row in rows.items() if row["cases"]} == {
-        "kill", "save", "signals", "damage", "config", "hostile", "disk", "finite",
+        "kill", "save", "signals", "damage", "config", "hostile", "disk", "evaluation", "finite",
     }  # fmt: skip
 
 

@@ -11,3 +11,7 @@ class NotFinite(Exception):
 
 class Miscounted(Exception):
     """A run that did not do what its configuration says; the message says what."""
+
+
+class WorkerLost(Exception):
+    """A worker process that died or stays silent. What it did can be done again."""

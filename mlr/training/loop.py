@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,13 +129,13 @@ def train(
 
     def drop_older_weights() -> None:
         if not config.keep_weights:
-            folder.drop_weights(before=position.step, but=parts.milestones)
+            folder.drop_weights(before=position.step, but={*parts.milestones, *evaluations.missing()})
 
     def watch(finished: int) -> None:
         progress.evaluation(finished, config.evaluation.episodes)
         stop.check()
 
-    with RunProgress(config.agent_steps, position.step, console) as progress:
+    with RunProgress(config.agent_steps, position.step, console) as progress, closing(evaluations):
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
                 action = agent.act(position.observation, position.step)

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mlr.config import ConfigError, validate_device
+from mlr.config import ConfigError, validate_device, within
 from mlr.precision import set_precision
 from mlr.results.curves import draw_learning_curve
 from mlr.results.scores import project_version, score_columns
 from mlr.training.capture import capture_updates
 from mlr.training.checkpoint import checkpoint_names, require_finite_state
 from mlr.training.cli import complain
-from mlr.training.errors import CheckpointError, Miscounted, NotFinite
-from mlr.training.evaluation import Act, Evaluate, Watch, is_finished, play_episodes
+from mlr.training.environments import Environments, LocalEnvironments, SpreadEnvironments
+from mlr.training.errors import CheckpointError, Miscounted, NotFinite, WorkerLost
+from mlr.training.evaluation import Act, Evaluate, Watch, is_finished, play_episodes, played_again, speed, timed
 from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED
 from mlr.training.hardware import cpu_flops_per_second
 from mlr.training.loggers import CsvLog
@@ -47,7 +48,10 @@ TRAINED_BYTES = 16  # of one trained value: itself, its gradient, and Adam's two
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What sets one benchmark's runs apart from another's."""
+    """What sets one benchmark's runs apart from another's.
+
+    Worker processes import these functions from their modules; that of `make_environment` does without torch.
+    """
 
     schema: type  # of its configuration
     make_agent: Callable[[Any, Any, torch.device], Any]  # configuration, training environment, device
@@ -188,29 +192,46 @@ def is_captured(config, device: torch.device) -> bool:
 
 def make_evaluate(config, benchmark: Benchmark, device: torch.device) -> Evaluate:
     """An evaluation as a function of weights, index and the run's seed: one row per episode."""
+    return partial(evaluate_weights, config, benchmark, device)
 
-    def evaluate(weights: Path, index: int, video: Path | None, watch: Watch) -> list[dict]:
-        seed = derive_seed(config.seed, "evaluation", index)
-        with episode_video(video) if video is not None else nullcontext() as film:
-            episodes = play_episodes(
-                benchmark.make_player(config, weights, seed, device),
-                lambda episode: benchmark.make_environment(config, seed, episode, False),
-                config.evaluation.episodes,
-                config.evaluation.environments,
-                film,
-                watch,
-            )
-        return [
-            {
-                "episode": i,
-                "score": episode.score,
-                **benchmark.score(config, episode.score),
-                "episode_agent_steps": episode.agent_steps,
-            }
-            for i, episode in enumerate(episodes)
-        ]
 
-    return evaluate
+def evaluate_weights(
+    config,
+    benchmark: Benchmark,
+    device: torch.device,
+    weights: Path,
+    index: int,
+    video: Path | None,
+    watch: Watch,
+    workers: int = 0,
+) -> list[dict]:
+    """Rows of the evaluation's episodes, the same for any number of worker processes. Raises WorkerLost."""
+    set_precision(config.precision, config.deterministic)  # also where this is a process of its own
+    seed = derive_seed(config.seed, "evaluation", index)
+    with (
+        episode_video(video) if video is not None else nullcontext() as film,
+        make_environments(config, benchmark, seed, film is not None, workers) as environments,
+    ):
+        act = benchmark.make_player(config, weights, seed, device)
+        episodes = play_episodes(act, environments, config.evaluation.episodes, film, watch)
+    return [
+        {
+            "episode": i,
+            "score": episode.score,
+            **benchmark.score(config, episode.score),
+            "episode_agent_steps": episode.agent_steps,
+        }
+        for i, episode in enumerate(episodes)
+    ]
+
+
+def make_environments(config, benchmark: Benchmark, seed: int, film: bool, workers: int) -> Environments:
+    """Those of an evaluation, in this process where there are no workers."""
+    evaluation, shape = config.evaluation, (config.evaluation.environments, *config.observation_shape)
+    make = partial(benchmark.make_environment, config, seed, training=False)
+    if workers:
+        return SpreadEnvironments(make, shape, workers, evaluation.timeout_seconds, film)
+    return LocalEnvironments(make, np.zeros(shape, np.uint8))
 
 
 def choose_device(name: str) -> torch.device:
@@ -290,6 +311,7 @@ def evaluate_run(
     device: str,
     video: bool,
     csv: Path | None,
+    workers: int | None,
 ) -> None:
     """Plays `episodes` with the newest weights of a run folder, or those after `agent_steps`.
 
@@ -301,19 +323,27 @@ def evaluate_run(
         raise ConfigError(f"--csv {csv}: there is no folder {csv.absolute().parent}")
     episodes = episodes or config.evaluation.episodes
     environments = min(config.evaluation.environments, episodes)
+    if workers is None:
+        workers = min(config.evaluation.workers, environments)
+    within(0, environments, "--workers", workers, "at most as many as there are environments")
     evaluation = replace(config.evaluation, episodes=episodes, environments=environments)
     config = replace(config, seed=seed, evaluation=evaluation)
     folder = RunFolder(run)
     weights = folder.saved_weights(agent_steps)
     units = benchmark.units(config, int(weights.stem))
-    set_precision(config.precision, config.deterministic)
     if config.threads:
         torch.set_num_threads(config.threads)
     video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None
     with RunProgress(0, 0, console) as progress:
         watch = partial(progress.evaluation, episodes=episodes)
-        rows = make_evaluate(config, benchmark, choose_device(device))(weights, 0, video_file, watch)
+        evaluate = make_evaluate(config, benchmark, choose_device(device))
+        try:
+            rows, seconds = timed(evaluate, weights, 0, video_file, watch, workers)
+        except WorkerLost as error:
+            console.print(played_again(error))
+            rows, seconds = timed(evaluate, weights, 0, video_file, watch, 0)
     console.print(f"{config.task}, weights after {units['env_steps']:,} environment steps")
+    console.print(speed(rows, seconds, partial(benchmark.units, config)))
     console.print(summary(config, benchmark, rows))
     if csv:
         csv.unlink(missing_ok=True)

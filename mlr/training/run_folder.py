@@ -27,6 +27,7 @@ ConfigT = TypeVar("ConfigT")
 OUTSIDE_HASH = (
     "experiment", "run_dir", "device", "threads", "deterministic", "capture",
     "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
+    "evaluation.workers", "evaluation.background", "evaluation.timeout_seconds",
 )  # fmt: skip
 
 
@@ -199,7 +200,16 @@ def environment() -> dict:
 
 def _identity(config) -> dict:
     tree = config if isinstance(config, dict) else dataclasses.asdict(config)
-    return {key: value for key, value in tree.items() if key not in OUTSIDE_HASH}
+    return _without(tree, OUTSIDE_HASH)
+
+
+def _without(tree: dict, keys: Container[str], section: str = "") -> dict:
+    """A nested dict without `keys`, which name an entry of a section as section.entry."""
+    return {
+        name: _without(value, keys, f"{section}{name}.") if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if f"{section}{name}" not in keys
+    }
 
 
 def _differences(there, here, key: str = "") -> list[str]:

@@ -2,9 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -20,14 +23,16 @@ def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
 class Generators:
     """Named torch generators on one device, saved and restored in place."""
 
-    def __init__(self, seed: int, device: torch.device, names: tuple[str, ...]):
+    def __init__(self, seed: int, device: "torch.device", names: tuple[str, ...]):
+        import torch  # environment workers derive seeds, and do without it
+
         self._device = device.type
         self._generators = {name: torch.Generator(device).manual_seed(derive_seed(seed, name)) for name in names}
 
-    def __getitem__(self, name: str) -> torch.Generator:
+    def __getitem__(self, name: str) -> "torch.Generator":
         return self._generators[name]
 
-    def __iter__(self) -> Iterator[torch.Generator]:
+    def __iter__(self) -> "Iterator[torch.Generator]":
         return iter(self._generators.values())
 
     def state(self) -> dict:

@@ -2,6 +2,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from mlr.training.environments import LocalEnvironments
 from mlr.training.evaluation import evaluation_steps, play_episodes
 from mlr.training.stop import StopRequested
 
@@ -26,8 +27,9 @@ class Countdown(gymnasium.Env):
 
 
 def play(lengths, parallel, act, film=None, watch=lambda finished: None):
-    environments = [Countdown(length) for length in lengths]
-    return play_episodes(act, environments.__getitem__, len(lengths), parallel, film, watch)
+    places = np.zeros((parallel, 2), np.uint8)
+    with LocalEnvironments([Countdown(length) for length in lengths].__getitem__, places) as environments:
+        return play_episodes(act, environments, len(lengths), film, watch)
 
 
 def test_every_episode_is_played_to_its_end_in_a_batch_of_fixed_size():

@@ -40,8 +40,11 @@ def test_another_configuration_is_refused_and_nothing_written(tmp_path):
 
 def test_keys_that_do_not_change_learning_may_change(tmp_path):
     first = make_config(tmp_path / "run")
-    other = make_config(tmp_path / "run", "log_every=7", "checkpoint_every=33", "threads=2", "video=false")
+    other = make_config(
+        tmp_path / "run", "log_every=7", "checkpoint_every=33", "threads=2", "video=false", "evaluation.workers=2"
+    )
     assert config_hash(first) == config_hash(other)
+    assert config_hash(first) != config_hash(make_config(tmp_path / "run", "evaluation.episodes=3"))
     open_run(first)
     open_run(other)
 
