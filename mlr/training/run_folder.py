@@ -26,6 +26,7 @@ ConfigT = TypeVar("ConfigT")
 # `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.
 OUTSIDE_HASH = (
     "experiment", "run_dir", "device", "threads", "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
+    "logger",
 )  # fmt: skip
 
 
