@@ -74,8 +74,8 @@ class LoggerConfig:
     wandb: str  # off | offline | online
     project: str  # this and what follows, up to the tags: of W&B
     entity: str  # empty: the account's own
-    group: str
-    tags: list[str]
+    group: str  # empty: benchmark/task/experiment
+    tags: list[str]  # beside task, aux, fidelity and preset
     send_every_seconds: float
     start_spread_seconds: float  # an online run waits a share of it first, by its folder's name
     start_timeout_seconds: float  # without an answer from the service, after which it is logged offline

@@ -18,13 +18,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from mlr.config import LoggerConfig
 from mlr.results.scores import score_columns
 from mlr.training.run_folder import RunFolder, read_config, read_manifest
 
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
+UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
 
 Row = dict[str, int | float]
 Say = Callable[[str], None]
@@ -79,7 +82,7 @@ class WandB:
             self._state = json.loads(self._file.read_text())
         self.sent = self._state["sent"]
         later = f"wandb sync --yes {self._file.parent}/offline-run-*"
-        mode = config["logger"]["wandb"]
+        self._say, mode = say, LoggerConfig(**config["logger"]).wandb
         try:
             self._run = self._start(wandb, config, folder, mode)
             say(self._run.url if mode == "online" else f"offline; to send it: {later}")
@@ -93,21 +96,24 @@ class WandB:
         self.flush()
 
     def _start(self, wandb, config: dict, folder: RunFolder, mode: str):
-        logger = config["logger"]
+        logger = LoggerConfig(**config["logger"])
         columns = score_columns(config, read_manifest(folder.path))
+        tags = [columns["task"], config["aux"], config["fidelity"], config["preset"], *logger.tags]
         return wandb.init(
             mode=mode,
             id=self._state["id"],
             resume="allow",
             dir=folder.path,
-            project=logger["project"],
-            entity=logger["entity"] or None,
-            group=logger["group"] or None,
-            tags=list(dict.fromkeys(logger["tags"])),
+            project=logger.project,
+            entity=logger.entity or None,
+            group=logger.group or f"{columns['benchmark']}/{columns['task']}/{config['experiment']}",
+            tags=list(dict.fromkeys(tags)),
             name=f"{columns['method']}-{columns['task']}-seed_{columns['seed']}",
             config={key: value for key, value in (config | columns).items() if key != "logger"},
             settings=wandb.Settings(
-                init_timeout=logger["start_timeout_seconds"],
+                init_timeout=logger.start_timeout_seconds,
+                finish_timeout=UPLOAD_SHARE * logger.finish_timeout_seconds,
+                finish_timeout_raises=True,
                 console="off",
                 save_code=False,
                 disable_git=True,
@@ -130,7 +136,10 @@ class WandB:
         self._run.summary.update(scores)
 
     def close(self, code: int) -> None:
-        self._run.finish(exit_code=code)
+        try:
+            self._run.finish(exit_code=code)
+        except TimeoutError:
+            self._say(f"no time to send all; to send it: wandb sync --yes --include-online {self._file.parent}/*run-*")
 
 
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
@@ -139,13 +148,13 @@ TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
 def follow(name: str, folder: RunFolder, milestones: list[int], say: Say) -> None:
     """Copies rows until the run has ended, then the last of them."""
     config = read_config(folder.path)
-    logger = config["logger"]
+    logger = LoggerConfig(**config["logger"])
 
     def end_within(seconds: float) -> bool:
         """Waits for the run's end, `seconds` at most; from then on this process has not much time left."""
         ended = bool(select.select([sys.stdin], [], [], seconds)[0])
         if ended:
-            signal.setitimer(signal.ITIMER_REAL, logger["finish_timeout_seconds"])
+            signal.setitimer(signal.ITIMER_REAL, logger.finish_timeout_seconds)
         return ended
 
     with (folder.path / f".{name}.lock").open("w") as file:
@@ -154,17 +163,17 @@ def follow(name: str, folder: RunFolder, milestones: list[int], say: Say) -> Non
         tracker = TRACKERS[name](config, folder, say)
         copy(tracker, config, folder, milestones)
         while not ended:
-            ended = end_within(logger["send_every_seconds"])
+            ended = end_within(logger.send_every_seconds)
             copy(tracker, config, folder, milestones)
         tracker.close(int(sys.stdin.readline() or KILLED))
 
 
-def start_delay(logger: dict, folder: RunFolder) -> float:
+def start_delay(logger: LoggerConfig, folder: RunFolder) -> float:
     """Seconds, another number for every run folder, so that a sweep does not reach the service all at once."""
-    if logger["wandb"] != "online":
+    if logger.wandb != "online":
         return 0.0
     digest = hashlib.sha256(str(folder.path.absolute()).encode()).digest()
-    return logger["start_spread_seconds"] * digest[0] / 256
+    return logger.start_spread_seconds * digest[0] / 256
 
 
 def copy(tracker: TensorBoard | WandB, config: dict, folder: RunFolder, milestones: list[int]) -> None:
@@ -216,14 +225,15 @@ def in_one_line(error: Exception, length: int = 200) -> str:
 
 
 def main(name: str, run: str, *milestones: str) -> None:
-    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    reports = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.nice(10)
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(one, signal.SIG_IGN)  # a scheduler sends them to every process; the run ends this one
 
     def say(line: str) -> None:
-        print(line, file=reports)
+        with suppress(BrokenPipeError):  # the run was killed
+            os.write(reports, f"{line}\n".encode())
 
     try:
         follow(name, RunFolder(run), [int(step) for step in milestones], say)
@@ -231,7 +241,6 @@ def main(name: str, run: str, *milestones: str) -> None:
         say(f"no package {error.name}: pip install -e '.[track]'; metrics.csv goes on without")
     except Exception as error:  # whatever it is, the run goes on
         say(f"{in_one_line(error)}; metrics.csv goes on without")
-    reports.close()
     os._exit(0)  # W&B's own hooks at exit may wait for a service
 
 

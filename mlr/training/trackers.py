@@ -1,7 +1,7 @@
 """TensorBoard and W&B beside a run: each is a process of its own that copies the run's CSV files.
 
-Training writes its CSV files as it does without them and waits for no tracker but at its end, for a bounded time. What a
-tracker's library does to signals, random numbers, threads or the output, and a service that hangs, stay in that process.
+Training writes its CSV files as it does without them, and waits for a tracker at its end alone, for a bounded time.
+What a tracker's library does to signals, random numbers, threads or the output, and a service that hangs, stay there.
 """
 
 import os
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -72,11 +72,9 @@ class Tracker:
         """code: 0 if the run ended well or was asked to stop."""
         if self._process is None:
             return
-        try:
+        with suppress(OSError):  # it has ended before, and said so
             self._process.stdin.write(f"{code}\n")
             self._process.stdin.close()
-        except OSError:  # it has ended before, and said so
-            pass
 
     def wait(self, seconds: float) -> None:
         """Ends the process if it takes longer."""
@@ -95,7 +93,8 @@ class Tracker:
 
     def _pass_on(self) -> None:
         for line in self._process.stdout:
-            self._say(line.rstrip("\n"))
+            with suppress(OSError):  # of an output that takes no more, which the run finds out itself
+                self._say(line.rstrip("\n"))
 
     def _say(self, what: str) -> None:
         self._console.print(f"{self._name}: {what}", markup=False)
