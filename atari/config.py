@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from atari.games import require_emulator, require_game
 from mlr.config import (
     AugmentationConfig,
+    LoggerConfig,
     LoopConfig,
     MLRConfig,
     above,
@@ -14,6 +15,7 @@ from mlr.config import (
     require_hidden,
     validate_augmentation,
     validate_hardware,
+    validate_logger,
     validate_loop,
     validate_mlr,
     validate_stage,
@@ -119,6 +121,7 @@ class AtariConfig:
     mlr: MLRConfig
     mlr_weight_by_game: dict[str, float]
     loop: LoopConfig
+    logger: LoggerConfig
     evaluation: EvaluationConfig
 
     @property
@@ -141,6 +144,7 @@ def validate(config: AtariConfig) -> None:
     one_of("benchmark", config.benchmark, ("atari",))
     one_of("aux", config.aux, ("mlr", "none"))
     validate_hardware(config)
+    validate_logger(config.logger)
     require(config.run_dir.strip() != "", "run_dir is empty: name a folder")
     at_least(1, "", config, "agent_steps", "checkpoint_every", "log_every")
     at_least(0, "", config, "seed", "eval_every")

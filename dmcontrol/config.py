@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dmcontrol.tasks import PAPER_TASKS, require_domain, require_task
 from mlr.config import (
     AugmentationConfig,
+    LoggerConfig,
     LoopConfig,
     MLRConfig,
     above,
@@ -14,6 +15,7 @@ from mlr.config import (
     require_hidden,
     validate_augmentation,
     validate_hardware,
+    validate_logger,
     validate_loop,
     validate_mlr,
     validate_stage,
@@ -123,6 +125,7 @@ class DMControlConfig:
     mlr: MLRConfig
     mlr_agent: MLRAgentConfig
     loop: LoopConfig
+    logger: LoggerConfig
     evaluation: EvaluationConfig
 
     @property
@@ -158,6 +161,7 @@ def validate(config: DMControlConfig) -> None:
     one_of("benchmark", config.benchmark, ("dmcontrol",))
     one_of("aux", config.aux, ("mlr", "none"))
     validate_hardware(config)
+    validate_logger(config.logger)
     require(config.run_dir.strip() != "", "run_dir is empty: name a folder")
     at_least(1, "", config, "env_steps", "checkpoint_every", "log_every")
     at_least(0, "", config, "seed", "eval_every_env_steps")

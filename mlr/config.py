@@ -68,6 +68,20 @@ class LoopConfig:
     replay_ratio: float  # updates per agent step
 
 
+@dataclass
+class LoggerConfig:
+    tensorboard: bool
+    wandb: str  # off | offline | online
+    project: str  # this and what follows, up to the tags: of W&B
+    entity: str  # empty: the account's own
+    group: str  # empty: benchmark/task/experiment
+    tags: list[str]  # beside task, aux, fidelity and preset
+    send_every_seconds: float
+    start_spread_seconds: float  # an online run waits a share of it first, by its folder's name
+    start_timeout_seconds: float  # without an answer from the service, after which it is logged offline
+    finish_timeout_seconds: float  # how long the end of a run waits for its trackers
+
+
 def validate_mlr(mlr: MLRConfig, image_size: int) -> None:
     """Raises ConfigError if the masks or the decoder cannot be built for frames of `image_size` pixels."""
     mask, decoder = mlr.mask, mlr.decoder
@@ -168,6 +182,19 @@ def validate_workers(evaluation) -> None:
         0, evaluation.environments, "evaluation.workers", evaluation.workers, "at most evaluation.environments; 0: none"
     )
     at_least(1, "evaluation", evaluation, "timeout_seconds")
+
+
+def validate_logger(logger: LoggerConfig) -> None:
+    one_of("logger.wandb", logger.wandb, ("off", "offline", "online"))
+    require(
+        re.fullmatch(r"[^/\\#?%:]{1,128}", logger.project) is not None,
+        f"logger.project={logger.project} must have 1 to 128 characters, none of / \\ # ? % :",
+    )
+    require(len(logger.group) <= 128, f"logger.group={logger.group} must have at most 128 characters")
+    for tag in logger.tags:
+        require(1 <= len(tag) <= 64, f"logger.tags: {tag!r} must have 1 to 64 characters")
+    above(0, "logger", logger, "send_every_seconds", "start_timeout_seconds", "finish_timeout_seconds")
+    at_least(0, "logger", logger, "start_spread_seconds")
 
 
 def validate_device(name: str) -> None:

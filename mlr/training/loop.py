@@ -18,6 +18,7 @@ from mlr.training.loggers import CsvLog, MetricMeans
 from mlr.training.progress import RunProgress
 from mlr.training.run_folder import RunFolder, config_hash
 from mlr.training.stop import StopRequest
+from mlr.training.trackers import tracked
 
 
 @dataclass
@@ -135,7 +136,8 @@ def train(
         progress.evaluation(finished, config.evaluation.episodes)
         stop.check()
 
-    with RunProgress(config.agent_steps, position.step, console) as progress, closing(evaluations):
+    bar = RunProgress(config.agent_steps, position.step, console)
+    with tracked(config, folder, parts.milestones, console), bar as progress, closing(evaluations):
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
                 action = agent.act(position.observation, position.step)

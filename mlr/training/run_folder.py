@@ -27,7 +27,7 @@ ConfigT = TypeVar("ConfigT")
 OUTSIDE_HASH = (
     "experiment", "run_dir", "device", "threads", "deterministic", "capture",
     "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
-    "evaluation.workers", "evaluation.background", "evaluation.timeout_seconds",
+    "logger", "evaluation.workers", "evaluation.background", "evaluation.timeout_seconds",
 )  # fmt: skip
 
 
