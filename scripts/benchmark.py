@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 
 from mlr.config import ConfigError, above, at_least, require
-from mlr.training.cli import CONFIGS, Command, check_single, refuse
+from mlr.training.cli import CONFIGS, Command, check_single, complain, refuse
+from mlr.training.exit_codes import DISK_FAILED, DONE
 
 OPTIONS = {"preset": "--size", "aux": "--aux"}
 TASK = "task=cartpole_swingup"
@@ -52,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         run(options, compose(options), [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
     except ConfigError as error:
         return refuse(error)
-    return 0
+    except OSError as error:
+        complain(str(error))
+        return DISK_FAILED
+    return DONE
 
 
 def compose(options: argparse.Namespace):
@@ -80,7 +84,7 @@ def run(options: argparse.Namespace, config, command: list[str]) -> None:
     from mlr.training.run_folder import environment
     from mlr.training.speed import measure
 
-    load = os.getloadavg()[0]
+    machine = {"load_before": os.getloadavg()[0]}
     measured = measure(config, benchmark, options.repeats, options.seconds, options.deterministic, options.profile)
     result = {
         "benchmark": options.benchmark,
@@ -89,7 +93,7 @@ def run(options: argparse.Namespace, config, command: list[str]) -> None:
         "aux": config.aux,
         "precision": config.precision,
         "command": " ".join(command),
-        "machine": environment() | {"load_before": load},
+        "machine": environment() | machine,
         **measured,
     }
     show(result, goals(result))
@@ -125,13 +129,13 @@ def show(result: dict, known: dict[str, float]) -> None:
     table.add_section()
     if on_gpu:
         table.add_row("parts together, without waits", ms(together))
-    kinds = {"eager_": "update, eager", "": "update"} if result["captured"] else {"": "update, eager"}
+    kinds = {"eager_": "update, eager", "": "update, captured"} if result["captured"] else {"": "update, eager"}
     for kind, name in kinds.items():
         table.add_row(name, ms(result[f"{kind}update_seconds"]), ms(result[f"{kind}update_cpu_seconds"]))
     if "deterministic_ratio" in result:
         table.add_row("update, deterministic", ms(result["deterministic_update_seconds"]))
     for name, milliseconds in known.items():
-        table.add_row(f"  {name}", f"{milliseconds:.3g}")
+        table.add_row(name, short(milliseconds))
     for of, seconds in (("agent step", "agent_step_seconds"), ("environment alone", "environment_step_seconds")):
         table.add_section()
         for phase, value in result[seconds].items():
@@ -143,29 +147,35 @@ def show(result: dict, known: dict[str, float]) -> None:
 
 
 def ms(seconds: float | None) -> str:
-    return "" if seconds is None else f"{1000 * seconds:#,.3g}".rstrip(".")
+    return "" if seconds is None else short(1000 * seconds)
+
+
+def short(value: float) -> str:
+    """Three digits that count, or all of them in front of the point."""
+    return f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:,.0f}"
 
 
 def summary(result: dict) -> dict[str, str]:
     """What the table has no room for, a line each."""
     every, machine = result["update_seconds_all"], result["machine"]
     arithmetic = (
-        f"{result['flops'] / 1e9:,.1f} GFLOP an update, {result['flops_per_second'] / 1e9:,.1f} GFLOP/s: "
-        f"{result['share_of_matrix_rate']:.0%} of a matrix product's {result['matrix_flops_per_second'] / 1e9:,.1f}"
+        f"{short(result['flops'] / 1e9)} GFLOP an update, {short(result['flops_per_second'] / 1e9)} GFLOP/s: "
+        f"{result['share_of_matrix_rate']:.0%} of a matrix product's {short(result['matrix_flops_per_second'] / 1e9)}"
     )
     if "share_of_matrix_rate_cpu" in result:
         arithmetic += f"; {result['share_of_matrix_rate_cpu']:.0%} by CPU seconds"
-    peak = "unknown" if result["peak_memory_bytes"] is None else f"{result['peak_memory_bytes'] / 1e9:.2f} GB at most"
+    taken = result["peak_memory_bytes"]
+    peak = "unknown" if taken is None else f"{short(taken / 1e9)} GB at most"
     lines = {
         "updates": f"{len(every)} timings, {ms(min(every))} to {ms(max(every))} ms",
         "arithmetic": arithmetic,
-        "memory": f"{peak}; copies {result['bandwidth'] / 1e9:,.1f} GB/s, at which Adam's pass over "
-        f"{result['trained_parameters'] / 1e6:.2f} M values takes {ms(result['adam_seconds_at_bandwidth'])} ms",
-        "replay": f"{result['replay_steps']:,} steps stored; {result['replay_bytes'] / 1e9:.3f} GB when full",
-        "training": f"{result['agent_steps_per_second']:.3g} agent steps/s, "
-        f"{result['updates_per_agent_step']:.3g} updates each",
-        "environment": f"{result['environment_frames_per_second']:,.1f} frames/s",
-        "evaluation": f"{result['evaluation_frames_per_second']:,.1f} frames/s, "
+        "memory": f"{peak}; copies {short(result['bandwidth'] / 1e9)} GB/s, at which Adam's pass over "
+        f"{short(result['trained_parameters'] / 1e6)} M values takes {ms(result['adam_seconds_at_bandwidth'])} ms",
+        "replay": f"{result['replay_steps']:,} steps stored; {short(result['replay_bytes'] / 1e9)} GB when full",
+        "training": f"{short(result['agent_steps_per_second'])} agent steps/s, "
+        f"{short(result['updates_per_agent_step'])} updates each",
+        "environment": f"{short(result['environment_frames_per_second'])} frames/s",
+        "evaluation": f"{short(result['evaluation_frames_per_second'])} frames/s, "
         f"{result['evaluation_environments']} environments at once",
         "machine": f"{machine['gpu'] or machine['cpu']}, {machine['torch_threads']} threads, "
         f"load {machine['load_before']:.1f} before; torch {machine['torch']}, Python {machine['python']}, "

@@ -108,9 +108,55 @@ def test_time_goes_to_the_innermost_part(monkeypatch):
 
 def test_goals_are_of_one_gpu_and_one_size():
     result = {"device": "cuda", "size": "full", "aux": "mlr", "benchmark": "atari", "machine": {"gpu": "NVIDIA H200"}}
-    assert benchmark.goals(result) == {"arithmetic": 1.05, "bytes": 1.54, "goal": 3.5}
+    assert benchmark.goals(result) == {"floor, arithmetic": 1.05, "floor, bytes": 1.54, "goal": 3.5}
     others = ({"size": "quick"}, {"aux": "none"}, {"device": "cpu"}, {"machine": {"gpu": "NVIDIA A100"}})
     assert not any(benchmark.goals(result | other) for other in others)
+
+
+class FakeEvent:
+    """Of a GPU whose clock ticks once for each event."""
+
+    clock = iter(range(1000))
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = next(self.clock)
+
+    def elapsed_time(self, later):
+        return 1000 * (later.at - self.at)
+
+
+def test_events_of_a_gpu_become_seconds(monkeypatch):
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments: 7)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    rand, made = torch.rand, []
+    monkeypatch.setattr(speed.torch, "rand", lambda *shape, device: made.append(device) or rand(4, 4))
+
+    def update():
+        with span("rl"):
+            pass
+
+    timed = speed.time_on_gpu(update, 2, 3, torch.device("cuda"))
+    assert timed["update_seconds"] == 0.5 and timed["update_seconds_all"] == [0.5] * 3
+    assert timed["peak_memory_bytes"] == 7 and timed["update_cpu_seconds"] >= 0
+    assert speed.time_parts_on_gpu(update, 2, 3, 0.5) == {"rest": 1.0, "rl": 0.5} and made == ["cuda"]
+
+
+def test_the_table_of_a_gpu_has_every_kind_of_update(tmp_path, capsys):
+    file = tmp_path / "numbers.json"
+    assert benchmark.main(["atari", *QUICK, "device=cpu", "--aux", "none", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    result |= {"device": "cuda", "captured": True, "parts_cpu": {}}
+    result |= {f"{kind}_update_seconds": 1.0 for kind in ("eager", "deterministic")}
+    result |= {"eager_update_cpu_seconds": 1.0, "deterministic_ratio": 1.25}
+    capsys.readouterr()
+    benchmark.show(result, {"goal": 3.5})
+    printed = capsys.readouterr().out
+    for word in ("update, eager", "update, captured", "update, deterministic", "1,000", "goal", "3.50", "1.25 times"):
+        assert word in printed
 
 
 @pytest.mark.gpu

@@ -47,46 +47,35 @@ def measure(config, benchmark: Benchmark, repeats: int, seconds: float, compare:
     device = choose_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    compare = compare and device.type == "cuda"
-    if compare:
-        set_precision(config.precision, deterministic=True)  # cuBLAS reads what this sets once, when it starts
+    result: dict[str, Any] = {"device": device.type}
     try:
-        return _measure(config, benchmark, device, repeats, seconds, compare, trace)
+        if compare and device.type == "cuda":
+            exact = _deterministic_update_seconds(config, benchmark, device, repeats)
+            config = replace(config, deterministic=False)
+            result["deterministic_update_seconds"] = exact
+        with _filled_parts(config, benchmark, device) as parts:
+            result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
+            result |= _time_updates(config, parts, device, repeats)
+            if trace is not None:
+                write_trace(_updates_to_trace(config, parts, result["captured"]), device, trace)
+            least_steps = repeats * parts.agent.cycle if device.type == "cpu" else 1
+            result |= time_agent_steps(config, parts, device, seconds, least_steps)
+            result |= time_environment(config, benchmark, parts.environment, seconds)
+            result |= time_evaluation(config, benchmark, parts.agent, device, seconds)
+            result |= _rates(config, benchmark, parts.agent, device, seconds, result)
+            result["renderer"] = benchmark.manifest(config, parts).get("renderer")
     except torch.OutOfMemoryError as error:
         raise ConfigError(f"this does not fit on {device}: choose smaller batches or a smaller --size") from error
-
-
-def _measure(
-    config,
-    benchmark: Benchmark,
-    device: torch.device,
-    repeats: int,
-    seconds: float,
-    compare: bool,
-    trace: Path | None,
-) -> dict:
-    result = {"device": device.type}
-    if compare:
-        exact = replace(config, deterministic=True)
-        with _filled_parts(exact, benchmark, device) as parts:
-            timed = _time_updates(exact, parts, device, repeats)
-        config = replace(config, deterministic=False)
-        result["deterministic_update_seconds"] = timed["update_seconds"]
-        torch.cuda.empty_cache()
-    with _filled_parts(config, benchmark, device) as parts:
-        result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
-        result |= _time_updates(config, parts, device, repeats)
-        if compare:
-            result["deterministic_ratio"] = result["deterministic_update_seconds"] / result["update_seconds"]
-        if trace is not None:
-            write_trace(_updates_to_trace(config, parts, result["captured"]), device, trace)
-        least_steps = repeats * parts.agent.cycle if device.type == "cpu" else 1
-        result |= time_agent_steps(config, parts, device, seconds, least_steps)
-        result |= time_environment(config, benchmark, parts.environment, seconds)
-        result |= time_evaluation(config, benchmark, parts.agent, device, seconds)
-        result |= _rates(config, benchmark, parts.agent, device, seconds, result)
-        result["renderer"] = benchmark.manifest(config, parts).get("renderer")
+    if "deterministic_update_seconds" in result:
+        result["deterministic_ratio"] = result["deterministic_update_seconds"] / result["update_seconds"]
     return result
+
+
+def _deterministic_update_seconds(config, benchmark: Benchmark, device: torch.device, repeats: int) -> float:
+    """Comes before everything else on a GPU: cuBLAS reads what deterministic products need once, when it starts."""
+    config = replace(config, deterministic=True)
+    with _filled_parts(config, benchmark, device) as parts:
+        return _time_updates(config, parts, device, repeats)["update_seconds"]
 
 
 @contextmanager
@@ -129,7 +118,7 @@ def _time_updates(config, parts: Parts, device: torch.device, repeats: int) -> d
             "peak_memory_bytes": peak_memory_bytes(device),
         }
     timed = time_on_gpu(update, cycle, repeats, device)
-    result["parts"] = time_parts_on_gpu(update, cycle, repeats, timed["update_seconds"])
+    result |= {"parts": time_parts_on_gpu(update, cycle, repeats, timed["update_seconds"]), "parts_cpu": {}}
     if result["captured"]:
         result |= {f"eager_{key}": value for key, value in timed.items()}
         capture_updates(parts.agent, parts.replay)
