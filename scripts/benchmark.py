@@ -10,6 +10,7 @@ Examples:
   python scripts/benchmark.py dmcontrol --size quick precision=bf16 task=walker_walk
   python scripts/benchmark.py atari --size tiny --profile trace.json    # for chrome://tracing or ui.perfetto.dev
   python scripts/benchmark.py atari --deterministic     # on a GPU: what updates that repeat bit for bit cost
+  python scripts/benchmark.py atari --against precision=bf16 --against mlr.seq_len=8      # updates of these beside it
 """
 
 import argparse
@@ -24,6 +25,7 @@ from mlr.training.exit_codes import DISK_FAILED, DONE
 
 OPTIONS = {"preset": "--size", "aux": "--aux"}
 TASK = "task=cartpole_swingup"
+REPEATABLE = "deterministic=true"
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each of the other measurements")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--profile", type=Path, help="write a trace of some updates to this file")
-    parser.add_argument("--deterministic", action="store_true", help="compare with deterministic=true, on a GPU")
+    parser.add_argument("--deterministic", action="store_true", help="on a GPU: --against deterministic=true")
+    parser.add_argument("--against", action="append", default=[], metavar="key=value", help="time updates of this too")
     try:
         options = parser.parse_intermixed_args(arguments)
         at_least(1, "--", options, "repeats")
@@ -50,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             file = getattr(options, name)
             require(file is None or file.absolute().parent.is_dir(), f"--{name} {file}: there is no such folder")
             require(file is None or not file.is_dir(), f"--{name} {file} is a folder: name a file")
-        run(options, compose(options), [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
+        config, others = compose(options), {each: compose(options, each) for each in options.against}
+        if options.deterministic:
+            others[REPEATABLE] = compose(options, REPEATABLE)
+        run(options, config, others, [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
     except ConfigError as error:
         return refuse(error)
     except OSError as error:
@@ -59,33 +65,37 @@ def main(arguments: list[str] | None = None) -> int:
     return DONE
 
 
-def compose(options: argparse.Namespace):
-    """The configuration; raises ConfigError."""
+def compose(options: argparse.Namespace, *further: str):
+    """The configuration, with `further` settings; raises ConfigError."""
     if options.benchmark == "atari":
         from atari.config import AtariConfig as schema
         from atari.config import validate
     else:
         from dmcontrol.config import DMControlConfig as schema
         from dmcontrol.config import validate
-    keys = [override.split("=")[0] for override in options.overrides]
+    overrides = [*options.overrides, *further]
+    keys = [override.split("=")[0] for override in overrides]
     for key in keys:
         require(key not in OPTIONS, f"{key} is an option here: write {OPTIONS.get(key)}")
-    check_single(options.overrides)
+    check_single(overrides)
     named = options.benchmark == "atari" or "task" in keys or "domain" in keys
-    settings = [f"preset={options.size}", f"aux={options.aux}", *([] if named else [TASK]), *options.overrides]
+    settings = [f"preset={options.size}", f"aux={options.aux}", *([] if named else [TASK]), *overrides]
     return Command(options.benchmark, schema, validate).resolve(settings)[1]
 
 
-def run(options: argparse.Namespace, config, command: list[str]) -> None:
+def run(options: argparse.Namespace, config, others: dict, command: list[str]) -> None:
     if options.benchmark == "atari":
         from atari.training import ATARI as benchmark  # imports torch
     else:
         from dmcontrol.training import DMCONTROL as benchmark
+    from mlr.training.run import choose_device
     from mlr.training.run_folder import environment
     from mlr.training.speed import measure
 
     machine = {"load_before": os.getloadavg()[0]}
-    measured = measure(config, benchmark, options.repeats, options.seconds, options.deterministic, options.profile)
+    if choose_device(config.device).type == "cpu" and others.pop(REPEATABLE, None):
+        print("deterministic=true changes nothing on a CPU: updates repeat bit for bit anyway")
+    measured = measure(config, benchmark, options.repeats, options.seconds, others, options.profile)
     result = {
         "benchmark": options.benchmark,
         "task": config.task,
@@ -97,8 +107,6 @@ def run(options: argparse.Namespace, config, command: list[str]) -> None:
         **measured,
     }
     show(result, goals(result))
-    if options.deterministic and "deterministic_ratio" not in result:
-        print("--deterministic: on a CPU it changes nothing, updates repeat bit for bit anyway")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -132,8 +140,8 @@ def show(result: dict, known: dict[str, float]) -> None:
     kinds = {"eager_": "update, eager", "": "update, captured"} if result["captured"] else {"": "update, eager"}
     for kind, name in kinds.items():
         table.add_row(name, ms(result[f"{kind}update_seconds"]), ms(result[f"{kind}update_cpu_seconds"]))
-    if "deterministic_ratio" in result:
-        table.add_row("update, deterministic", ms(result["deterministic_update_seconds"]))
+    for name, other in result["compared"].items():
+        table.add_row(f"update, {name}", ms(other["update_seconds"]), ms(other["update_cpu_seconds"]))
     for name, milliseconds in known.items():
         table.add_row(name, short(milliseconds))
     for of, seconds in (("agent step", "agent_step_seconds"), ("environment alone", "environment_step_seconds")):
@@ -183,8 +191,10 @@ def summary(result: dict) -> dict[str, str]:
     }
     if result["renderer"]:
         lines["environment"] += f", drawn by {result['renderer']}"
-    if "deterministic_ratio" in result:
-        lines["repeatable"] = f"deterministic updates take {result['deterministic_ratio']:.2f} times as long"
+    for name, other in result["compared"].items():
+        lines[name] = f"takes {other['update_seconds_ratio']:.2f} times as long"
+        if result["device"] == "cpu":
+            lines[name] += f", {other['update_cpu_seconds_ratio']:.2f} times the CPU's seconds"
     return lines
 
 

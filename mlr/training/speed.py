@@ -36,23 +36,25 @@ KEPT_AHEAD = 4  # how many times the host's own seconds a GPU is kept busy befor
 Update = Callable[[], object]
 
 
-def measure(config, benchmark: Benchmark, repeats: int, seconds: float, compare: bool, trace: Path | None) -> dict:
+def measure(
+    config, benchmark: Benchmark, repeats: int, seconds: float, others: dict[str, Any], trace: Path | None
+) -> dict:
     """Everything that is measured, as plain values in seconds, bytes and operations.
 
     repeats: how often a cycle of updates is timed. seconds: how long environment, evaluation and the machine's rates
-    are, and agent steps at least. compare: whether deterministic updates are timed beside others on a GPU.
+    are, and agent steps at least. others: by name, configurations whose updates are timed too.
     trace: file for a profile of some updates, in Chrome's format.
     Raises ConfigError where it does not fit.
     """
     device = choose_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     result: dict[str, Any] = {"device": device.type}
+    if any(each.deterministic for each in (config, *others.values())):
+        set_precision(config.precision, deterministic=True)  # cuBLAS reads once what its products need for that
     try:
-        if compare and device.type == "cuda":
-            exact = _deterministic_update_seconds(config, benchmark, device, repeats)
-            config = replace(config, deterministic=False)
-            result["deterministic_update_seconds"] = exact
+        compared = {}
+        for name, other in others.items():
+            with _filled_parts(other, benchmark, device) as parts:
+                compared[name] = _time_updates(other, parts, device, repeats)
         with _filled_parts(config, benchmark, device) as parts:
             result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
             result |= _time_updates(config, parts, device, repeats)
@@ -66,22 +68,20 @@ def measure(config, benchmark: Benchmark, repeats: int, seconds: float, compare:
             result["renderer"] = benchmark.manifest(config, parts).get("renderer")
     except torch.OutOfMemoryError as error:
         raise ConfigError(f"this does not fit on {device}: choose smaller batches or a smaller --size") from error
-    if "deterministic_update_seconds" in result:
-        result["deterministic_ratio"] = result["deterministic_update_seconds"] / result["update_seconds"]
+    ratios = ("update_seconds", "update_cpu_seconds")
+    result["compared"] = {
+        name: {key: timed[key] for key in ratios} | {f"{key}_ratio": timed[key] / result[key] for key in ratios}
+        for name, timed in compared.items()
+    }
     return result
-
-
-def _deterministic_update_seconds(config, benchmark: Benchmark, device: torch.device, repeats: int) -> float:
-    """Comes before everything else on a GPU: cuBLAS reads what deterministic products need once, when it starts."""
-    config = replace(config, deterministic=True)
-    with _filled_parts(config, benchmark, device) as parts:
-        return _time_updates(config, parts, device, repeats)["update_seconds"]
 
 
 @contextmanager
 def _filled_parts(config, benchmark: Benchmark, device: torch.device) -> Iterator[Parts]:
     """Parts with eager updates. On a CPU the replay holds what it does at the first update, on a GPU all it can."""
     set_precision(config.precision, config.deterministic)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     parts = make_parts_that_fit(replace(config, capture="off"), benchmark, device)
     with closing(parts.environment):
         fill_replay(config, parts, parts.replay.capacity if device.type == "cuda" else config.loop.learning_starts)
