@@ -7,6 +7,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -219,10 +220,10 @@ def _borders(work: Callable[[], object], mark: Callable[[], Any]) -> list[tuple[
 
 def _by_part(borders: list[tuple[str, Any]], seconds: Callable[[Any, Any], float]) -> dict[str, float]:
     """Seconds by part; all of them together are those between the first mark and the last."""
-    parts: dict[str, float] = {}
+    parts: Counter[str] = Counter()
     for (name, start), (_, end) in pairwise(borders):
-        parts[name] = parts.get(name, 0.0) + seconds(start, end)
-    return parts
+        parts[name] += seconds(start, end)
+    return dict(parts)
 
 
 def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float, least: int) -> dict:
@@ -268,24 +269,23 @@ def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float,
 def time_environment(config, benchmark: Benchmark, environment, seconds: float) -> dict:
     """The training environment alone under random actions; resets are left out."""
     environment.reset()
-    steps, parts = 0, {}
-    begin = time.perf_counter()
+    action, ended = None, False
+
+    def step() -> None:
+        nonlocal ended
+        _, _, terminated, truncated, _ = environment.step(action)
+        ended = terminated or truncated
+
+    steps, begin, parts = 0, time.perf_counter(), Counter()
     while not steps or time.perf_counter() - begin < seconds:
-        action, ended = environment.action_space.sample(), False
-
-        def step(action=action) -> None:
-            nonlocal ended
-            _, _, terminated, truncated, _ = environment.step(action)
-            ended = terminated or truncated
-
-        for name, value in _by_part(_borders(step, time.perf_counter), lambda start, end: end - start).items():
-            parts[name] = parts.get(name, 0.0) + value
+        action = environment.action_space.sample()
+        parts.update(_by_part(_borders(step, time.perf_counter), lambda start, end: end - start))
         steps += 1
         if ended:
             environment.reset()
     frames = benchmark.units(config, steps)["frames"]
     return {
-        "environment_frames_per_second": frames / sum(parts.values()),
+        "environment_frames_per_second": frames / parts.total(),
         "environment_step_seconds": {name: value / steps for name, value in parts.items()},
     }
 
