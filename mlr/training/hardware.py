@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +59,18 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory_bytes` count from here, where the system allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most that this process has held so far: of a GPU's memory what tensors took, of the CPU's what was resident.
+    """The most that this process held since `reset_peak_memory`, or its start: of a GPU's memory what tensors took, of
+    the CPU's what was resident.
 
     None where the system does not tell.
     """

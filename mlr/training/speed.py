@@ -24,7 +24,14 @@ from mlr.spans import listening
 from mlr.training.capture import WARM_UPS, capture_updates
 from mlr.training.clock import Clock
 from mlr.training.evaluation import play_episodes
-from mlr.training.hardware import MATRIX_SIDE, copy_rate, matrix_rate, peak_memory_bytes, synchronize
+from mlr.training.hardware import (
+    MATRIX_SIDE,
+    copy_rate,
+    matrix_rate,
+    peak_memory_bytes,
+    reset_peak_memory,
+    synchronize,
+)
 from mlr.training.loop import Parts, updates_due
 from mlr.training.run import Benchmark, choose_device, is_captured, make_parts_that_fit
 from mlr.training.seeding import derive_seed, numpy_generator
@@ -108,6 +115,7 @@ def _time_updates(config, parts: Parts, device: torch.device, repeats: int) -> d
     cycle, update = parts.agent.cycle, _cycle(config, parts)
     result = {"updates_timed": repeats * cycle, "captured": is_captured(config, device)}
     if device.type == "cpu":
+        reset_peak_memory(device)
         wall, cpu = zip(*time_on_cpu(update, cycle, repeats), strict=True)
         middle = sorted(range(repeats), key=lambda i: sum(wall[i].values()))[(repeats - 1) // 2]
         return result | {
@@ -163,7 +171,7 @@ def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str
 
 def time_on_gpu(update: Update, cycle: int, repeats: int, device: torch.device) -> dict:
     """Of `repeats` calls of `update`, given to the GPU one behind the other; CPU seconds are what giving them took."""
-    torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
     for _ in range(WARM_UPS):
         update()
     torch.cuda.synchronize()
