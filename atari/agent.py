@@ -44,6 +44,7 @@ class RainbowAgent:
     """
 
     variants = ((),)  # further arguments of `update_on_device`
+    cycle = 1  # updates, all of one kind
 
     def __init__(self, config: AtariConfig, actions: int, device: torch.device):
         self.config, self.actions, self.device = config, actions, device

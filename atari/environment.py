@@ -12,6 +12,7 @@ import numpy as np
 from atari.config import AtariConfig, EnvironmentConfig
 from atari.emulators import NOOP, generator_state, load_generator_state, make_emulator
 from atari.games import require_emulator, require_game
+from mlr.spans import span
 
 
 def seed_words(seed: int) -> tuple[int, int]:
@@ -139,8 +140,9 @@ class AtariEnv(gymnasium.Env):
 
     def _push_frame(self) -> None:
         self._stack[:-1] = self._stack[1:]
-        brightest = np.maximum(self._screens[0], self._screens[1], out=self._screens[1])
-        cv2.resize(brightest, self._size, dst=self._stack[-1], interpolation=cv2.INTER_LINEAR)
+        with span("resize"):
+            brightest = np.maximum(self._screens[0], self._screens[1], out=self._screens[1])
+            cv2.resize(brightest, self._size, dst=self._stack[-1], interpolation=cv2.INTER_LINEAR)
 
     def _info(self, life_lost: bool, raw_reward: float) -> dict:
         return {"life_lost": life_lost, "raw_reward": raw_reward, "lives": self.emulator.ale.lives()}

@@ -117,6 +117,11 @@ class SACAgent:
         borrowed = (self.encoder, self.auxiliary.projector)
         return [*(p for module in borrowed for p in module.parameters()), *self.auxiliary.owned_parameters()]
 
+    @property
+    def cycle(self) -> int:
+        """Updates after which those with the actor and those without come in the same order again."""
+        return self.config.agent.update_every
+
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int) -> np.ndarray:
         """The action float32 [A] for uint8 [C, H, W] in iteration `step`: uniform at first, then a policy's sample."""

@@ -14,6 +14,7 @@ from dmcontrol.config import RGB, DMControlConfig, EnvironmentConfig
 from dmcontrol.rendering import choose_backend, renderer_name
 from dmcontrol.tasks import require_task
 from mlr.config import require
+from mlr.spans import span
 from mlr.training.errors import NotFinite
 from mlr.training.seeding import derive_seed
 
@@ -160,7 +161,8 @@ class DMControlEnv(gymnasium.Env):
 
     def _frame(self) -> np.ndarray:
         """The current picture, uint8 [3, H, W], in memory that the next one overwrites."""
-        return self._camera.render().transpose(2, 0, 1)
+        with span("render"):
+            return self._camera.render().transpose(2, 0, 1)
 
     def _scale(self, action: np.ndarray) -> np.ndarray:
         share = (action.astype(np.float64) + 1) / 2  # of the way from the task's lower bounds to its upper ones

@@ -1,4 +1,4 @@
-"""Named parts of an update, for whoever measures it; without a listener a span does nothing."""
+"""Named parts of an update or an environment step, for whoever measures it; without a listener a span does nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
