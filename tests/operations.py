@@ -30,6 +30,12 @@ FORBIDDEN = {
     "bincount",
     "histc",
     "pin_memory",
+    # Where kernels have to be deterministic, these bring a table from the host, or have no such kernel.
+    "scatter_add",
+    "scatter_add_",
+    "scatter_reduce",
+    "scatter_reduce_",
+    "put_",
 }
 # The same where no operation shows it: values of the host as a tensor, or of a tensor for the host.
 HOST_CALLS = {
@@ -85,6 +91,8 @@ class OperationRecorder(TorchDispatchMode):
         assert name not in FORBIDDEN, name
         if name == "index":
             assert all(index is None or index.dtype != torch.bool for index in args[1]), "boolean indexing"
+        if name == "cumsum":
+            assert not args[0].is_floating_point(), "a GPU adds up such a scan in another order each time"
         if self._device is not None:
             tensors = [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor)]
             kinds = {tensor.device.type for tensor in tensors}

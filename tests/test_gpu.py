@@ -78,7 +78,7 @@ def assert_near(actual, expected, tolerance):
     for first, second in zip(gradients, other_gradients, strict=True):
         assert float((first - second).norm()) <= tolerance * max(float(second.norm()), largest / 100)
     for first, second in zip(weights, other_weights, strict=True):
-        assert float((first - second).norm()) <= tolerance * max(float(second.norm()), 1.0)
+        assert float((first - second).norm()) <= tolerance * max(float(second.norm()), 0.1)
 
 
 def another_way_to_compute(device):

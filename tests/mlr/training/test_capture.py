@@ -17,7 +17,7 @@ from mlr.training import run as runs
 from mlr.training.capture import WARM_UPS, capture_updates
 from mlr.training.checkpoint import _flatten
 from mlr.training.inspection import inspect
-from mlr.training.run import run
+from mlr.training.run import is_captured, run
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder, built_on_meta, fill, make_agent_and_replay, places, plain_values
 
@@ -143,3 +143,11 @@ def test_a_recorded_update_still_asks_for_data_first(name, monkeypatch):
     capture_updates(agent, replay)
     with pytest.raises(RuntimeError, match="no (window|transition)"):
         agent.update(replay, 60)
+
+
+def test_what_is_recorded():
+    gpu = torch.device("cuda", 0)
+    assert is_captured(make_config("unused"), gpu)
+    assert not is_captured(make_config("unused"), CPU)
+    assert not is_captured(make_config("unused", "capture=off"), gpu)
+    assert not is_captured(make_config("unused", "augmentation.extra=[blur]"), gpu)
