@@ -19,8 +19,9 @@ def expected_value(probs: Tensor, support: Tensor) -> Tensor:
 
 def of_action(distributions: Tensor, action: Tensor) -> Tensor:
     """Picks from `distributions` [B, A, N] those of `action` int64 [B]: [B, N]."""
-    index = action[:, None, None].expand(-1, 1, distributions.shape[-1])
-    return distributions.gather(1, index).squeeze(1)
+    # Not gather: its deterministic backward pass takes a table from the host, which a capture forbids.
+    taken = action[:, None] == torch.arange(distributions.shape[1], device=action.device)  # [B, A]
+    return torch.where(taken[:, :, None], distributions, 0.0).sum(dim=1)
 
 
 def project_distribution(probs: Tensor, returns: Tensor, done: Tensor, discount: float, support: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class TransformerBlock(nn.Module):
         key, value = F.linear(normed, key_value_weight, key_value_bias).chunk(2, dim=-1)
         key, value = self._split_heads(key), self._split_heads(value)  # [B, heads, S, d]
         # Written out: few tokens, heads wider than the fused kernels take, and those are not deterministic backwards.
-        attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(dim=-1)
+        attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(dim=-1, dtype=tokens.dtype)
         return self.proj((attention @ value).transpose(1, 2).flatten(2))
 
     def _split_heads(self, tokens: Tensor) -> Tensor:

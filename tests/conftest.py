@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[1]
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gl") and missing_opengl():
         pytest.skip(missing_opengl())
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no CUDA device")
 
 
 @functools.cache

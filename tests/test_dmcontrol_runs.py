@@ -19,7 +19,7 @@ from mlr.training.inspection import inspect
 from mlr.training.run_folder import RunFolder
 from scripts import evaluate, inspect_run
 from tests.conftest import ROOT
-from tests.test_runs import learned, read, wait_for
+from tests.test_runs import assert_losses_near, learned, read, wait_for
 
 pytestmark = pytest.mark.gl
 SCRIPT = [sys.executable, "scripts/train_dmcontrol.py"]
@@ -79,6 +79,15 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_dmcon
     assert [key for key in expected if not torch.equal(expected[key], actual[key])] == []
     digests = [[part[:2] for part in inspect(path)] for path in (finished_dmcontrol_run, folder.path)]
     assert digests[0] == digests[1] and len(digests[0]) == 8
+
+
+def test_a_run_in_bfloat16(finished_dmcontrol_run, tmp_path):
+    settings = ["task=cartpole_swingup", "preset=tiny", "device=cpu", "threads=1", "precision=bf16"]
+    command = [*SCRIPT, *settings, f"run_dir={tmp_path / 'run'}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "bf16" in result.stdout
+    assert_losses_near(tmp_path / "run", finished_dmcontrol_run)
 
 
 def test_evaluate_and_inspect_scripts(finished_dmcontrol_run, tmp_path, capsys):

@@ -82,6 +82,22 @@ def test_a_signal_during_the_imports_ends_a_run_with_75_and_leaves_nothing(tmp_p
     assert process.returncode == 75 and output == ("", "") and not (tmp_path / "run").exists()
 
 
+def test_a_run_in_bfloat16(finished_run, tmp_path):
+    settings = ["preset=tiny", f"run_dir={tmp_path / 'run'}", "device=cpu", "threads=1", "precision=bf16"]
+    command = [sys.executable, "scripts/train_atari.py", *settings]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "bf16" in result.stdout
+    assert_losses_near(tmp_path / "run", finished_run)
+
+
+def assert_losses_near(run, other):
+    """In the first rows that have losses, of trainings that differ in their precision."""
+    rows = [next(row for row in read(folder / "metrics.csv") if row["train/mlr_loss"]) for folder in (run, other)]
+    losses = [{key: float(value) for key, value in row.items() if key.endswith("loss")} for row in rows]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05, abs=0.01) and losses[0] != losses[1]
+
+
 def tensors(folder):
     return load_file(folder / "checkpoints" / "000000120" / "state.safetensors")
 

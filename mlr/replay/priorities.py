@@ -6,6 +6,8 @@ Shapes: `B` batch.
 import torch
 from torch import Tensor
 
+SHARES = 2.0**62  # that the leaves divide among them: the finest that a sum of int64 holds
+
 
 class Priorities:
     """One float64 leaf a slot, 0 where nothing may be drawn. A draw is a prefix sum and a binary search over all."""
@@ -23,12 +25,11 @@ class Priorities:
 
         uniforms float64 [B] in [0, 1) -> int64 [B]. Where no leaf is positive, or one is no number, any slot.
         """
-        sums = self.leaves.cumsum(0)
-        # A parallel scan rounds each position differently. Taking over the largest sum of the positive leaves so far
-        # keeps the sums sorted and lets no zero leaf be the first to reach anything.
-        sums = torch.where(self.leaves > 0, sums, 0.0).cummax(0).values
-        smallest = torch.finfo(torch.float64).tiny  # u = 0 is reached by the first positive leaf, not by slot 0
-        slots = torch.searchsorted(sums, (uniforms * sums[-1]).clamp(min=smallest))
+        # In integers the sums are exact: a parallel scan gives the same ones each time, they are sorted, and no zero
+        # leaf is the first to reach anything.
+        sums = (self.leaves / self.total * SHARES).long().cumsum(0)
+        targets = (uniforms * sums[-1]).ceil().long().clamp(min=1)  # u = 0 is reached by the first positive leaf
+        slots = torch.searchsorted(sums, torch.minimum(targets, sums[-1]))
         return slots.clamp(max=len(sums) - 1)
 
     def update(self, indices: Tensor, values: Tensor) -> None:

@@ -38,9 +38,11 @@ def record(update: Update, replay: Any, variants: Sequence[tuple], generators: I
     graphs, metrics, pool = {}, {}, torch.cuda.graph_pool_handle()
     for variant in variants:
         graphs[variant] = torch.cuda.CUDAGraph()
-        for generator in generators:
-            graphs[variant].register_generator_state(generator)
-        with torch.cuda.graph(graphs[variant], pool=pool):
+        if torch.__version__ < (2, 14):  # later ones find the generators themselves, and warn
+            for generator in generators:
+                graphs[variant].register_generator_state(generator)
+        # Only this thread's calls can spoil the recording: a tracker's thread may go on.
+        with torch.cuda.graph(graphs[variant], pool=pool, capture_error_mode="thread_local"):
             metrics[variant] = update(replay, *variant)
 
     def replayed(given: Any, *variant) -> dict[str, Tensor]:

@@ -243,6 +243,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ConfigError(f"device={name}: torch finds no such GPU; install a CUDA build of torch or use device=cpu")
     if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)  # pinned memory, and what asks for no device by name, belong to this one
     return device
 

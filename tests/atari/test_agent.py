@@ -8,7 +8,6 @@ from mlr.training.run import make_parts
 from tests.conftest import make_config
 from tests.golden.atari_f_g import replay_f, replay_g
 from tests.golden.check import DATA, assert_all
-from tests.operations import OperationRecorder
 
 
 def test_schedules_and_counts_match_the_reference():
@@ -41,60 +40,6 @@ def filled_parts(tmp_path, *overrides, steps=70):
         parts.replay.store(observation, action, reward, terminated, truncated, None, info)
         observation = following
     return parts
-
-
-def addresses(parts):
-    """Where everything lives that an update reads and writes from one time to the next."""
-    agent, replay = parts.agent, parts.replay
-    tensors = [*agent.networks.parameters(), agent._noise, agent._previous_noise, agent._beta, agent._support]
-    if agent.auxiliary is not None:
-        tensors += [*agent.auxiliary.owned.parameters(), *agent.auxiliary.targets.parameters()]
-    tensors += [value for entry in agent.optimizer.state.values() for value in entry.values()]
-    tensors += [
-        replay.priorities.leaves,
-        replay.count,
-        replay.frames.frames,
-        replay.actions,
-        replay.rewards,
-        replay.flags,
-    ]
-    return [tensor.data_ptr() for tensor in tensors]
-
-
-@pytest.mark.parametrize("aux", ["mlr", "none"])
-def test_an_update_could_be_captured(tmp_path, aux):
-    """No wait for the device, the same operations and shapes each time, and nothing rebound."""
-    parts = filled_parts(tmp_path, f"aux={aux}")
-    before = addresses(parts)
-    parts.agent.update(parts.replay, 70)
-    recorded = []
-    for _ in range(2):
-        with OperationRecorder() as recorder:
-            metrics = parts.agent.update_on_device(parts.replay)
-        recorded.append(recorder.calls)
-        assert all(value.shape == () and not value.requires_grad for value in metrics.values())
-    assert recorded[0] == recorded[1] and len(recorded[0]) > 100
-    assert addresses(parts) == before
-
-
-def test_loading_a_state_rebinds_nothing(tmp_path):
-    parts = filled_parts(tmp_path)
-    parts.agent.update(parts.replay, 70)
-    state = {"agent": clone(parts.agent.state()), "replay": clone(parts.replay.state())}
-    before = addresses(parts)
-    expected = parts.agent.update(parts.replay, 71)
-    parts.agent.load_state(state["agent"])
-    parts.replay.load_state(state["replay"])
-    assert addresses(parts) == before
-    actual = parts.agent.update(parts.replay, 71)
-    assert expected.keys() == actual.keys()
-    assert [key for key in expected if not torch.equal(expected[key], actual[key])] == []
-
-
-def clone(state):
-    if isinstance(state, dict):
-        return {key: clone(value) for key, value in state.items()}
-    return state.clone() if isinstance(state, torch.Tensor) else state
 
 
 def test_acting_reuses_the_last_noise_and_explores_first(tmp_path):

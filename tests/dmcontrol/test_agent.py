@@ -1,5 +1,3 @@
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,6 @@ from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e
 from tests.golden.dmcontrol_g import replay_g
 from tests.golden.dmcontrol_h import replay_h
-from tests.operations import OperationRecorder
 
 CPU, ACTIONS = torch.device("cpu"), 1
 
@@ -47,12 +44,6 @@ def filled_replay(config, steps=40):
         end = step % 20 == 19
         replay.store(frames[step], action, float(rng.random()), end and step > 20, end, frames[step + 1], {})
     return replay
-
-
-def clone(state):
-    if isinstance(state, dict):
-        return {key: clone(value) for key, value in state.items()}
-    return state.clone() if isinstance(state, torch.Tensor) else copy.deepcopy(state)
 
 
 def weights(*modules):
@@ -229,60 +220,6 @@ def test_crops_of_the_rl_batch(fidelity, last):
     assert torch.equal(cropped, corners[:, :, None, None] + images[:, :, :34, :34])  # slices, no intensity
     assert corners.unique(dim=0).shape == ((last + 1) ** 2, 2)
     assert not torch.equal(corners, agent._cropped(images, "crop_next_obs")[:, :, 0, 0])
-
-
-# Capture and checkpoints
-
-
-def addresses(agent):
-    """Where everything lives that an update reads and writes from one time to the next."""
-    tensors = [*agent.networks.parameters(), agent.log_temperature]
-    tensors += [agent._auxiliary_updates, agent._auxiliary_learning_rate]
-    if agent.auxiliary is not None:
-        tensors += [*agent.auxiliary.owned.parameters(), *agent.auxiliary.targets.parameters()]
-    for optimizer in agent.optimizers.values():
-        tensors += [value for entry in optimizer.state.values() for value in entry.values()]
-        tensors += [group["lr"] for group in optimizer.param_groups if isinstance(group["lr"], torch.Tensor)]
-    return [tensor.data_ptr() for tensor in tensors]
-
-
-@pytest.mark.parametrize("aux", ["mlr", "none"])
-@pytest.mark.parametrize("with_actor", [True, False])
-def test_an_update_could_be_captured(aux, with_actor):
-    """No wait for the device, the same operations and shapes each time, and nothing rebound."""
-    agent = make_agent(f"aux={aux}")
-    replay = filled_replay(agent.config)
-    before = addresses(agent)
-    agent.update_on_device(replay, with_actor)
-    recorded = []
-    for _ in range(2):
-        with OperationRecorder() as recorder:
-            metrics = agent.update_on_device(replay, with_actor)
-        recorded.append(recorder.calls)
-        assert all(value.shape == () and not value.requires_grad for value in metrics.values())
-    assert recorded[0] == recorded[1] and len(recorded[0]) > 100
-    assert addresses(agent) == before
-
-
-@pytest.mark.parametrize("aux", ["mlr", "none"])
-def test_a_state_continues_exactly_and_rebinds_nothing(aux):
-    agent, other = make_agent(f"aux={aux}"), make_agent(f"aux={aux}", "seed=2")
-    replay = filled_replay(agent.config)
-    observation = np.zeros((9, 40, 40), np.uint8)
-    for step in (40, 41):
-        agent.update(replay, step)
-    state, before = clone(agent.state()), addresses(other)
-    expected = [agent.update(replay, step) for step in (42, 43)]
-    actions = [agent.act(observation, step) for step in (0, 50)]
-    other.load_state(state)
-    assert addresses(other) == before
-    actual = [other.update(replay, step) for step in (42, 43)]
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert ours.keys() == theirs.keys()
-        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
-    for ours, theirs in zip([other.act(observation, step) for step in (0, 50)], actions, strict=True):
-        assert np.array_equal(ours, theirs)
-    assert same(agent.trained_parameters(), other.trained_parameters())
 
 
 # Acting

@@ -44,14 +44,21 @@ def test_a_draw_from_nothing_or_from_no_numbers_is_still_a_slot():
         assert ((drawn >= 0) & (drawn < 3)).all()
 
 
-def test_rounding_of_a_parallel_scan_cannot_pick_a_zero_leaf(monkeypatch):
+def test_the_order_in_which_a_scan_adds_up_cannot_matter(monkeypatch):
     rng = np.random.default_rng(0)
-    leaves = rng.random(500) * (rng.random(500) < 0.5)
-    noise = torch.tensor(rng.normal(scale=0.01, size=500))
-    exact_scan = torch.Tensor.cumsum
-    monkeypatch.setattr(torch.Tensor, "cumsum", lambda self, dim: exact_scan(self, dim) + noise)
-    drawn = priorities_of(leaves).draw(torch.linspace(0, 1 - 2.0**-53, 20000, dtype=torch.float64))
-    assert (leaves[drawn.numpy()] > 0).all()
+    leaves = rng.gamma(0.1, size=500) * (rng.random(500) < 0.5)
+    uniforms = torch.linspace(0, 1 - 2.0**-53, 20000, dtype=torch.float64)
+    expected = priorities_of(leaves).draw(uniforms)
+    assert (leaves[expected.numpy()] > 0).all()
+
+    def from_the_end(values, dim):
+        return values.sum() - values.flip(0).roll(1).index_fill(0, torch.tensor([0]), 0).cumulative(0).flip(0)
+
+    monkeypatch.setattr(torch.Tensor, "cumulative", torch.Tensor.cumsum, raising=False)
+    monkeypatch.setattr(torch.Tensor, "cumsum", from_the_end)
+    drawn = priorities_of(leaves)
+    assert torch.equal(drawn.draw(uniforms), expected)
+    assert torch.equal(from_the_end(torch.tensor([1, 2, 4]), 0), torch.tensor([1, 3, 7]))
 
 
 def test_frequencies_are_proportional_to_the_leaves():

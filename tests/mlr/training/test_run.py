@@ -26,6 +26,16 @@ def test_devices_without_a_gpu():
         choose_device("cuda")
 
 
+def test_a_gpu_is_named_by_its_number(monkeypatch):
+    """torch.cuda.set_device takes no device without one."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert [str(choose_device(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]
+    assert [device.index for device in chosen] == [0, 0, 1]
+
+
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match="does not fit"):
         run(make_config(tmp_path / "run", "replay.capacity=1000000000000"), ATARI)

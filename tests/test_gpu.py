@@ -1,0 +1,237 @@
+"""What only a GPU can show: pytest -m gpu. Where a CPU can stand in for it, the same comparison runs there as well."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from atari.training import ATARI
+from dmcontrol.training import DMCONTROL
+from mlr.precision import set_precision
+from mlr.training.capture import capture_updates
+from mlr.training.inspection import inspect
+from mlr.training.loggers import MetricMeans
+from mlr.training.run import choose_device
+from tests.conftest import ROOT, make_config, make_dmcontrol_config
+from tests.operations import fill, make_agent_and_replay, places
+
+BENCHMARKS = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+CASES = [(name, aux) for name in BENCHMARKS for aux in ("mlr", "none")]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    set_precision("fp32", deterministic=False)
+    yield
+    set_precision("fp32", deterministic=False)
+
+
+class HostDraws(TorchFunctionMode):
+    """Random numbers as the CPU draws them, on every device: from twins of the generators, with their seeds."""
+
+    def __init__(self):
+        super().__init__()
+        self._twins = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        generator = kwargs.get("generator")
+        if func not in (torch.rand, torch.randn) or generator is None:
+            return func(*args, **kwargs)
+        twin = self._twins.setdefault(id(generator), torch.Generator().manual_seed(generator.initial_seed()))
+        return func(*args, **kwargs | {"generator": twin, "device": "cpu"}).to(kwargs["device"])
+
+
+def make(name, device, *overrides, steps=60):
+    benchmark, make_configuration = BENCHMARKS[name]
+    config = make_configuration("unused", *overrides)
+    agent, replay = make_agent_and_replay(benchmark, config, choose_device(device))
+    fill(replay, config, steps)
+    return agent, replay
+
+
+def updated(agent, replay, count=3):
+    """Metrics of `count` updates, the gradients that the first left behind, and the weights after the last."""
+    rows, gradients = [], []
+    for step in range(count):
+        rows.append({key: value.item() for key, value in agent.update(replay, 60 + step).items()})
+        gradients = gradients or [parameter.grad.cpu() for parameter in agent.trained_parameters()]
+    return rows, gradients, [parameter.detach().cpu() for parameter in agent.trained_parameters()]
+
+
+def assert_near(actual, expected, tolerance):
+    """Metrics, gradients and weights as `updated` gives them, all within a relative `tolerance`.
+
+    A gradient is measured against the largest of them: some are sums that cancel, and are nothing but rounding.
+    """
+    (rows, gradients, weights), (other_rows, other_gradients, other_weights) = actual, expected
+    for row, other in zip(rows, other_rows, strict=True):
+        assert row == pytest.approx(other, rel=tolerance, abs=tolerance / 100)
+    largest = max(float(gradient.norm()) for gradient in other_gradients)
+    for first, second in zip(gradients, other_gradients, strict=True):
+        assert float((first - second).norm()) <= tolerance * max(float(second.norm()), largest / 100)
+    for first, second in zip(weights, other_weights, strict=True):
+        assert float((first - second).norm()) <= tolerance * max(float(second.norm()), 0.1)
+
+
+def another_way_to_compute(device):
+    """On the CPU: without the library that multiplies, so that sums are added up in another order."""
+    return torch.backends.mkldnn.flags(enabled=False) if device == "cpu" else nullcontext()
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name, aux", CASES)
+def test_a_device_computes_what_the_cpu_computes(name, aux, device):
+    with HostDraws():
+        expected = updated(*make(name, "cpu", f"aux={aux}"))
+    with HostDraws(), another_way_to_compute(device):
+        actual = updated(*make(name, device, f"aux={aux}"))
+    assert actual[0] != expected[0]  # or it was the same computation
+    assert_near(actual, expected, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_less_precision_changes_little(name, precision, device):
+    """Losses and the direction of the gradients; docs/performance.md has the numbers of the real sizes."""
+    expected = updated(*make(name, device), count=1)
+    set_precision(precision, deterministic=False)
+    actual = updated(*make(name, device, f"precision={precision}"), count=1)
+    losses = [key for key in expected[0][0] if key.endswith("loss")]
+    assert {key: actual[0][0][key] for key in losses} == pytest.approx(
+        {key: expected[0][0][key] for key in losses}, rel=0.05, abs=0.01
+    )
+    first, second = (torch.cat([gradient.flatten() for gradient in run[1]]) for run in (actual, expected))
+    assert torch.cosine_similarity(first.double(), second.double(), dim=0) > 0.95
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("name, aux", CASES)
+def test_recorded_updates_are_the_eager_ones(name, aux, precision):
+    """They draw the same numbers; their kernels may be others, as cuBLAS chooses for each stream."""
+    set_precision(precision, deterministic=False)
+    overrides = (f"aux={aux}", f"precision={precision}")
+    agent, replay = make(name, "cuda", *overrides)
+    recorded, other = make(name, "cuda", *overrides)
+    before = places(recorded, other)
+    capture_updates(recorded, other)
+    expected, actual = updated(agent, replay, count=4), updated(recorded, other, count=4)
+    assert_near(actual, expected, tolerance=1e-4 if precision == "fp32" else 1e-2)
+    assert all(
+        torch.equal(state, recorded.generators.state()[name])
+        for name, state in agent.generators.state().items()
+        if name != "device"
+    )
+    replayed = recorded.__dict__.pop("update_on_device")  # it holds what a recording needs beside the parts
+    assert places(recorded, other) == before and callable(replayed)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_recorded_update_goes_on_from_any_state(name):
+    """As a resumed run does: recorded on an empty replay, then the state of another run is loaded."""
+    agent, replay = make(name, "cuda")
+    resumed, other = make(name, "cuda", "seed=2", steps=0)
+    for part in ((agent, replay), (resumed, other)):
+        capture_updates(*part)
+    updated(agent, replay)
+    other.load_rows(0, {key: rows.cpu() for key, rows in replay.rows(0, 60).items()})
+    other.load_state(replay.state())
+    resumed.load_state(agent.state())
+    assert_near(updated(resumed, other), updated(agent, replay), tolerance=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_recorded_update_without_data_is_refused(name):
+    agent, replay = make(name, "cuda", steps=0)
+    capture_updates(agent, replay)
+    with pytest.raises(RuntimeError, match="no (window|transition)"):
+        agent.update(replay, 60)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_memory_does_not_grow(name):
+    agent, replay = make(name, "cuda")
+    capture_updates(agent, replay)
+    means, allocated = MetricMeans(), []
+    for step in range(220):
+        means.add(agent.update(replay, 60 + step))
+        if step % 20 == 19:
+            means.read()
+            allocated.append(torch.cuda.memory_allocated())
+    assert allocated[1:] == allocated[:1] * 10
+
+
+# Whole runs, each in a process of its own: cuBLAS asks once how it is to compute
+
+
+def train(folder, name, *overrides, device="cuda"):
+    script = [sys.executable, f"scripts/train_{name}.py", *([] if name == "atari" else ["task=cartpole_swingup"])]
+    settings = ["preset=tiny", f"device={device}", "deterministic=true", "video=false", f"run_dir={folder}", *overrides]
+    result = subprocess.run([*script, *settings], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def digests(folder):
+    return [part[:2] for part in inspect(folder)]
+
+
+RUNS = ["atari", pytest.param("dmcontrol", marks=pytest.mark.gl)]
+
+
+@pytest.fixture(scope="module")
+def run_on_gpu(tmp_path_factory):
+    """Folder of a finished run of a benchmark; each is made once."""
+    folders = {}
+
+    def folder_of(name) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("runs") / name
+            assert "updates as CUDA graphs" in train(folders[name], name)
+        return folders[name]
+
+    return folder_of
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_two_deterministic_runs_are_equal(name, run_on_gpu, tmp_path):
+    train(tmp_path / "run", name)
+    assert digests(tmp_path / "run") == digests(run_on_gpu(name))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_a_recorded_run_resumes_as_if_nothing_had_happened(name, run_on_gpu, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run_on_gpu(name), copy)
+    shutil.rmtree(max(copy.glob("checkpoints/0*")))
+    (copy / "evaluations.csv").unlink()
+    assert "resumed at agent step" in train(copy, name)
+    assert digests(copy) == digests(run_on_gpu(name))
+
+
+@pytest.mark.gpu
+def test_the_order_of_the_loop_changes_nothing(run_on_gpu, tmp_path):
+    train(tmp_path / "run", "atari", "loop.order=released")
+    assert digests(tmp_path / "run") == digests(run_on_gpu("atari"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_is_not_recorded(name, tmp_path):
+    assert "run eagerly" in train(tmp_path / "run", name, "capture=off", "precision=bf16", "deterministic=false")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())
