@@ -29,7 +29,7 @@ from mlr.decoder import reads_actions
 from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.momentum import frozen_copy, momentum_update
-from mlr.objective import MLR, PixelMLR, Pixels
+from mlr.objective import MLR, PixelMLR
 from mlr.precision import Autocast, autocast
 from mlr.spans import span
 from mlr.training.optimizers import adam_state, load_adam_state, make_adam
@@ -37,9 +37,11 @@ from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
 from mlr.training.weights import read_weights, write_weights
 
+Images = View | Tensor  # of which a slice is pixels [b, C, crop, crop]
+
 # On a CPU images pass through the encoder in pieces of this many, each with its backward pass: their maps stay in the
 # cache, and those of a whole batch never exist.
-CPU_PIECE = 64
+CPU_PIECE = 32
 
 GENERATORS = (
     "sampling",
@@ -160,12 +162,12 @@ class SACAgent:
             self._update_targets()
         return {key: value.detach() for key, value in metrics.items()}
 
-    def _update_critic(self, batch: TransitionBatch, obs: Pixels, next_obs: Pixels) -> dict[str, Tensor]:
+    def _update_critic(self, batch: TransitionBatch, obs: Images, next_obs: Images) -> dict[str, Tensor]:
         with span("rl"):
             target = self.q_target(batch, next_obs)
         optimizer, pieces = self.optimizers["critic"], []
         optimizer.zero_grad(set_to_none=True)
-        for part in self._parts(len(target)):
+        for part in self._parts(len(obs)):
             with span("rl"):
                 q = self.q(self._pixels(obs, part), batch.action[part])
                 loss = losses.critic_loss(q, target[part])
@@ -182,10 +184,10 @@ class SACAgent:
         return self.q_heads(self._encode(self.encoder, pixels), action)
 
     @torch.no_grad()
-    def q_target(self, batch: TransitionBatch, next_obs: Pixels) -> Tensor:
+    def q_target(self, batch: TransitionBatch, next_obs: Images) -> Tensor:
         """What the values of `batch` should be [B], from the cropped pixels that followed."""
         outputs = []
-        for part in self._parts(len(batch.reward)):
+        for part in self._parts(len(next_obs)):
             pixels = self._pixels(next_obs, part)
             policy = self.actor(self._encode(self.encoder.convolutions, pixels))
             outputs.append((*policy, self._encode(self.target_encoder, pixels)))
@@ -226,9 +228,9 @@ class SACAgent:
         values = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}  # [T, B, ...]
         return values["loss"].mean(), self.auxiliary.metrics(values, drawn.mask, image_size)
 
-    def _update_actor(self, obs: Pixels) -> dict[str, Tensor]:
+    def _update_actor(self, obs: Images) -> dict[str, Tensor]:
         with span("rl"):
-            q, log_prob = self.q_of_policy(obs, self.config.agent.batch_size)
+            q, log_prob = self.q_of_policy(obs)
         temperature = self.log_temperature.exp().detach()
         loss = losses.actor_loss(q, log_prob, temperature)
         self._step_alone("actor", loss)
@@ -241,13 +243,13 @@ class SACAgent:
             "temperature_loss": temperature_loss,
         }
 
-    def q_of_policy(self, obs: Pixels, count: int) -> tuple[Tensor, Tensor]:
-        """Action values [2, B] and log-probabilities [B] of the policy's own actions for `count` cropped images.
+    def q_of_policy(self, obs: Images) -> tuple[Tensor, Tensor]:
+        """Action values [2, B] and log-probabilities [B] of the policy's own actions for cropped pixels.
 
         Actor and critic share the convolutions, and neither loss reaches them: one pass without gradient serves both.
         """
         with torch.no_grad():
-            parts = self._parts(count)
+            parts = self._parts(len(obs))
             pieces = [self._encode(self.encoder.convolutions, self._pixels(obs, part)) for part in parts]
         maps = pieces[0] if len(pieces) == 1 else torch.cat(pieces)  # [B, M, h, w]
         mean, log_std = self.actor(maps)
@@ -275,12 +277,12 @@ class SACAgent:
         with self._autocast():
             return network(pixels).float()
 
-    def _cropped(self, images: Tensor, purpose: str) -> Pixels:
+    def _cropped(self, images: Tensor, purpose: str) -> Images:
         with span("augment"):
             offsets = self._random_crop.draw(len(images), self.generators[purpose], images.device)
         return View(self._random_crop, images, offsets)
 
-    def _pixels(self, images: Pixels, part: slice) -> Tensor:
+    def _pixels(self, images: Images, part: slice) -> Tensor:
         with span("augment"):
             return images[part]
 

@@ -113,6 +113,9 @@ class View:
     offsets: Tensor  # int64 [..., 2]
     factor: Tensor | None = None  # float32 [...], of the brightness
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def __getitem__(self, index: slice | tuple[slice, ...]) -> Tensor:
         """float32 [..., C, crop, crop], new with each call."""
         images, offsets = self.images[index], self.offsets[index]
