@@ -201,32 +201,26 @@ class SACAgent:
         config = self.config.mlr_agent
         factor = losses.learning_rate_factor(self._auxiliary_updates, config.warmup_updates, config.warmup_start)
         self._auxiliary_learning_rate.copy_(config.learning_rate * factor)
+        steps, count = windows.frames.shape[:2]
+
+        def backward(loss: Tensor) -> None:
+            """Adds a piece's share [T, b] of the gradient."""
+            with span("backward"):
+                (loss.shape[1] / count * self.config.mlr.weight * loss.mean()).backward()
+
         optimizer = self.optimizers["auxiliary"]
         optimizer.zero_grad(set_to_none=True)
-        loss, metrics = self._auxiliary_gradients(windows)
+        loss, metrics = self.auxiliary.loss_in_pieces(windows, self._parts(count, images=steps), backward)
         with span("optimizer"):
             norm = nn.utils.clip_grad_norm_(self._auxiliary_parameters(), config.clip_norm, foreach=True)
             optimizer.step()
         self._auxiliary_updates.add_(1)
         return {
-            "mlr_loss": loss,
+            "mlr_loss": loss.mean(),
             "mlr_grad_norm": norm,
             "mlr_learning_rate": self._auxiliary_learning_rate.clone(),
             **metrics,
         }
-
-    def _auxiliary_gradients(self, windows: WindowBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds the gradient of the weighted loss, and returns the loss as it is, and its metrics."""
-        drawn, pieces = self.auxiliary.draw(windows), []
-        steps, count, _, _, image_size = windows.frames.shape
-        for part in self._parts(count, images=steps):
-            values = self.auxiliary.compare(windows, drawn, part)
-            loss = values["loss"].mean() * (values["loss"].shape[1] / count)
-            with span("backward"):
-                (self.config.mlr.weight * loss).backward()
-            pieces.append({name: value.detach() for name, value in values.items()})
-        values = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}  # [T, B, ...]
-        return values["loss"].mean(), self.auxiliary.metrics(values, drawn.mask, image_size)
 
     def _update_actor(self, obs: Images) -> dict[str, Tensor]:
         with span("rl"):

@@ -3,7 +3,7 @@
 T time (= K steps of a clip), B batch, C H W a stacked observation, D latent, P projection.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -93,23 +93,35 @@ class MLR:
 
     def loss(self, batch: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Distance between prediction and target, float32 [T, B] without `config.weight`, and metrics (0-d tensors)."""
-        drawn = self.draw(batch)
-        values = self.compare(batch, drawn, slice(None))
-        return values["loss"], self.metrics(values, drawn.mask, batch.frames.shape[-1])
+        drawn = self._draw(batch.frames)
+        values = self._compare(batch, drawn, slice(None))
+        return values["loss"], self._metrics(values, drawn.mask, batch.frames.shape[-1])
 
-    def draw(self, batch: Clips) -> Drawn:
+    def loss_in_pieces(
+        self, batch: Clips, pieces: Iterable[slice], backward: Callable[[Tensor], None]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same of the sequences `pieces`, which together are all: each loss [T, b] goes to `backward` at once.
+
+        Sequences are independent of each other, and so what a backward pass needs of one piece can be let go before the
+        next. The loss that is returned has no gradient.
+        """
+        drawn, values = self._draw(batch.frames), []
+        for sequences in pieces:
+            values.append(self._compare(batch, drawn, sequences))
+            backward(values[-1]["loss"])
+            values[-1]["loss"] = values[-1]["loss"].detach()
+        values = {name: torch.cat([piece[name] for piece in values], dim=1) for name in values[0]}
+        return values["loss"], self._metrics(values, drawn.mask, batch.frames.shape[-1])
+
+    def _draw(self, frames: Tensor) -> Drawn:
         with span("augment"):
-            return self._views(batch.frames, self.mask())
+            return self._views(frames, self.mask())
 
     def _views(self, frames: Tensor, mask: Tensor) -> Drawn:
         return Drawn(mask, self.augment_masked(self._hide_pixels(frames, mask)), self.augment_target(frames))
 
-    def compare(self, batch: Clips, drawn: Drawn, sequences: slice) -> dict[str, Tensor]:
-        """`loss` [T, b] of these sequences, and what `metrics` reads, each [T, b, ...] and without a gradient.
-
-        Sequences are independent of each other: where their maps are too many to be kept at once, or to stay in a
-        cache, a batch may be gone through in pieces, each with a backward pass of its own.
-        """
+    def _compare(self, batch: Clips, drawn: Drawn, sequences: slice) -> dict[str, Tensor]:
+        """`loss` [T, b] of these sequences, and what `_metrics` reads, each [T, b, ...] and without a gradient."""
         with span("augment"):
             pixels, whole = self._masked_pixels(drawn, sequences)
         with span("masked_encode"), self.autocast():
@@ -129,8 +141,8 @@ class MLR:
             values["mlr_reward_loss"] = reward_loss.detach()
         return values
 
-    def metrics(self, values: dict[str, Tensor], mask: Tensor, image_size: int) -> dict[str, Tensor]:
-        """Metrics (0-d tensors) of what `compare` gave for a whole batch, [T, B, ...]."""
+    def _metrics(self, values: dict[str, Tensor], mask: Tensor, image_size: int) -> dict[str, Tensor]:
+        """Metrics (0-d tensors) of what `_compare` gave for a whole batch, [T, B, ...]."""
         metrics = {}
         for name, value in values.items():
             if name == "latent":
