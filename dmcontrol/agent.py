@@ -1,9 +1,10 @@
 """Soft actor-critic with an auxiliary loss: acting, the update, and trained agents for other code.
 
-`B` batch, `T` time, `C, H, W` image, `F` values of the last map, `D` latent, `A` actions.
+`B` batch, `b` a piece of it, `T` time, `C, H, W` image, `M, h, w` last map, `D` latent, `A` actions.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from dmcontrol.networks import (
     mlp,
 )
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
-from mlr.augmentation import Augmentation, RandomCrop
+from mlr.augmentation import Augmentation, RandomCrop, View
 from mlr.decoder import reads_actions
 from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
@@ -35,6 +36,12 @@ from mlr.training.optimizers import adam_state, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
 from mlr.training.weights import read_weights, write_weights
+
+Images = View | Tensor  # of which a slice is pixels [b, C, crop, crop]
+
+# On a CPU images pass through the encoder in pieces of this many, each with its backward pass: their maps stay in the
+# cache, and those of a whole batch never exist.
+CPU_PIECE = 32
 
 GENERATORS = (
     "sampling",
@@ -160,50 +167,67 @@ class SACAgent:
             self._update_targets()
         return {key: value.detach() for key, value in metrics.items()}
 
-    def _update_critic(self, batch: TransitionBatch, obs: Tensor, next_obs: Tensor) -> dict[str, Tensor]:
+    def _update_critic(self, batch: TransitionBatch, obs: Images, next_obs: Images) -> dict[str, Tensor]:
         with span("rl"):
-            q, target = self.q_and_target(batch, obs, next_obs)
-            loss = losses.critic_loss(q, target)
-        optimizer = self.optimizers["critic"]
-        with span("backward"):
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            target = self.q_target(batch, next_obs)
+        optimizer, pieces = self.optimizers["critic"], []
+        optimizer.zero_grad(set_to_none=True)
+        for part in self._parts(len(obs)):
+            with span("rl"):
+                q = self.q(self._pixels(obs, part), batch.action[part])
+                loss = losses.critic_loss(q, target[part])
+            with span("backward"):
+                (q.shape[1] / len(target) * loss).backward()
+            pieces.append(q.detach())
         with span("optimizer"):
             optimizer.step()
-        return {"critic_loss": loss, "q_mean": q.mean(), "q_target_mean": target.mean()}
+        q = torch.cat(pieces, dim=1)
+        return {"critic_loss": losses.critic_loss(q, target), "q_mean": q.mean(), "q_target_mean": target.mean()}
 
-    def q_and_target(self, batch: TransitionBatch, obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Action values [2, B] and their targets [B] for cropped pixels; the gradient reaches the whole encoder."""
-        with torch.no_grad():
-            mean, log_std = self.actor(self._encode(self.encoder.convolutions, next_obs))
-            action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_target"))
-            next_q = self.target_q_heads(self._encode(self.target_encoder, next_obs), action)
-            temperature, discount = self.log_temperature.exp(), self.config.agent.discount
-            target = losses.q_target(batch.reward, batch.bootstrap, next_q, log_prob, temperature, discount)
-        return self.q_heads(self._encode(self.encoder, obs), batch.action), target
+    def q(self, pixels: Tensor, action: Tensor) -> Tensor:
+        """Action values [2, B] of cropped pixels; their gradient reaches the whole encoder."""
+        return self.q_heads(self._encode(self.encoder, pixels), action)
+
+    @torch.no_grad()
+    def q_target(self, batch: TransitionBatch, next_obs: Images) -> Tensor:
+        """What the values of `batch` should be [B], from the cropped pixels that followed."""
+        outputs = []
+        for part in self._parts(len(next_obs)):
+            pixels = self._pixels(next_obs, part)
+            policy = self.actor(self._encode(self.encoder.convolutions, pixels))
+            outputs.append((*policy, self._encode(self.target_encoder, pixels)))
+        mean, log_std, latent = (torch.cat(pieces) for pieces in zip(*outputs, strict=True))
+        action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_target"))
+        next_q = self.target_q_heads(latent, action)
+        temperature, discount = self.log_temperature.exp(), self.config.agent.discount
+        return losses.q_target(batch.reward, batch.bootstrap, next_q, log_prob, temperature, discount)
 
     def _update_auxiliary(self, windows: WindowBatch) -> dict[str, Tensor]:
         config = self.config.mlr_agent
         factor = losses.learning_rate_factor(self._auxiliary_updates, config.warmup_updates, config.warmup_start)
         self._auxiliary_learning_rate.copy_(config.learning_rate * factor)
-        per_step, metrics = self.auxiliary.loss(windows)  # [T, B]
-        loss = per_step.mean()
+        steps, count = windows.frames.shape[:2]
+
+        def backward(loss: Tensor) -> None:
+            """Adds a piece's share [T, b] of the gradient."""
+            with span("backward"):
+                (loss.shape[1] / count * self.config.mlr.weight * loss.mean()).backward()
+
         optimizer = self.optimizers["auxiliary"]
-        with span("backward"):
-            optimizer.zero_grad(set_to_none=True)
-            (self.config.mlr.weight * loss).backward()
+        optimizer.zero_grad(set_to_none=True)
+        loss, metrics = self.auxiliary.loss_in_pieces(windows, self._parts(count, images=steps), backward)
         with span("optimizer"):
             norm = nn.utils.clip_grad_norm_(self._auxiliary_parameters(), config.clip_norm, foreach=True)
             optimizer.step()
         self._auxiliary_updates.add_(1)
         return {
-            "mlr_loss": loss,
+            "mlr_loss": loss.mean(),
             "mlr_grad_norm": norm,
             "mlr_learning_rate": self._auxiliary_learning_rate.clone(),
             **metrics,
         }
 
-    def _update_actor(self, obs: Tensor) -> dict[str, Tensor]:
+    def _update_actor(self, obs: Images) -> dict[str, Tensor]:
         with span("rl"):
             q, log_prob = self.q_of_policy(obs)
         temperature = self.log_temperature.exp().detach()
@@ -218,16 +242,18 @@ class SACAgent:
             "temperature_loss": temperature_loss,
         }
 
-    def q_of_policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def q_of_policy(self, obs: Images) -> tuple[Tensor, Tensor]:
         """Action values [2, B] and log-probabilities [B] of the policy's own actions for cropped pixels.
 
         Actor and critic share the convolutions, and neither loss reaches them: one pass without gradient serves both.
         """
         with torch.no_grad():
-            features = self._encode(self.encoder.convolutions, obs)  # [B, F]
-        mean, log_std = self.actor(features)
+            parts = self._parts(len(obs))
+            pieces = [self._encode(self.encoder.convolutions, self._pixels(obs, part)) for part in parts]
+        maps = pieces[0] if len(pieces) == 1 else torch.cat(pieces)  # [B, M, h, w]
+        mean, log_std = self.actor(maps)
         action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_actor"))
-        return self.q_heads(self.encoder.latent(features), action), log_prob
+        return self.q_heads(self.encoder.latent(maps), action), log_prob
 
     def _step_alone(self, name: str, loss: Tensor) -> None:
         """Steps one optimiser on a loss whose gradient for other parameters is not wanted."""
@@ -250,10 +276,19 @@ class SACAgent:
         with self._autocast():
             return network(pixels).float()
 
-    def _cropped(self, pixels: Tensor, purpose: str) -> Tensor:
+    def _cropped(self, images: Tensor, purpose: str) -> Images:
         with span("augment"):
-            offsets = self._random_crop.draw(len(pixels), self.generators[purpose], pixels.device)
-            return self._random_crop(pixels, offsets)
+            offsets = self._random_crop.draw(len(images), self.generators[purpose], images.device)
+        return View(self._random_crop, images, offsets)
+
+    def _pixels(self, images: Images, part: slice) -> Tensor:
+        with span("augment"):
+            return images[part]
+
+    def _parts(self, count: int, images: int = 1) -> Iterator[slice]:
+        """What of a batch of `count` times `images` passes through the encoder at once: on a GPU all of it."""
+        size = max(CPU_PIECE // images, 1) if self.device.type == "cpu" else count
+        return (slice(start, start + size) for start in range(0, count, size))
 
     def _noise(self, like: Tensor, purpose: str) -> Tensor:
         return torch.randn(like.shape, generator=self.generators[purpose], device=like.device)
@@ -348,8 +383,8 @@ def make_mlr(
         "action_embedding": nn.Linear(action_size, latent) if reads_actions(mlr) else None,
         "latent_dim": latent,
         "mask": lambda: sample_mask(mlr.mask, mlr.seq_len, image_size, generators["mask"], generators["mask"].device),
-        "augment_masked": lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
-        "augment_target": lambda frames: augment(frames, generators["augmentation_mlr_target"]),
+        "augment_masked": lambda frames: augment.view(frames, generators["augmentation_mlr_masked"]),
+        "augment_target": lambda frames: augment.view(frames, generators["augmentation_mlr_target"]),
         "autocast": autocast,
     }
     if mlr.target == "pixel":

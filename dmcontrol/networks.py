@@ -1,11 +1,12 @@
 """Networks of the DMControl agent: pixel encoder, policy, two Q heads.
 
-`B` batch, `N` any number of images, `C, H, W` image, `F` values of the last map, `D` latent, `A` actions, `h` hidden.
+`B` batch, `N` any number of images, `C, H, W` image, `M, h, w` last map, `D` latent, `A` actions.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmcontrol.config import AgentConfig, EncoderConfig, map_sides
@@ -28,7 +29,7 @@ class CentreCrop(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Pixels [N, C, H, W] of any dtype in 0..255 to the last map, flat [N, F]; F is `out_features`.
+    """Pixels [N, C, H, W] of any dtype in 0..255 to the last map [N, M, h, w]; `out_features` is its M * h * w.
 
     `stages` are the named steps: convolutions 3x3 without padding, each with its ReLU. A mask hides what leaves one.
     """
@@ -40,8 +41,10 @@ class Convolutions(nn.Module):
             convolution = PixelConv2d if number == 1 else nn.Conv2d
             channels = in_channels if number == 1 else config.filters
             layer = convolution(channels, config.filters, KERNEL, stride)
-            self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU())
+            # In place: neither needs what it overwrites, and half of what a backward pass keeps is not there.
+            self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU(inplace=True))
         self.out_features = config.filters * map_sides(config, crop_size)[-1] ** 2
+        self.to(memory_format=torch.channels_last)  # weights decide for the maps; pixels may come as they are
 
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         features = pixels.float()
@@ -49,19 +52,29 @@ class Convolutions(nn.Module):
             features = stage(features)
             if stage_mask is not None:
                 features = stage_mask(name, features)
-        return features.flatten(1)
+        return features
+
+
+class MapLinear(nn.Linear):
+    """Linear layer on maps [N, M, h, w], flattened in this order, although they lie in memory channels-last."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if len(maps) < self.out_features:  # whichever is smaller is brought into the order of the other
+            return super().forward(maps.flatten(1))
+        weight = self.weight.unflatten(1, maps.shape[1:]).movedim(1, -1)
+        return F.linear(maps.movedim(1, -1).flatten(1), weight.flatten(1), self.bias)
 
 
 class Latent(nn.Module):
-    """Flat maps [N, F] to latents [N, D]: a linear layer and LayerNorm."""
+    """Maps [N, M, h, w] to latents [N, D]: a linear layer and LayerNorm."""
 
     def __init__(self, in_features: int, latent: int):
         super().__init__()
-        self.fc = nn.Linear(in_features, latent)
+        self.fc = MapLinear(in_features, latent)
         self.ln = nn.LayerNorm(latent)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.ln(self.fc(features).float())
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.ln(self.fc(maps).float())
 
 
 class PixelEncoder(nn.Module):
@@ -74,7 +87,7 @@ class PixelEncoder(nn.Module):
 
     @property
     def stages(self) -> dict[str, nn.Module]:
-        """The named steps from pixels to latents, in order; the last map is flattened before `fc`."""
+        """The named steps from pixels to latents, in order."""
         return {**self.convolutions.stages, "fc": self.latent.fc, "ln": self.latent.ln}
 
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
@@ -82,7 +95,7 @@ class PixelEncoder(nn.Module):
 
 
 class Actor(nn.Module):
-    """Gaussian policy on flat maps [B, F] of the critic's convolutions, with a latent of its own.
+    """Gaussian policy on maps [B, M, h, w] of the critic's convolutions, with a latent of its own.
 
     forward -> mean and logarithm of the standard deviation before the squashing, each [B, A].
     """
@@ -93,8 +106,8 @@ class Actor(nn.Module):
         self.latent = Latent(in_features, config.encoder.latent)
         self.policy = mlp(config.encoder.latent, config.hidden, config.hidden, 2 * action_size)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.policy(self.latent(features)).chunk(2, dim=-1)
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.policy(self.latent(maps)).chunk(2, dim=-1)
         share = (raw.tanh() + 1) / 2
         return mean, self.log_std_min + (self.log_std_max - self.log_std_min) * share
 

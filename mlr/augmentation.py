@@ -4,6 +4,7 @@ N images, C channels, H W pixels, S side of the source window of a crop.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,30 @@ def intensity_factor(
     return 1 + scale * torch.randn(count, generator=generator, device=device).clamp(-limit, limit)
 
 
+@dataclass(frozen=True)
+class View:
+    """Images of any leading dimensions and what was drawn for each: an index of these makes the pixels of some.
+
+    A batch that is gone through in pieces so needs no float copy of the whole.
+    """
+
+    crop: RandomCrop
+    images: Tensor  # [..., C, H, W]
+    offsets: Tensor  # int64 [..., 2]
+    factor: Tensor | None = None  # float32 [...], of the brightness
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> Tensor:
+        """float32 [..., C, crop, crop], new with each call."""
+        images, offsets = self.images[index], self.offsets[index]
+        pixels = self.crop(images.reshape(-1, *images.shape[-3:]), offsets.reshape(-1, 2))
+        if self.factor is not None:
+            pixels.mul_(self.factor[index].reshape(-1, 1, 1, 1))
+        return pixels.view(*images.shape[:-2], *pixels.shape[-2:])
+
+
 class Augmentation(nn.Module):
     """Crop, then intensity. Frames [..., C, H, W], uint8 or float -> float32 [..., C, crop, crop], still 0..255.
 
@@ -116,13 +141,16 @@ class Augmentation(nn.Module):
         self.extra = _extra(config.extra)
 
     def forward(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        images = frames.reshape(-1, *frames.shape[-3:])
+        return self.view(frames, generator)[...]
+
+    def view(self, frames: Tensor, generator: torch.Generator) -> View:
+        """The same, drawn now and made piece by piece."""
+        images, leading = frames.reshape(-1, *frames.shape[-3:]), frames.shape[:-3]
         for augment in self.extra:
             images = augment(images.float(), generator)
         offsets = self.crop.draw(len(images), generator, images.device)
         factor = intensity_factor(len(images), self.intensity, self.intensity_clamp, generator, images.device)
-        cropped = self.crop(images, offsets).mul_(factor[:, None, None, None])
-        return cropped.view(*frames.shape[:-2], *cropped.shape[-2:])
+        return View(self.crop, *(part.view(*leading, *part.shape[1:]) for part in (images, offsets, factor)))
 
 
 def _extra(names: list[str]) -> list[Callable[[Tensor, torch.Generator], Tensor]]:

@@ -3,8 +3,9 @@
 T time (= K steps of a clip), B batch, C H W a stacked observation, D latent, P projection.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -28,6 +29,21 @@ class Clips(Protocol):
     rewards: Tensor  # float32 [T, B], that followed
 
 
+class Pixels(Protocol):
+    """Float pixels in 0..255: a tensor [T, B, C, S, S], or what makes those of the sequences b by `[:, b]`."""
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All that is random about the loss of a batch."""
+
+    mask: Tensor  # bool [1, K, g, g]
+    masked: Pixels  # what the online encoder sees
+    whole: Pixels | None  # what the momentum encoder sees
+
+
 class MLR:
     """Predicts the latents of whole observations from masked ones and the actions.
 
@@ -35,7 +51,7 @@ class MLR:
     they are referred to, and frozen copies of them give the targets. `predictor` ([..., P] -> [..., P]) and
     `action_embedding` (actions -> [..., D], None where `reads_actions` is false) become the objective's own,
     like its decoder. `mask` draws a mask bool [1, K, g, g]; `augment_masked` and `augment_target` turn frames
-    [T, B, C, H, W] into float pixels in 0..255, each with a generator of its own. `autocast` makes the context in which
+    [T, B, C, H, W] into `Pixels`, each with a generator of its own. `autocast` makes the context in which
     encoders and decoder run; they return float32. An encoder whose features are to be
     hidden takes a `StageMask` behind the pixels. Source: paper, section 3; ablations: docs/ablations.md.
     """
@@ -50,8 +66,8 @@ class MLR:
         predictor: nn.Module,
         latent_dim: int,
         mask: Callable[[], Tensor],
-        augment_masked: Callable[[Tensor], Tensor],
-        augment_target: Callable[[Tensor], Tensor],
+        augment_masked: Callable[[Tensor], Pixels],
+        augment_target: Callable[[Tensor], Pixels],
         autocast: Autocast = nullcontext,
     ):
         self.config = config
@@ -77,29 +93,70 @@ class MLR:
 
     def loss(self, batch: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Distance between prediction and target, float32 [T, B] without `config.weight`, and metrics (0-d tensors)."""
+        drawn = self._draw(batch.frames)
+        values = self._compare(batch, drawn, slice(None))
+        return values["loss"], self._metrics(values, drawn.mask, batch.frames.shape[-1])
+
+    def loss_in_pieces(
+        self, batch: Clips, pieces: Iterable[slice], backward: Callable[[Tensor], None]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same of the sequences `pieces`, which together are all: each loss [T, b] goes to `backward` at once.
+
+        Sequences are independent of each other, and so what a backward pass needs of one piece can be let go before the
+        next. The loss that is returned has no gradient.
+        """
+        drawn, values = self._draw(batch.frames), []
+        for sequences in pieces:
+            values.append(self._compare(batch, drawn, sequences))
+            backward(values[-1]["loss"])
+            values[-1]["loss"] = values[-1]["loss"].detach()
+        values = {name: torch.cat([piece[name] for piece in values], dim=1) for name in values[0]}
+        return values["loss"], self._metrics(values, drawn.mask, batch.frames.shape[-1])
+
+    def _draw(self, frames: Tensor) -> Drawn:
         with span("augment"):
-            mask = self.mask()
-            pixels, whole = self._mask_and_augment(batch.frames, mask)
+            return self._views(frames, self.mask())
+
+    def _views(self, frames: Tensor, mask: Tensor) -> Drawn:
+        return Drawn(mask, self.augment_masked(self._hide_pixels(frames, mask)), self.augment_target(frames))
+
+    def _compare(self, batch: Clips, drawn: Drawn, sequences: slice) -> dict[str, Tensor]:
+        """`loss` [T, b] of these sequences, and what `_metrics` reads, each [T, b, ...] and without a gradient."""
+        with span("augment"):
+            pixels, whole = self._masked_pixels(drawn, sequences)
         with span("masked_encode"), self.autocast():
-            states = self._encode_masked(pixels, mask)  # [T, B, D]
+            states = self._encode_masked(pixels, drawn.mask)  # [T, b, D]
         with span("decode"):
             with self.autocast():
-                decoded = self._decode(states, batch)  # [T, B, D]
-            prediction = self.owned["predictor"](self.projector(decoded))  # [T, B, P]
+                decoded = self._decode(states, batch, sequences)
+            prediction = self.owned["predictor"](self.projector(decoded))  # [T, b, P]
         with span("targets"):
-            target, target_metrics = self._target(whole)  # [T, B, P]
+            target, latent = self._target(whole, sequences)  # [T, b, P]
         loss, name, agreement = self._distance(prediction, target)
-        metrics = self._by_visibility(name, agreement, enlarge(mask, batch.frames.shape[-1])) | target_metrics
+        values = {"loss": loss, name: agreement, **latent}
         if "reward_head" in self.owned:
-            reward_loss = (self.owned["reward_head"](decoded).squeeze(-1) - symlog(batch.rewards)).square()  # [T, B]
-            loss = loss + self.config.reward_weight * reward_loss
-            metrics["mlr_reward_loss"] = reward_loss.detach().mean()
-        return loss, metrics
+            reward = symlog(batch.rewards[:, sequences])
+            reward_loss = (self.owned["reward_head"](decoded).squeeze(-1) - reward).square()  # [T, b]
+            values["loss"] = loss + self.config.reward_weight * reward_loss
+            values["mlr_reward_loss"] = reward_loss.detach()
+        return values
 
-    def _mask_and_augment(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The masked branch's pixels float [T, B, C, S, S], and what `_target` makes the targets of."""
-        # F1 in docs/fidelity.md is the factor.
-        return self.augment_masked(self._hide_pixels(frames, mask)).mul_(self.config.masked_scale), frames
+    def _metrics(self, values: dict[str, Tensor], mask: Tensor, image_size: int) -> dict[str, Tensor]:
+        """Metrics (0-d tensors) of what `_compare` gave for a whole batch, [T, B, ...]."""
+        metrics = {}
+        for name, value in values.items():
+            if name == "latent":
+                metrics |= _latent_metrics(value)
+            elif name == "mlr_reward_loss":
+                metrics[name] = value.mean()
+            elif name != "loss":
+                metrics |= self._by_visibility(name, value, enlarge(mask, image_size))
+        return metrics
+
+    def _masked_pixels(self, drawn: Drawn, sequences: slice) -> tuple[Tensor, Pixels]:
+        """The masked branch's pixels float [T, b, C, S, S], and what `_target` makes the targets of."""
+        pixels, scale = drawn.masked[:, sequences], self.config.masked_scale  # F1 in docs/fidelity.md
+        return pixels if scale == 1 else pixels.mul_(scale), drawn.whole
 
     def _hide_pixels(self, frames: Tensor, mask: Tensor) -> Tensor:
         hides = self.config.mask.space == "pixel" and self.config.mask.strategy != "none"
@@ -110,21 +167,21 @@ class MLR:
             return _encode(self.encoder, pixels)
         return _encode(self.encoder, pixels, StageMask(self.config.mask.stage, mask))
 
-    def _decode(self, states: Tensor, batch: Clips) -> Tensor:
-        """Latents of masked frames [T, B, D] to decoded ones [T, B, D]."""
+    def _decode(self, states: Tensor, batch: Clips, sequences: slice) -> Tensor:
+        """Latents of masked frames [T, b, D] to decoded ones [T, b, D]."""
         actions = None
         if "action_embedding" in self.owned:
-            actions = self.owned["action_embedding"](batch.actions).transpose(0, 1)
+            actions = self.owned["action_embedding"](batch.actions[:, sequences]).transpose(0, 1)
         return self.owned["decoder"](states.transpose(0, 1), actions).transpose(0, 1)
 
     @torch.no_grad()
-    def _target(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Projected latents [T, B, P] of the whole frames, from the momentum copies, and metrics of the latents."""
+    def _target(self, whole: Pixels, sequences: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Projected latents [T, b, P] of the whole frames, from the momentum copies, and the latents themselves."""
         with span("augment"):
-            pixels = self.augment_target(frames)
+            pixels = whole[:, sequences]
         with self.autocast():
-            latent = _encode(self.targets["encoder"], pixels)  # [T, B, D]
-        return self.targets["projector"](latent), _latent_metrics(latent)
+            latent = _encode(self.targets["encoder"], pixels)  # [T, b, D]
+        return self.targets["projector"](latent), {"latent": latent}
 
     def _distance(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, str, Tensor]:
         """Of vectors [T, B, P]: the distance [T, B], and the metric [T, B] that tells how well they agree."""
@@ -176,14 +233,18 @@ class PixelMLR(MLR):
     def _make_targets(self) -> nn.ModuleDict:
         return nn.ModuleDict()
 
-    def _mask_and_augment(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _views(self, frames: Tensor, mask: Tensor) -> Drawn:
         newest = frames[:, :, -self.frame_channels :]
         both = self.augment_masked(torch.cat([self._hide_pixels(frames, mask), newest], dim=2))
-        masked, newest = both.tensor_split([frames.shape[2]], dim=2)
+        return Drawn(mask, both, whole=None)
+
+    def _masked_pixels(self, drawn: Drawn, sequences: slice) -> tuple[Tensor, Tensor]:
+        both = drawn.masked[:, sequences]
+        masked, newest = both.tensor_split([both.shape[2] - self.frame_channels], dim=2)
         return masked * self.config.masked_scale, newest
 
-    def _target(self, newest: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return to_unit_range(newest).flatten(2), {}
+    def _target(self, whole: Tensor, sequences: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        return to_unit_range(whole).flatten(2), {}
 
     def _distance(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, str, Tensor]:
         return squared_distance(prediction, target)

@@ -1,6 +1,9 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmcontrol import losses
 from dmcontrol.agent import SACAgent, TrainedAgent
@@ -139,7 +142,7 @@ def test_the_critic_trains_the_encoder_and_no_target():
     agent, replay = make_agent("aux=none"), filled_replay(make_dmcontrol_config("unused"))
     batch = replay.sample(4, torch.Generator())
     pixels = random_pixels(agent, 4)
-    q, target = agent.q_and_target(batch, pixels, pixels)
+    q, target = agent.q(pixels, batch.action), agent.q_target(batch, pixels)
     assert not target.requires_grad
     losses.critic_loss(q, target).backward()
     assert all(parameter.grad is not None for parameter in agent.encoder.parameters())
@@ -160,6 +163,68 @@ def test_two_adams_step_the_encoder_with_moments_of_their_own():
     }
     optimised |= {*agent.auxiliary.owned_parameters(), *agent.auxiliary.projector.parameters(), agent.log_temperature}
     assert set(trained) == optimised
+
+
+class Still:
+    """An optimiser's stand-in that keeps the gradients it is given and moves nothing."""
+
+    def __init__(self, optimizer):
+        self.param_groups = optimizer.param_groups
+        self.zero_grad = optimizer.zero_grad
+
+    def step(self):
+        self.gradients = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]
+
+
+PIECES = ("agent.batch_size=12", "mlr_agent.batch_size=3", "mlr_agent.clip_norm=1e9")
+
+
+def update_in_pieces(monkeypatch, size, *overrides, mode=contextlib.nullcontext):
+    """Metrics and gradients of an update whose images pass through the encoder `size` at a time."""
+    monkeypatch.setattr("dmcontrol.agent.CPU_PIECE", size)
+    agent = make_agent(*PIECES, *overrides)
+    agent.optimizers = {name: Still(optimizer) for name, optimizer in agent.optimizers.items()}
+    replay = filled_replay(agent.config)
+    with mode():
+        metrics = agent.update_on_device(replay, True)
+    return metrics, {name: optimizer.gradients for name, optimizer in agent.optimizers.items()}
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("aux=none",), ("mlr.reward_weight=1", "mlr.mask.space=feature"), ("+ablation=pixel_target",)]
+)
+def test_pieces_give_the_gradients_and_metrics_of_the_whole_batch(monkeypatch, overrides):
+    """12 transitions as 8 and 4, 3 windows of 4 steps as 2 and 1."""
+    metrics, gradients = update_in_pieces(monkeypatch, 8, *overrides)
+    whole_metrics, whole_gradients = update_in_pieces(monkeypatch, 1000, *overrides)
+    assert list(metrics) == list(whole_metrics) and gradients.keys() == whole_gradients.keys()
+    for name, value in whole_metrics.items():
+        torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    for name, whole in whole_gradients.items():
+        for ours, theirs in zip(gradients[name], whole, strict=True):
+            assert (ours - theirs).norm() <= 1e-4 * theirs.norm(), name
+
+
+class LargestFloats(TorchDispatchMode):
+    """Keeps the number of elements of the largest float tensor that an operation made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            LargestFloats.largest = max(LargestFloats.largest, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("aux", ["mlr", "none"])
+def test_a_whole_batch_is_never_pixels_in_floats(monkeypatch, aux):
+    largest = []
+    for size in (4, 1000):
+        LargestFloats.largest = 0
+        update_in_pieces(monkeypatch, size, f"aux={aux}", mode=LargestFloats)
+        largest.append(LargestFloats.largest)
+    assert largest[0] < 12 * 9 * 34**2 <= largest[1]  # 12 transitions, 12 frames in windows
 
 
 # Cadence and schedules
@@ -214,12 +279,12 @@ def test_crops_of_the_rl_batch(fidelity, last):
     agent = make_agent(f"fidelity={fidelity}")
     row, column = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
     images = torch.stack((row, column)).byte().expand(400, 2, 40, 40)
-    cropped = agent._cropped(images, "crop_obs")
+    cropped = agent._cropped(images, "crop_obs")[:]
     assert cropped.shape == (400, 2, 34, 34)
     corners = cropped[:, :, 0, 0]
     assert torch.equal(cropped, corners[:, :, None, None] + images[:, :, :34, :34])  # slices, no intensity
     assert corners.unique(dim=0).shape == ((last + 1) ** 2, 2)
-    assert not torch.equal(corners, agent._cropped(images, "crop_next_obs")[:, :, 0, 0])
+    assert not torch.equal(corners, agent._cropped(images, "crop_next_obs")[:][:, :, 0, 0])
 
 
 # Acting

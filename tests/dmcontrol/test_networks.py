@@ -1,5 +1,6 @@
 """Networks against slow references, initialisation statistics and the reference file."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from dmcontrol.config import EncoderConfig
 from dmcontrol.networks import (
     Actor,
     CentreCrop,
+    MapLinear,
     PixelEncoder,
     QHeads,
     init_orthogonal,
@@ -50,11 +52,49 @@ def test_encoder_divides_by_255_and_takes_any_dtype():
     maps = pixels.double().div(255).float()
     for layer, stride in ((first, 2), (second, 1)):
         maps = F.relu(F.conv2d(maps, layer.weight, layer.bias, stride))
-    raw = encoder.latent.fc(maps.flatten(1))
+    raw = encoder.latent.fc(maps)
     expected = (raw - raw.mean(1, keepdim=True)) / (raw.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(encoder(pixels), expected, rtol=0, atol=1e-5)
     assert torch.equal(encoder(pixels), encoder(pixels.float()))
     assert list(encoder.stages) == ["conv1", "conv2", "fc", "ln"]
+
+
+@pytest.mark.parametrize("count", [3, 8])  # fewer and more images than outputs
+def test_a_linear_layer_on_channels_last_maps_is_the_one_on_flat_maps(count):
+    layer, plain = MapLinear(4 * 3 * 5, 6), nn.Linear(4 * 3 * 5, 6)
+    plain.load_state_dict(layer.state_dict())
+    flat = torch.randn(count, 4 * 3 * 5, requires_grad=True)
+    maps = flat.detach().unflatten(1, (4, 3, 5)).contiguous(memory_format=torch.channels_last).requires_grad_()
+    direction = torch.randn(count, 6)
+    torch.testing.assert_close(layer(maps), plain(flat), rtol=1e-5, atol=1e-6)
+    (layer(maps) * direction).sum().backward()
+    (plain(flat) * direction).sum().backward()
+    torch.testing.assert_close(maps.grad.flatten(1), flat.grad, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(layer.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_relu_in_place_changes_nothing():
+    encoder = small_encoder()
+    pixels, gradients = torch.randint(0, 256, (9, CHANNELS, CROP, CROP)), []
+    for inplace in (True, False):
+        for stage in encoder.convolutions.stages.values():
+            assert stage[1].inplace or gradients
+            stage[1].inplace = inplace
+        encoder.zero_grad()
+        encoder(pixels).square().mean(0).sum().backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_maps_lie_channels_last_whatever_the_pixels_do():
+    encoder, pixels = small_encoder(), torch.rand(9, CHANNELS, CROP, CROP) * 255
+    plain = copy.deepcopy(encoder).to(memory_format=torch.contiguous_format)
+    maps = encoder.convolutions(pixels)
+    assert maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    torch.testing.assert_close(maps, plain.convolutions(pixels), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(encoder(pixels), plain(pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_sizes_at_full_size():
@@ -104,14 +144,14 @@ def test_truncated_normal_is_cut_at_one_deviation():
 def test_the_policy_s_deviation_is_bounded_and_smooth(agent_config):
     encoder = PixelEncoder(agent_config.encoder, CHANNELS, agent_config.crop_size)
     actor = Actor(agent_config, encoder.convolutions.out_features, ACTIONS)
-    features = torch.randn(5, encoder.convolutions.out_features)
-    raw = actor.policy(actor.latent(features))
-    mean, log_std = actor(features)
+    maps = encoder.convolutions(torch.randint(0, 256, (5, CHANNELS, agent_config.crop_size, agent_config.crop_size)))
+    raw = actor.policy(actor.latent(maps))
+    mean, log_std = actor(maps)
     assert torch.equal(mean, raw[:, :ACTIONS])
     torch.testing.assert_close(log_std, -10 + 6 * (raw[:, ACTIONS:].tanh() + 1))
     with torch.no_grad():
         actor.policy[-1].bias.copy_(torch.tensor([0.0, 0.0, -1e3, 1e3]))
-    _, log_std = actor(features)
+    _, log_std = actor(maps)
     assert torch.equal(log_std, torch.tensor([[-10.0, 2.0]]).expand(5, 2))
 
 

@@ -26,7 +26,7 @@ def replay_g(folder: Path) -> Iterator[Check]:
 
 def critic_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
     agent, batch = reference.agent, reference.batch
-    q, target = agent.q_and_target(batch, batch.obs, batch.next_obs)
+    q, target = agent.q(batch.obs, batch.action), agent.q_target(batch, batch.next_obs)
     with torch.no_grad():
         action, checks = policy_checks(file, arrays, reference, "policy_next", batch.next_obs, "noise_target")
         next_q = agent.target_q_heads(agent.target_encoder(batch.next_obs), action)

@@ -10,7 +10,7 @@ from kornia.augmentation import RandomCrop as KorniaCrop
 from kornia.filters import GaussianBlur2d
 
 from mlr import augmentation, config
-from mlr.augmentation import Augmentation, RandomCrop, intensity_factor
+from mlr.augmentation import Augmentation, RandomCrop, View, intensity_factor
 from mlr.config import AugmentationConfig, ConfigError, validate_augmentation
 from mlr.extra_augmentation import EXTRA, affine, blur, enlarge, resized_crop, warp
 from tests.golden.atari_j import replay_j
@@ -144,6 +144,18 @@ def test_draw_order_is_x_then_y_then_intensity():
     for i, image in enumerate(frames.flatten(0, 1)):
         expected = padded(image, 2)[:, y[i] : y[i] + 20, x[i] : x[i] + 20] * factors[i].item()
         np.testing.assert_allclose(out[i].numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("extra", [[], ["blur"]])
+def test_a_view_makes_in_pieces_what_a_call_makes_at_once(extra):
+    augment = Augmentation(AugmentationConfig("resample", 2, 0.05, 2.0, extra), 20, 16)
+    frames = torch.randint(0, 256, (3, 5, 2, 20, 20), dtype=torch.uint8)
+    whole, drawn = augment(frames, seeded()), augment.view(frames, seeded())
+    assert len(drawn) == 3
+    for part in (slice(0, 2), slice(2, 5)):
+        assert drawn[:, part].equal(whole[:, part]) and drawn[part].equal(whole[part])
+    offsets = augment.crop.draw(5, seeded(), "cpu")
+    assert View(augment.crop, frames[0], offsets)[2:4].equal(augment.crop(frames[0], offsets)[2:4])
 
 
 def test_input_is_left_alone_without_any_change_to_make():

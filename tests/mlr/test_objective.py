@@ -216,6 +216,31 @@ def test_targets_are_constants_even_where_they_could_take_gradients():
     assert all(parameter.grad is None for parameter in mlr.targets.parameters())
 
 
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, distance="mse", reward_weight=0.5)])
+def test_pieces_give_the_loss_the_metrics_and_the_gradients_of_the_whole(double, config):
+    mask = sample_mask(config.mask, STEPS, SIZE, torch.Generator().manual_seed(1), "cpu")
+    mlr, batch, weighting = disturbed(make(config, mask)), make_batch(), torch.rand(STEPS, BATCH)
+    batch.rewards = torch.randn(STEPS, BATCH)
+    trained = [*mlr.encoder.parameters(), *mlr.projector.parameters(), *mlr.owned_parameters()]
+    expected, expected_metrics = mlr.loss(batch)
+    expected_gradients = torch.autograd.grad((expected * weighting).sum(), trained)
+
+    pieces, given = [slice(0, 2), slice(2, 3)], []
+
+    def backward(loss):
+        given.append(loss.detach())
+        (loss * weighting[:, pieces[len(given) - 1]]).sum().backward()
+
+    loss, metrics = mlr.loss_in_pieces(batch, pieces, backward)
+    assert not loss.requires_grad and torch.cat(given, dim=1).equal(loss)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-9, atol=1e-9)
+    assert list(metrics) == list(expected_metrics)
+    for name, value in expected_metrics.items():
+        torch.testing.assert_close(metrics[name], value, rtol=1e-6, atol=1e-9, msg=name)
+    for parameter, gradient in zip(trained, expected_gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-7, atol=1e-9)
+
+
 def test_what_is_borrowed_is_not_owned():
     mlr = make()
     owned = {id(parameter) for parameter in mlr.owned_parameters()}
