@@ -49,7 +49,8 @@ def addresses(parts):
     tensors = [*agent.networks.parameters(), agent._noise, agent._previous_noise, agent._beta, agent._support]
     if agent.auxiliary is not None:
         tensors += [*agent.auxiliary.owned.parameters(), *agent.auxiliary.targets.parameters()]
-    tensors += [value for entry in agent.optimizer.state.values() for value in entry.values()]
+    for optimizer in agent.optimizers.values():
+        tensors += [value for entry in optimizer.state.values() for value in entry.values()]
     tensors += [
         replay.priorities.leaves,
         replay.count,
