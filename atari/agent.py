@@ -20,7 +20,7 @@ from mlr.masking import sample_mask
 from mlr.objective import MLR, PixelMLR
 from mlr.precision import Autocast, autocast
 from mlr.spans import span
-from mlr.training.optimizers import adam_state, load_adam_state, make_adam
+from mlr.training.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
 from mlr.training.weights import read_weights, write_weights
@@ -67,19 +67,22 @@ class RainbowAgent:
         self._noise = self.head.draw_noise(self.generators["noise"], device)
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
-        parameters = list(self.networks.parameters())
-        clip_groups = {"encoder_head": parameters}
+        groups = {"encoder_head": list(self.networks.parameters())}
         if self.auxiliary is not None:
             # Only the blocks are clipped; predictor and action embedding are not (F15).
-            clip_groups["decoder"] = list(self.auxiliary.owned["decoder"].parameters())
-            parameters = parameters + self.auxiliary.owned_parameters()
-        self._clip_groups = {name: group for name, group in clip_groups.items() if group}
+            groups["decoder"] = list(self.auxiliary.owned["decoder"].parameters())
+            blocks = set(groups["decoder"])
+            groups["unclipped"] = [p for p in self.auxiliary.owned_parameters() if p not in blocks]
         agent = config.agent
         betas = (agent.adam_beta1, agent.adam_beta2)
-        self.optimizer = make_adam(parameters, agent.learning_rate, betas, agent.adam_eps)
+        self.optimizers = {
+            name: make_adam(parameters, agent.learning_rate, betas, agent.adam_eps)
+            for name, parameters in groups.items()
+            if parameters
+        }
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return [parameter for optimizer in self.optimizers.values() for parameter in adam_parameters(optimizer)]
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int) -> int:
@@ -130,15 +133,16 @@ class RainbowAgent:
             metrics |= {"mlr_loss": auxiliary_loss, **auxiliary_metrics}
 
         with span("backward"):
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()
         with span("optimizer"):
-            for name, parameters in self._clip_groups.items():
-                norm = nn.utils.clip_grad_norm_(parameters, self.config.agent.clip_norm, foreach=True)
-                metrics[f"grad_norm_{name}"] = norm
             if self.auxiliary is not None:
                 self.auxiliary.update_targets()  # before the step: with tau 1 the targets are one update old
-            self.optimizer.step()
+            for name, optimizer in self.optimizers.items():
+                if name != "unclipped":
+                    metrics[f"grad_norm_{name}"] = clip_in_step(optimizer, self.config.agent.clip_norm)
+                optimizer.step()
 
         kl = losses.categorical_kl(log_probs, target, self.config.agent.kl_floor, self.config.agent.kl_ceiling)
         with torch.no_grad(), span("rl"):
@@ -163,9 +167,9 @@ class RainbowAgent:
                 self._augmented(batch.next_obs, "augmentation_next_online"),
             )
         )
-        latent_target, latent_online = self._encode(both).chunk(2)
-        target_probs = self.head(latent_target, self._previous_noise).softmax(-1)
-        online_probs = self.head(latent_online, self._noise).softmax(-1)
+        latents = self._encode(both).unflatten(0, (2, -1))  # [2, B, D]
+        noises = torch.stack((self._previous_noise, self._noise)).unsqueeze(1)  # [2, 1, noise]
+        target_probs, online_probs = self.head(latents, noises).softmax(-1)
         action = losses.expected_value(online_probs, self._support).argmax(1)
         agent = self.config.agent
         return losses.project_distribution(
@@ -192,7 +196,7 @@ class RainbowAgent:
         return {
             "networks": self.networks.state_dict(),
             "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
-            "optimizer": adam_state(self.optimizer),
+            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
             "noise": self._noise,
             "previous_noise": self._previous_noise,
             "generators": self.generators.state(),
@@ -203,7 +207,8 @@ class RainbowAgent:
         self.networks.load_state_dict(state["networks"])
         if self.auxiliary is not None:
             self.auxiliary.load_state(state["auxiliary"])
-        load_adam_state(self.optimizer, state["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            load_adam_state(optimizer, state["optimizers"][name])
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
         self.generators.load_state(state["generators"])
@@ -255,7 +260,8 @@ def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHe
 
 
 def make_augmentation(config: AtariConfig) -> Augmentation:
-    return Augmentation(config.augmentation, config.environment.image_size, config.environment.image_size)
+    size = config.environment.image_size
+    return Augmentation(config.augmentation, size, size, memory_format=torch.channels_last)
 
 
 def make_mlr(

@@ -1,7 +1,9 @@
 """Predictive latent decoder: from the latents of masked observations and the actions to latents of whole ones.
 
-B batch, T time, D latent width, S tokens, Q tokens that are read out, d width of one head.
+B batch, T time, D latent width, S tokens, Q tokens that are read out, d width of one head, A kinds of actions.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,31 +43,59 @@ class TransformerBlock(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, tokens: Tensor, queries: int | None) -> Tensor:
+    def forward(self, tokens: Tensor, queries: int | None, qkv: Tensor | None = None) -> Tensor:
         """Tokens [B, S, D] -> [B, Q, D]: all of them, or the first `queries`, which still attend to all.
 
         What is left out for the other tokens (query, projection, MLP) cannot reach the first ones: the result is exact.
+        `qkv` [B, S, 3D] is `project(tokens)` if that is known already; it is read where all tokens are wanted.
         """
         read_out = tokens[:, :queries]
-        read_out = read_out + self.attention_branch(tokens, queries)
+        read_out = read_out + self.attention_branch(tokens, queries, qkv)
         return read_out + self.fc2(F.gelu(self.fc1(self.ln2(read_out))))
 
-    def attention_branch(self, tokens: Tensor, queries: int | None) -> Tensor:
+    def project(self, tokens: Tensor) -> Tensor:
+        """Queries, keys and values [..., 3D] of tokens [..., D]."""
+        return self.qkv(self.ln1(tokens))
+
+    def attention_branch(self, tokens: Tensor, queries: int | None, qkv: Tensor | None = None) -> Tensor:
         """What attention adds to the first `queries` tokens: [B, S, D] -> [B, Q, D]."""
-        dim = tokens.shape[-1]
-        normed = self.ln1(tokens)
-        # Two products with parts of one matrix. Split, not two slices: its backward pass writes the gradient once.
-        query_weight, key_value_weight = self.qkv.weight.split([dim, 2 * dim])
-        query_bias, key_value_bias = (None, None) if self.qkv.bias is None else self.qkv.bias.split([dim, 2 * dim])
+        if queries is not None and queries < tokens.shape[1]:
+            return self.proj(self._attend_from(self.ln1(tokens), queries))
+        qkv = self.project(tokens) if qkv is None else qkv
+        query, key, value = map(self._split_heads, qkv.chunk(3, dim=-1))  # [B, heads, S, d]
+        return self.proj(_join_heads(_attention(query, key, key.shape[-1]) @ value))
+
+    def _attend_from(self, normed: Tensor, queries: int) -> Tensor:
+        """Attention from the first `queries` of the normed tokens to all: [B, S, D] -> [B, Q, D].
+
+        Multiplied in the other order, q (n Wk') = (q Wk) n' and a (n Wv') = (a n) Wv', so that both products have Q rows
+        for S. A bias of the keys adds the same to all scores of a query and leaves the softmax as it is.
+        """
+        dim = normed.shape[-1]
+        query_weight, key_weight, value_weight = self.qkv.weight.split(dim)
+        query_bias, _, value_bias = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.split(dim)
         query = self._split_heads(F.linear(normed[:, :queries], query_weight, query_bias))  # [B, heads, Q, d]
-        key, value = F.linear(normed, key_value_weight, key_value_bias).chunk(2, dim=-1)
-        key, value = self._split_heads(key), self._split_heads(value)  # [B, heads, S, d]
-        # Written out: few tokens, heads wider than the fused kernels take, and those are not deterministic backwards.
-        attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(dim=-1, dtype=tokens.dtype)
-        return self.proj((attention @ value).transpose(1, 2).flatten(2))
+        key_weight, value_weight = (weight.unflatten(0, (self.heads, -1)) for weight in (key_weight, value_weight))
+        every = normed.unsqueeze(1)  # [B, 1, S, D]
+        asked = torch.einsum("bhqd,hde->bhqe", query, key_weight)
+        heard = _attention(asked, every, query.shape[-1]) @ every  # [B, heads, Q, D]
+        mixed = _join_heads(torch.einsum("bhqe,hde->bhqd", heard, value_weight))
+        return mixed if value_bias is None else mixed + value_bias
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _join_heads(values: Tensor) -> Tensor:
+    """[B, heads, Q, d] -> [B, Q, D]."""
+    return values.transpose(1, 2).flatten(2)
+
+
+def _attention(query: Tensor, key: Tensor, width: int) -> Tensor:
+    """Weights [B, heads, Q, S] of the keys for each query, whose heads are `width` wide."""
+    # Written out: few tokens, heads wider than the fused kernels take, and those are not deterministic backwards.
+    scores = query @ key.transpose(-2, -1) * width**-0.5
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 class Decoder(nn.Module):
@@ -80,13 +110,43 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(dim, config) for _ in range(config.depth))
         self.register_buffer("positions", sine_positions(seq_len, dim), persistent=False)
 
-    def forward(self, states: Tensor, actions: Tensor | None) -> Tensor:
+    def forward(self, states: Tensor, actions: "Tensor | Chosen | None") -> Tensor:
         """State latents and embedded actions or None, each [B, T, D] -> predicted state latents [B, T, D]."""
         steps = states.shape[1]
         tokens = states + self.positions
         if actions is not None:
-            tokens = torch.cat([tokens, actions + self.positions], dim=1)  # [B, 2T, D]
+            embedded = actions.embedded() if isinstance(actions, Chosen) else actions
+            tokens = torch.cat([tokens, embedded + self.positions], dim=1)  # [B, 2T, D]
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, queries=steps if index == last else None)
+            qkv = None
+            if index == 0 and last > 0 and isinstance(actions, Chosen) and len(actions.table) < len(states):
+                qkv = self._project_distinct(block, tokens[:, :steps], actions)
+            tokens = block(tokens, queries=steps if index == last else None, qkv=qkv)
         return tokens[:, :steps]
+
+    def _project_distinct(self, block: TransformerBlock, states: Tensor, actions: "Chosen") -> Tensor:
+        """What the first block projects its tokens to [B, 2T, 3D]; each action's token at each step only once."""
+        distinct = actions.table + self.positions.unsqueeze(1)  # [T, A, D]
+        projected = block.project(torch.cat([states.flatten(0, 1), distinct.flatten(0, 1)]))
+        of_states, of_actions = projected.split([states[..., 0].numel(), distinct[..., 0].numel()])
+        chosen = actions.choose(of_actions.unflatten(0, distinct.shape[:2]))
+        return torch.cat([of_states.unflatten(0, states.shape[:2]), chosen], dim=1)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Actions [B, T, D] as choices among a few embeddings: what is the same for all that chose alike is computed once.
+
+    Choosing is a product with zeros and ones, whose backward pass, unlike that of an index, adds up in a fixed order.
+    """
+
+    table: Tensor  # [A, D]
+    one_hot: Tensor  # [B, T, A], of the table's dtype
+
+    def embedded(self) -> Tensor:
+        return self.one_hot @ self.table
+
+    def choose(self, values: Tensor) -> Tensor:
+        """Values [T, A, ...] of each action at each step -> [B, T, ...] of the chosen ones."""
+        return (self.one_hot.transpose(0, 1) @ values).transpose(0, 1)

@@ -953,8 +953,7 @@ def poison_weight(parts, value: float, random: Random) -> None:
 
 def poison_moment(parts, value: float, random: Random) -> None:
     def wrong() -> None:
-        optimizers = getattr(parts.agent, "optimizers", None) or {"": parts.agent.optimizer}
-        states = [state for optimizer in optimizers.values() for state in optimizer.state.values()]
+        states = [state for optimizer in parts.agent.optimizers.values() for state in optimizer.state.values()]
         random.choice(states)[random.choice(["exp_avg", "exp_avg_sq"])].fill_(value)
 
     in_call(parts.agent, "update", random.randrange(1, 10), before=wrong)

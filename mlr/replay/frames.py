@@ -27,6 +27,10 @@ class FrameStore:
         self.padding = padding
         # One blank frame behind the ring: padding is then a matter of indices, and a stack is one gather.
         self.frames = torch.zeros(capacity + 1, *frame_shape, dtype=torch.uint8, device=device)
+        # Gathered in words of 8 bytes where frames are made of them: an eighth of the index arithmetic.
+        self._rows = self.frames.flatten(1)
+        if self._rows.shape[1] % 8 == 0:
+            self._rows = self._rows.view(torch.int64)
         self.offsets = torch.arange(stack - 1, -1, -1, device=device)  # [S], steps back
 
     def write(self, slot: int, frame: np.ndarray | Tensor) -> None:
@@ -50,7 +54,8 @@ class FrameStore:
             blank = self.capacity
             sources = torch.where(self.offsets <= since_first, (slots - self.offsets) % self.capacity, blank)
         # index_select copies whole frames; indexing with [] is eight times slower on a CPU.
-        return self.frames.index_select(0, sources.flatten()).unflatten(0, sources.shape)
+        stacks = self._rows.index_select(0, sources.flatten()).view(torch.uint8)
+        return stacks.view(*sources.shape, *self.frames.shape[1:])
 
     @property
     def nbytes(self) -> int:

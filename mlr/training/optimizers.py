@@ -11,20 +11,36 @@ def make_adam(
 ) -> torch.optim.Adam:
     """Adam that runs as one kernel and can be captured; `lr` may be a tensor that changes in place."""
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=True, capturable=True)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            }
+    for parameter in adam_parameters(optimizer):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
     return optimizer
+
+
+def adam_parameters(optimizer: torch.optim.Adam) -> list[nn.Parameter]:
+    """What the optimiser steps, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+@torch.no_grad()
+def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
+    """Lets the next step take the gradients at a norm of at most `max_norm`; returns the norm that they have, [].
+
+    The step divides them while it reads them (they are left divided), where torch's `clip_grad_norm_` goes over them
+    once more before it. The factor is the same.
+    """
+    gradients = [parameter.grad for parameter in adam_parameters(optimizer) if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
+    return norm
 
 
 def adam_state(optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
     """Adam's tensors by the number of the parameter, as references."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {str(index): optimizer.state[parameter] for index, parameter in enumerate(parameters)}
+    return {str(index): optimizer.state[parameter] for index, parameter in enumerate(adam_parameters(optimizer))}
 
 
 def load_adam_state(optimizer: torch.optim.Adam, state: dict[str, dict[str, Tensor]]) -> None:
