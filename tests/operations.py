@@ -37,12 +37,10 @@ FORBIDDEN = {
     "scatter_reduce_",
     "put_",
 }
-# The same where no operation shows it: values of the host as a tensor, or of a tensor for the host.
-HOST_CALLS = {
-    torch.tensor,
-    torch.as_tensor,
-    torch.asarray,
-    torch.from_numpy,
+# The same where no operation shows it: values of the host as a tensor ...
+FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy}
+# ... or of a tensor for the host.
+TO_HOST = {
     Tensor.cpu,
     Tensor.item,
     Tensor.tolist,
@@ -56,11 +54,15 @@ HOST_CALLS = {
 }
 
 
-class HostCalls(TorchFunctionMode):
-    """Fails on the calls that only work where the host can read and write."""
+class NoCalls(TorchFunctionMode):
+    """Fails on the calls `forbidden`."""
+
+    def __init__(self, forbidden: set):
+        super().__init__()
+        self._forbidden = forbidden
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        assert func not in HOST_CALLS, func
+        assert func not in self._forbidden, func
         return func(*args, **(kwargs or {}))
 
 
@@ -68,14 +70,14 @@ class OperationRecorder(TorchDispatchMode):
     """Records names and result shapes; fails on what waits for the device or has a shape that depends on data.
 
     With `device`, a kind such as "meta", every tensor must be there: another one would be a copy, or a value that a
-    recording keeps for good.
+    recording keeps for good. What is not to be recorded may have `values_of_the_host`.
     """
 
-    def __init__(self, device: str | None = None):
+    def __init__(self, device: str | None = None, values_of_the_host: bool = False):
         super().__init__()
         self.calls = []
         self._device = device
-        self._host_calls = HostCalls()
+        self._host_calls = NoCalls(TO_HOST if values_of_the_host else TO_HOST | FROM_HOST)
 
     def __enter__(self):
         self._host_calls.__enter__()

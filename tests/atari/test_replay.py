@@ -209,10 +209,10 @@ def test_beta_may_be_a_tensor():
 def recorded_update(seed, steps):
     replay = make_replay()
     play(replay, random_script(seed, steps, end_rate=0.01 if seed else 0.5))
-    generator = torch.Generator().manual_seed(seed)
+    generator, beta = torch.Generator().manual_seed(seed), torch.tensor(0.5)
     with OperationRecorder() as recorder:
         replay.begin_step()
-        batch = replay.sample(8, generator, torch.tensor(0.5), ALL_FIELDS)
+        batch = replay.sample(8, generator, beta, ALL_FIELDS)
         replay.update_priorities(batch.indices, torch.ones(8))
     return recorder.calls
 

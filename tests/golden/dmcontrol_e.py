@@ -96,6 +96,7 @@ class Trace:
     @torch.no_grad()
     def intermediates(self) -> dict[str, Tensor]:
         """Latents and projections [T * N, D or P], tokens [N, 2T, D] in the reference's order."""
+        self.outputs["action_embeddings"] = self.outputs["action_embeddings"].transpose(0, 1)  # was [N, T, D]
         values = {
             name: output.reshape(-1, output.shape[-1])
             for name, output in self.outputs.items()
