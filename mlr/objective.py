@@ -116,7 +116,10 @@ class MLR:
         actions = None
         if "action_embedding" in self.owned:
             embedding = self.owned["action_embedding"]
-            actions = getattr(embedding, "choices", embedding)(batch.actions.transpose(0, 1))
+            if hasattr(embedding, "choices"):
+                actions = embedding.choices(batch.actions.transpose(0, 1))
+            else:
+                actions = embedding(batch.actions).transpose(0, 1)
         return self.owned["decoder"](states.transpose(0, 1), actions).transpose(0, 1)
 
     @torch.no_grad()
