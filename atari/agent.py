@@ -76,7 +76,7 @@ class RainbowAgent:
         agent = config.agent
         betas = (agent.adam_beta1, agent.adam_beta2)
         self.optimizers = {
-            name: make_adam(parameters, agent.learning_rate, betas, agent.adam_eps)
+            name: make_adam(parameters, agent.learning_rate, betas, agent.adam_eps, clipped=name != "unclipped")
             for name, parameters in groups.items()
             if parameters
         }

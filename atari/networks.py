@@ -77,8 +77,8 @@ class Encoder(nn.Module):
 class NoisyLinear(nn.Module):
     """Linear layer with factorised Gaussian noise on weight and bias (Fortunato et al. 2018, section 3b).
 
-    forward(inputs [..., in], noise or None) -> [..., out]; `noise` is ([..., in], [..., out]), already f(x) of `signed_sqrt`.
-    None leaves the mean weights.
+    forward(inputs [..., in], noise or None) -> [..., out]; `noise` is ([..., in], [..., out]), already f(x) of
+    `signed_sqrt`. None leaves the mean weights.
     """
 
     def __init__(self, in_features: int, out_features: int, sigma0: float):
@@ -103,10 +103,11 @@ def signed_sqrt(values: Tensor) -> Tensor:
 
 
 class DuelingHead(nn.Module):
-    """Noisy dueling distributional head: latent [..., D] to logits over atoms [..., A, N] (Rainbow, Hessel et al. 2018).
+    """Noisy dueling distributional head: latent [..., D] to logits over atoms [..., A, N] (Hessel et al. 2018).
 
     `noise` [noise_size] holds the factors of the four layers, `draw_noise` makes it; with more dimensions it broadcasts
-    against the latents'. None uses the mean weights, and train/eval mode has no say in it. The gradient scale between head and encoder is the caller's.
+    against the latents'. None uses the mean weights, and train/eval mode has no say in it. The gradient scale between
+    head and encoder is the caller's.
     """
 
     def __init__(self, latent_dim: int, actions: int, config: AgentConfig):

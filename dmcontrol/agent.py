@@ -32,7 +32,7 @@ from mlr.momentum import frozen_copy, momentum_update
 from mlr.objective import MLR, PixelMLR
 from mlr.precision import Autocast, autocast
 from mlr.spans import span
-from mlr.training.optimizers import adam_state, load_adam_state, make_adam
+from mlr.training.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
 from mlr.training.seeding import Generators, derive_seed, numpy_generator
 from mlr.training.weights import read_weights, write_weights
@@ -112,17 +112,15 @@ class SACAgent:
             "temperature": make_adam([self.log_temperature], agent.temperature_learning_rate, temperature_betas, eps),
         }
         if self.auxiliary is not None:
-            optimizers["auxiliary"] = make_adam(self._auxiliary_parameters(), self._auxiliary_learning_rate, betas, eps)
+            borrowed = (self.encoder, self.auxiliary.projector)
+            parameters = [p for module in borrowed for p in module.parameters()] + self.auxiliary.owned_parameters()
+            rate = self._auxiliary_learning_rate
+            optimizers["auxiliary"] = make_adam(parameters, rate, betas, eps, clipped=True)
         return optimizers
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What any optimiser steps, each once."""
-        groups = (group for optimizer in self.optimizers.values() for group in optimizer.param_groups)
-        return list(dict.fromkeys(parameter for group in groups for parameter in group["params"]))
-
-    def _auxiliary_parameters(self) -> list[nn.Parameter]:
-        borrowed = (self.encoder, self.auxiliary.projector)
-        return [*(p for module in borrowed for p in module.parameters()), *self.auxiliary.owned_parameters()]
+        return list(dict.fromkeys(p for optimizer in self.optimizers.values() for p in adam_parameters(optimizer)))
 
     @property
     def cycle(self) -> int:
@@ -217,7 +215,7 @@ class SACAgent:
         optimizer.zero_grad(set_to_none=True)
         loss, metrics = self.auxiliary.loss_in_pieces(windows, self._parts(count, images=steps), backward)
         with span("optimizer"):
-            norm = nn.utils.clip_grad_norm_(self._auxiliary_parameters(), config.clip_norm, foreach=True)
+            norm = clip_in_step(optimizer, config.clip_norm)
             optimizer.step()
         self._auxiliary_updates.add_(1)
         return {
@@ -260,7 +258,7 @@ class SACAgent:
         optimizer = self.optimizers[name]
         with span("backward"):
             optimizer.zero_grad(set_to_none=True)
-            loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+            loss.backward(inputs=adam_parameters(optimizer))
         with span("optimizer"):
             optimizer.step()
 

@@ -22,7 +22,8 @@ class RandomCrop(nn.Module):
     `(offset + (k + 1/2) * (out - 1) / out) * in / (in - 1) - 1/2` for output pixel k, zeros outside, where `in` is
     the padded and `out` the cropped size: what the released code's library does (F9 in docs/fidelity.md).
     Without `last_offset` the window never lies at the far edge: offsets end one short (F10).
-    `memory_format` is that of the result. Raises ConfigError for a crop larger than the padded image or an unknown mode.
+    The result comes in `memory_format`.
+    Raises ConfigError for a crop larger than the padded image or an unknown mode.
     """
 
     def __init__(
@@ -141,9 +142,9 @@ class View:
 class Augmentation(nn.Module):
     """Crop, then intensity. Frames [..., C, H, W], uint8 or float -> float32 [..., C, crop, crop], still 0..255.
 
-    `memory_format` is how each image of the result lies. Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal.
-    The generator must be on the frames' device. What `config.extra` names comes before all that; with it the module
-    cannot be captured in a CUDA graph. Source: paper, appendix B.
+    Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal. The result's
+    images come in `memory_format`. The generator must be on the frames' device. What `config.extra` names comes before
+    all that; with it the module cannot be captured in a CUDA graph. Source: paper, appendix B.
     """
 
     def __init__(

@@ -68,8 +68,9 @@ class TransformerBlock(nn.Module):
     def _attend_from(self, normed: Tensor, queries: int) -> Tensor:
         """Attention from the first `queries` of the normed tokens to all: [B, S, D] -> [B, Q, D].
 
-        Multiplied in the other order, q (n Wk') = (q Wk) n' and a (n Wv') = (a n) Wv', so that both products have Q rows
-        for S. A bias of the keys adds the same to all scores of a query and leaves the softmax as it is.
+        Multiplied in the other order, q (n Wk')' = (q Wk) n' and a (n Wv') = (a n) Wv': then the products with weights
+        have Q rows a sequence instead of S. A bias of the keys adds the same to all scores of a query and leaves the
+        softmax as it is.
         """
         dim = normed.shape[-1]
         query_weight, key_weight, value_weight = self.qkv.weight.split(dim)

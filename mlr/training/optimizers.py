@@ -7,9 +7,16 @@ from torch import Tensor, nn
 
 
 def make_adam(
-    parameters: Iterable[nn.Parameter], lr: float | Tensor, betas: tuple[float, float], eps: float
+    parameters: Iterable[nn.Parameter],
+    lr: float | Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    clipped: bool = False,
 ) -> torch.optim.Adam:
-    """Adam that runs as one kernel and can be captured; `lr` may be a tensor that changes in place."""
+    """Adam that runs as one kernel and can be captured; `lr` may be a tensor that changes in place.
+
+    `clipped`: its steps come after a `clip_in_step`.
+    """
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=True, capturable=True)
     for parameter in adam_parameters(optimizer):
         optimizer.state[parameter] = {
@@ -17,6 +24,8 @@ def make_adam(
             "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
         }
+    if clipped:
+        optimizer.grad_scale = torch.ones((), device=parameter.device)
     return optimizer
 
 
@@ -29,12 +38,14 @@ def adam_parameters(optimizer: torch.optim.Adam) -> list[nn.Parameter]:
 def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
     """Lets the next step take the gradients at a norm of at most `max_norm`; returns the norm that they have, [].
 
+    The optimizer is a `clipped` one of `make_adam`.
+
     The step divides them while it reads them (they are left divided), where torch's `clip_grad_norm_` goes over them
     once more before it. The factor is the same.
     """
     gradients = [parameter.grad for parameter in adam_parameters(optimizer) if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=True)
-    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
+    optimizer.grad_scale.copy_(((norm + 1e-6) / max_norm).clamp(min=1.0))
     return norm
 
 

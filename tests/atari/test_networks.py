@@ -239,6 +239,32 @@ def test_scale_gradient_changes_the_gradient_and_nothing_else():
     torch.testing.assert_close(values.grad, 0.7 * upstream + 2 * upstream)
 
 
+def test_two_noises_in_one_pass_equal_two_passes():
+    head, latents = small_head(), torch.randn(2, 3, LATENT)
+    noises = torch.stack([draw(head, seed) for seed in (1, 2)])
+    both = head(latents, noises.unsqueeze(1))
+    for latent, noise, logits in zip(latents, noises, both, strict=True):
+        torch.testing.assert_close(logits, head(latent, noise))
+    assert not torch.allclose(both[0], head(latents[0], noises[1]))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_encoder_s_layout_changes_no_gradient(channels_last):
+    encoder = Encoder(FULL, in_channels=4, image_size=84)
+    pixels = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8).float()
+    features = pixels / 255
+    for (convolution, _), stride in zip(encoder.stages.values(), FULL.strides, strict=True):
+        features = F.relu(F.conv2d(features, convolution.weight, convolution.bias, stride))
+    expected = renormalize(features).flatten(1)
+    weighting, parameters = torch.randn_like(expected), list(encoder.parameters())
+    gradients = torch.autograd.grad((expected * weighting).sum(), parameters)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    latent = encoder(pixels.to(memory_format=layout))
+    torch.testing.assert_close(latent, expected, rtol=0, atol=1e-5)
+    for actual, plain in zip(torch.autograd.grad((latent * weighting).sum(), parameters), gradients, strict=True):
+        torch.testing.assert_close(actual, plain, rtol=0, atol=1e-4 * plain.abs().max().item())
+
+
 def test_action_embedding_is_a_column_of_its_linear():
     embedding = ActionEmbedding(actions=5, dim=7)
     actions = torch.tensor([[0, 4, 2], [3, 3, 1]])
@@ -247,3 +273,4 @@ def test_action_embedding_is_a_column_of_its_linear():
         action = actions[row, column]
         torch.testing.assert_close(embedded[row, column], embedding.linear.weight[:, action] + embedding.linear.bias)
     assert embedded.shape == (2, 3, 7)
+    assert torch.equal(embedding.choices(actions).embedded(), embedded)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlr.config import ConfigError, DecoderConfig
-from mlr.decoder import Decoder, TransformerBlock, sine_positions
+from mlr.decoder import Chosen, Decoder, TransformerBlock, sine_positions
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_core import replay_b, replay_c
 
@@ -112,6 +112,35 @@ def test_without_actions_there_are_state_tokens_only(depth):
     for block in decoder.blocks:
         tokens = block(tokens, queries=None)
     torch.testing.assert_close(decoder(states, None), tokens, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+@pytest.mark.parametrize("kinds", [3, 7])
+def test_actions_chosen_from_a_table_equal_their_embeddings(depth, kinds):
+    steps, dim, batch = 4, 6, 5
+    decoder = randomized(Decoder(dim, steps, config(depth=depth, heads=2, qkv_bias=True)))
+    states = torch.randn(batch, steps, dim, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(kinds, dim, dtype=torch.float64, requires_grad=True)
+    actions = torch.randint(kinds, (batch, steps))
+    weighting = torch.randn(batch, steps, dim, dtype=torch.float64)
+    inputs = [states, table, *decoder.parameters()] if depth else [states]
+
+    def with_gradients(given):
+        decoded = decoder(states, given)
+        return decoded, *torch.autograd.grad((decoded * weighting).sum(), inputs)
+
+    one_hot = torch.nn.functional.one_hot(actions, kinds).double()
+    chosen, plain = with_gradients(Chosen(table, one_hot)), with_gradients(table[actions])
+    for value, expected in zip(chosen, plain, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_projections_of_an_action_are_made_once(monkeypatch):
+    decoder, rows = Decoder(6, 4, config()), []
+    decoder.blocks[0].qkv.register_forward_hook(lambda module, inputs, output: rows.append(output[..., 0].numel()))
+    one_hot = torch.nn.functional.one_hot(torch.randint(3, (5, 4)), 3).float()
+    decoder(torch.randn(5, 4, 6), Chosen(torch.randn(3, 6), one_hot))
+    assert rows == [5 * 4 + 3 * 4]
 
 
 def test_order_of_the_tokens_has_no_meaning():

@@ -22,7 +22,7 @@ class SeenStacks:
 
 
 @pytest.mark.parametrize("padding", ["zeros", "repeat"])
-@pytest.mark.parametrize("stack, frame_shape", [(4, (3, 2)), (3, (3, 2, 2)), (1, (2, 2))])
+@pytest.mark.parametrize("stack, frame_shape", [(4, (3, 2)), (3, (3, 2, 2)), (1, (2, 2)), (4, (4, 4)), (3, (3, 4, 2))])
 def test_stacks_equal_what_the_environment_showed(padding, stack, frame_shape):
     capacity, history, steps = 17, max(stack - 1, 1), 90
     for script in range(6):
