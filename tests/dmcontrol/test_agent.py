@@ -171,6 +171,7 @@ class Still:
     def __init__(self, optimizer):
         self.param_groups = optimizer.param_groups
         self.zero_grad = optimizer.zero_grad
+        self.grad_scale = torch.ones(())
 
     def step(self):
         self.gradients = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]

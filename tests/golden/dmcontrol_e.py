@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmcontrol.losses import learning_rate_factor
+from mlr.training.optimizers import clip_in_step
 from tests.golden.check import Check, load, relative
 from tests.golden.dmcontrol_g import gradient_checks
 from tests.golden.dmcontrol_weights import Arrays, Reference, load_reference
@@ -49,7 +50,7 @@ def case_checks(file: str, case: str, arrays: Arrays, reference: Reference) -> I
     loss.backward()
     yield from gradient_checks(file, arrays, reference, case)
     yield from whole_gradient_checks(file, case, arrays, reference)
-    norm = nn.utils.clip_grad_norm_(agent._auxiliary_parameters(), agent.config.mlr_agent.clip_norm)
+    norm = clip_in_step(agent.optimizers["auxiliary"], agent.config.mlr_agent.clip_norm)
     yield relative(file, f"{case}/grad_norm_total", norm, arrays[f"{case}/grad_norm_total"], GRADIENTS)
     config = agent.config.mlr_agent
     rate = config.learning_rate * learning_rate_factor(torch.tensor(1), config.warmup_updates, config.warmup_start)
