@@ -33,6 +33,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 
 from rich.console import Console
@@ -47,7 +48,7 @@ from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
 from mlr.sweeps.slurm import job_of, queue, submit
 from mlr.sweeps.status import read_status, summary, table
-from mlr.training.cli import check_choice, config_groups, refuse
+from mlr.training.cli import check_choice, config_groups, refuse, schema_keys
 from mlr.training.exit_codes import DONE, RESUME_ME
 from mlr.training.stop import StopRequest
 from scripts.ablation import BENCHMARKS, names
@@ -94,11 +95,14 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
     """What to run, by name; the settings of the sweep itself; those of all runs."""
     what: dict[str, str] = {}
     own, common = [], []
+    of_runs = {key for command, _ in BENCHMARKS.values() for key in schema_keys(command.schema)}
     for setting in settings:
         key, equals, value = setting.partition("=")
         require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
         require(key not in what, f"{key} is given twice")
         require(key not in NOT_OF_ALL, f"{key} is decided by {NOT_OF_ALL.get(key)}=...")
+        close = [] if key in of_runs else get_close_matches(key, [*WHAT, *schema_keys(SweepConfig)], n=1, cutoff=0.8)
+        require(not close or key in close, f"no key {key}; did you mean {''.join(close)}?")
         if key in WHAT:
             what[key] = value
         else:

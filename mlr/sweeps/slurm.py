@@ -1,5 +1,7 @@
 """Runs as jobs of a SLURM array, through submitit: placing, limits, the warning before them and putting back."""
 
+import contextlib
+import io
 import os
 import subprocess
 import threading
@@ -83,9 +85,10 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
             additional_parameters={"requeue": True} | slurm.options,
             **{name: value for name, value in further.items() if value},
         )
-        jobs = executor.map_array(Job(config), parts)
-    except (OSError, RuntimeError, submitit.core.utils.FailedSubmissionError) as error:
-        raise ConfigError(f"SLURM did not take the runs: {str(error).strip().splitlines()[-1]}") from error
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
+            jobs = executor.map_array(Job(config), parts)
+    except (OSError, RuntimeError, submitit.core.utils.FailedJobError) as error:
+        raise ConfigError(f"SLURM did not take the runs: {error}") from error
     for job, part in zip(jobs, parts, strict=True):
         for run in part:
             note(run, "submitted", job=job.job_id)
