@@ -18,7 +18,7 @@ What to run:
                           A preset other than full keeps its own length.
   atari.key=value         a setting of one benchmark's runs only, or dmcontrol.key=value
 How (configs/sweep.yaml has the rest):
-  launcher=local          or slurm
+  launcher=local          or slurm, ray
   parallel=2              runs side by side; without it runs_per_gpu on every GPU, and one without a GPU
   runs_per_gpu=4  gpus=0,1
   slurm.partition=NAME  slurm.minutes=1440  slurm.gpus=1  slurm.cpus=4  slurm.runs_per_job=1  slurm.options.account=NAME
@@ -46,6 +46,7 @@ from mlr.sweeps.attempt import Outcome, require_tools
 from mlr.sweeps.config import SweepConfig, is_own, read_sweep_config
 from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
+from mlr.sweeps.ray import connect, run_on_ray
 from mlr.sweeps.slurm import job_of, queue, submit
 from mlr.sweeps.status import read_status, summary, table
 from mlr.training.cli import check_choice, config_groups, refuse, schema_keys
@@ -198,11 +199,18 @@ def hand_to_slurm(runs: list[SweepRun], config: SweepConfig, console: Console) -
 
 
 def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int:
-    """Runs what is not done, side by side; returns the exit code."""
-    shares = make_shares(visible_gpus(config.gpus), config.parallel, config.runs_per_gpu, len(os.sched_getaffinity(0)))
+    """Runs what is not done, side by side or where Ray has room; returns the exit code."""
     statuses = [read_status(run, {}) for run in runs]
     waiting = [status.run for status in statuses if status.state != "done"]
-    console.print(f"{summary(statuses)}\n{len(shares)} side by side, threads and GPU of each: {describe(shares)}")
+    console.print(summary(statuses))
+    if config.launcher == "ray":
+        connect(config)
+        place = partial(run_on_ray, waiting, config)
+    else:
+        gpus = visible_gpus(config.gpus)
+        shares = make_shares(gpus, config.parallel, config.runs_per_gpu, len(os.sched_getaffinity(0)))
+        console.print(f"{len(shares)} side by side, threads and GPU of each: {describe(shares)}")
+        place = partial(run_side_by_side, waiting, shares, config.attempts)
     bar = Progress(
         TextColumn("sweep"),
         BarColumn(bar_width=24),
@@ -215,14 +223,7 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     note_eta = every(ETA_SECONDS, lambda: bar.update(task, note=summary([read_status(run, {}) for run in runs])))
     with StopRequest() as request, bar:
         try:
-            outcomes = run_side_by_side(
-                waiting,
-                shares,
-                config.attempts,
-                stop=lambda: request.requested,
-                ended=partial(report, console, bar, task),
-                watch=note_eta,
-            )
+            outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=note_eta)
         except KeyboardInterrupt:  # the second one
             console.print("left at once; the runs write their checkpoints by themselves")
             sys.stdout.flush()

@@ -81,13 +81,18 @@ def _attempt(
 
 def _wait(process: subprocess.Popen, stop: Callable[[], bool]) -> int:
     told = False
-    while True:
-        try:
-            return process.wait(POLL_SECONDS)
-        except subprocess.TimeoutExpired:
-            if stop() and not told:
-                process.send_signal(signal.SIGTERM)
-                told = True
+    try:
+        while True:
+            try:
+                return process.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if stop() and not told:
+                    process.terminate()
+                    told = True
+    except BaseException:  # Ray cancels by one
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _judge(run: SweepRun, code: int, line: str, attempts: int, stopped: bool) -> Outcome | None:

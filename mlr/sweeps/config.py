@@ -7,7 +7,7 @@ from typing import Any
 from mlr.config import ConfigError, at_least, one_of, require
 from mlr.training.cli import CONFIGS, check_override, explain, schema_keys
 
-LAUNCHERS = ("local", "slurm")
+LAUNCHERS = ("local", "slurm", "ray")
 
 
 @dataclass
@@ -26,6 +26,13 @@ class SlurmConfig:
 
 
 @dataclass
+class RayConfig:
+    address: str
+    cpus: float
+    gpus: float
+
+
+@dataclass
 class SweepConfig:
     launcher: str
     parallel: int
@@ -33,11 +40,12 @@ class SweepConfig:
     runs_per_gpu: int
     attempts: int
     slurm: SlurmConfig
+    ray: RayConfig
 
 
 def is_own(key: str) -> bool:
     """Whether `key` is one of the sweep itself, not one of its runs."""
-    return key in schema_keys(SweepConfig) or key.startswith("slurm.")
+    return key in schema_keys(SweepConfig) or key.startswith(("slurm.", "ray."))
 
 
 def read_sweep_config(settings: Sequence[str]) -> SweepConfig:
@@ -65,6 +73,7 @@ def validate(config: SweepConfig) -> None:
     at_least(0, "", config, "parallel")
     at_least(1, "", config, "runs_per_gpu", "attempts")
     require(all(config.gpus.split(",")) or not config.gpus, f"gpus={config.gpus} must be numbers with commas between")
+    at_least(0, "ray", config.ray, "cpus", "gpus")
     at_least(0, "slurm", config.slurm, "gpus", "requeues", "warning_seconds")
     at_least(1, "slurm", config.slurm, "minutes", "cpus", "runs_per_job", "jobs_at_once")
     require(config.slurm.memory_gb > 0, f"slurm.memory_gb={config.slurm.memory_gb} must be above 0")
