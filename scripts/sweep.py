@@ -47,7 +47,7 @@ from mlr.sweeps.config import SweepConfig, is_own, read_sweep_config
 from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
 from mlr.sweeps.ray import connect, run_on_ray
-from mlr.sweeps.slurm import job_of, queue, submit
+from mlr.sweeps.slurm import queue, submit
 from mlr.sweeps.status import read_status, summary, table
 from mlr.training.cli import check_choice, config_groups, refuse, schema_keys
 from mlr.training.exit_codes import DONE, RESUME_ME
@@ -189,12 +189,12 @@ def hand_to_slurm(runs: list[SweepRun], config: SweepConfig, console: Console) -
     jobs = queue()
     statuses = [read_status(run, jobs) for run in runs]
     console.print(summary(statuses))
-    waiting = [status.run for status in statuses if status.state != "done" and job_of(status.run) not in jobs]
+    waiting = [status.run for status in statuses if status.state in ("waiting", "failed") and not status.queued]
     if waiting:
         submitted = submit(waiting, config)
         console.print(f"{len(waiting)} runs submitted as {len(submitted)} jobs, {submitted[0]} to {submitted[-1]}")
     else:
-        console.print("nothing to submit: what is not done is in the queue")
+        console.print("nothing to submit: what is not done is in the queue or under way")
     return DONE
 
 

@@ -49,7 +49,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 @pytest.fixture
 def cluster(tmp_path_factory, monkeypatch) -> Iterator[None]:
-    """munged, slurmctld and slurmd of their own, with two CPUs and two GPUs that are plain files."""
+    """munged, slurmctld and slurmd of their own, with two CPUs and two GPUs that are none."""
     missing = [name for name in DAEMONS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"SLURM is not installed, {', '.join(missing)} missing: apt-get install slurm-wlm munge")
@@ -61,11 +61,9 @@ def cluster(tmp_path_factory, monkeypatch) -> Iterator[None]:
         conf = folder / "slurm.conf"
         values = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "folder": folder}
         conf.write_text(CONF.format(controller_port=controller_port, node_port=node_port, **values))
-        (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n")
+        (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         for name in ("state", "spool"):
             (folder / name).mkdir()
-        for name in ("gpu0", "gpu1"):
-            (folder / name).touch()
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
         monkeypatch.setenv("SLURM_CONF", str(conf))

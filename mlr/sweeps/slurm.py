@@ -14,7 +14,7 @@ from mlr.sweeps.attempt import Outcome
 from mlr.sweeps.config import SweepConfig
 from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun
-from mlr.sweeps.record import note, read_events
+from mlr.sweeps.record import note
 
 # SLURM sends its warning to every process of a job. Training writes a checkpoint at this one; submitit's own choice,
 # USR2, would end it.
@@ -27,18 +27,17 @@ class Job:
 
     def __init__(self, config: SweepConfig):
         self.config = config
+        self.stopping, self.work, self.outcomes = False, None, None
 
     def __call__(self, runs: list[SweepRun]) -> list[Outcome]:
         """Attempts `runs` side by side on what the job has."""
-        self.stopping, self.outcomes = False, None
         slurm = self.config.slurm
         gpus = visible_gpus() if slurm.gpus else []
         shares = make_shares(gpus, len(runs), 1, slurm.cpus)
         # A signal handler must not wait for what it interrupted: the work has a thread of its own.
-        work = threading.Thread(target=self._work, args=(runs, shares), daemon=True)
-        work.start()
-        while work.is_alive():
-            time.sleep(WAIT_SECONDS)
+        self.work = threading.Thread(target=self._attempt, args=(runs, shares), daemon=True)
+        self.work.start()
+        self._join()
         if self.outcomes is None:
             raise RuntimeError("the job's thread ended with the error above")
         return self.outcomes
@@ -48,13 +47,16 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         self.stopping = True
-        while self.outcomes is None:
-            time.sleep(WAIT_SECONDS)
-        if any(outcome.state == "stopped" for outcome in self.outcomes):
+        self._join()
+        if self.work is None or any(outcome.state == "stopped" for outcome in self.outcomes or ()):
             return DelayedSubmission(Job(self.config), runs)
         return None
 
-    def _work(self, runs: list[SweepRun], shares: list[dict[str, str]]) -> None:
+    def _join(self) -> None:
+        while self.work is not None and self.work.is_alive():
+            time.sleep(WAIT_SECONDS)
+
+    def _attempt(self, runs: list[SweepRun], shares: list[dict[str, str]]) -> None:
         self.outcomes = run_side_by_side(runs, shares, self.config.attempts, lambda: self.stopping, job=this_job())
 
 
@@ -107,7 +109,7 @@ def queue() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
 
 
-def job_of(run: SweepRun) -> str | None:
-    """Name of the job that the run was last submitted as."""
-    submitted = [event["job"] for event in read_events(run) if event["event"] == "submitted"]
+def job_of(events: Sequence[dict]) -> str | None:
+    """Name of the job that a run with this record was last submitted as."""
+    submitted = [event["job"] for event in events if event["event"] == "submitted"]
     return submitted[-1] if submitted else None

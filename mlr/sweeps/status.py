@@ -20,26 +20,28 @@ class Status:
     agent_step: int
     attempts: int
     seconds: float  # that its attempts took
-    reason: str  # why it failed, or where it waits
+    queued: bool  # it has a job in the cluster that waits or runs
+    reason: str  # why it failed, or which job it waits for
 
 
-def read_status(run: SweepRun, jobs: Mapping[str, str]) -> Status:
+def read_status(run: SweepRun, jobs: Mapping[str | None, str]) -> Status:
     """jobs: state of each pending or running job of the cluster, by its name."""
     events = read_events(run)
-    running = is_claimed(run) or jobs.get(job_of(run) or "") == "RUNNING"
+    job = job_of(events)
+    running = is_claimed(run) or jobs.get(job) == "RUNNING"
     last = events[-1] if events else {}
     if is_settled(run):
         state, reason = "done", ""
     elif running:
         state, reason = "running", ""
-    elif job_of(run) in jobs:
-        state, reason = "waiting", f"job {job_of(run)}"
+    elif job in jobs:
+        state, reason = "waiting", f"job {job}"
     elif last.get("outcome") == "failed":
         state, reason = "failed", f"{last['reason']} ({log_path(run)})"
     else:
         state, reason = "waiting", ""
     attempts = sum(event["event"] == "started" for event in events)
-    return Status(run, state, agent_step(run), attempts, _seconds(events, running), reason)
+    return Status(run, state, agent_step(run), attempts, _seconds(events, running), job in jobs, reason)
 
 
 def _seconds(events: Sequence[dict], running: bool) -> float:
