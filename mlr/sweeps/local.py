@@ -1,0 +1,64 @@
+"""Runs side by side on one machine, each with a share of its GPUs and cores."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+
+from mlr.sweeps.attempt import Outcome, run_to_end
+from mlr.sweeps.plan import SweepRun
+
+WATCH_SECONDS = 0.5
+
+
+def visible_gpus(chosen: str = "") -> list[str]:
+    """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES wants them: `chosen`, or that variable's, or all."""
+    listed = chosen or os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name for name in listed.split(",") if name]
+    try:
+        found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    except OSError:
+        return []
+    return [str(i) for i, _ in enumerate(found.stdout.splitlines())] if found.returncode == 0 else []
+
+
+def make_shares(gpus: Sequence[str], parallel: int, runs_per_gpu: int, cores: int) -> list[dict[str, str]]:
+    """The environment of each of the runs that go side by side; `parallel` = 0 lets the GPUs decide."""
+    count = parallel or max(1, len(gpus) * runs_per_gpu)
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // count))
+    share = {"OMP_NUM_THREADS": threads}
+    return [share | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(count)]
+
+
+def run_side_by_side(
+    runs: Sequence[SweepRun],
+    shares: Sequence[dict[str, str]],
+    attempts: int,
+    stop: Callable[[], bool],
+    ended: Callable[[SweepRun, Outcome], None] = lambda run, outcome: None,
+    watch: Callable[[], None] = lambda: None,
+    job: str | None = None,
+) -> list[Outcome]:
+    """How each run ended; len(shares) of them at a time. `ended` is told as they do, `watch` is called all the time."""
+    free: SimpleQueue = SimpleQueue()
+    for share in shares:
+        free.put(share)
+
+    def work(run: SweepRun) -> Outcome:
+        share = free.get()
+        try:
+            outcome = run_to_end(run, share, attempts, stop, job)
+        finally:
+            free.put(share)
+        ended(run, outcome)
+        return outcome
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        futures = [pool.submit(work, run) for run in runs]
+        while wait(futures, timeout=0, return_when=FIRST_EXCEPTION).not_done:
+            watch()
+            time.sleep(WATCH_SECONDS)
+    return [future.result() for future in futures]

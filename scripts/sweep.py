@@ -1,0 +1,266 @@
+"""Run a whole table, here or on SLURM: python scripts/sweep.py table=NAME seeds=N [key=value ...]
+
+Runs what is not finished; the same command again continues. Nothing is run twice: a run is continued from its newest
+checkpoint however it ended. One that fails for its own reason is named with its last line, and the others go on.
+
+  python scripts/sweep.py ...               run
+  python scripts/sweep.py status ...        show where each run of the same settings is
+  python scripts/sweep.py --dry-run ...     print the commands
+
+What to run:
+  table=atari100k         or dmcontrol100k, dmcontrol500k, or several: table=atari100k,dmcontrol100k
+  group=mask_ratio        instead of a table: one of the groups of scripts/ablation.py, with benchmark= and tasks=
+  seeds=3                 that many, from 1 on; seeds=4,5,6 are just these
+  aux=mlr,none            of a table: MLR, the Baseline, or both; mlr without it
+  tasks=pong,boxing       of a table: some of its games or tasks; all without it
+  arms=ratio_0.1          of a group: some of its arms
+  key=value               any further setting is one of all runs: preset=cpu, fidelity=paper, ...
+                          A preset other than full keeps its own length.
+  atari.key=value         a setting of one benchmark's runs only, or dmcontrol.key=value
+How (configs/sweep.yaml has the rest):
+  launcher=local          or slurm, ray
+  parallel=2              runs side by side; without it runs_per_gpu on every GPU, and one without a GPU
+  runs_per_gpu=4  gpus=0,1
+  slurm.partition=NAME  slurm.minutes=1440  slurm.gpus=1  slurm.cpus=4  slurm.runs_per_job=1  slurm.options.account=NAME
+
+Exit codes: 0 all runs are done (or were handed to SLURM), 1 some failed, 2 wrong input, 75 stopped: the same command
+goes on. docs/scale.md says what a table costs and how to size shares.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import partial
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from atari.games import GAMES
+from mlr.ablations import choose_arms, read_groups
+from mlr.config import ConfigError, require
+from mlr.sweeps.attempt import Outcome, require_tools
+from mlr.sweeps.config import SweepConfig, is_own, read_sweep_config
+from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
+from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
+from mlr.sweeps.ray import connect, run_on_ray
+from mlr.sweeps.slurm import queue, submit
+from mlr.sweeps.status import read_status, summary, table
+from mlr.training.cli import check_choice, config_groups, refuse, schema_keys
+from mlr.training.exit_codes import DONE, RESUME_ME
+from mlr.training.stop import StopRequest
+from scripts.ablation import BENCHMARKS, names
+
+SOME_FAILED = 1
+ETA_SECONDS = 20  # between two looks at all run folders
+WHAT = ("table", "group", "benchmark", "tasks", "arms", "aux", "seeds")
+TABLES = {
+    "atari100k": ("atari", ()),
+    "dmcontrol100k": ("dmcontrol", ("budget=100k",)),
+    "dmcontrol500k": ("dmcontrol", ("budget=500k",)),
+}
+NOT_OF_ALL = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="with `status` before them: only look")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    options = parser.parse_intermixed_args(arguments)
+    look = options.settings[:1] == ["status"]
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    try:
+        what, own, common = read_settings(options.settings[1:] if look else options.settings)
+        config = read_sweep_config(own)
+        runs = plan(what, common)
+        if options.dry_run:
+            console.print("\n".join(f"{run.name}: python {shlex.join(run.arguments)}" for run in runs))
+            console.print(f"{len(runs)} runs")
+            return DONE
+        if look:
+            jobs = known_jobs()
+            console.print(table([read_status(run, jobs) for run in runs]))
+            return DONE
+        require_tools()
+        if config.launcher == "slurm":
+            return hand_to_slurm(runs, config, console)
+        return run_here(runs, config, console)
+    except ConfigError as error:
+        return refuse(error)
+
+
+def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """What to run, by name; the settings of the sweep itself; those of all runs."""
+    what: dict[str, str] = {}
+    own, common = [], []
+    of_runs = {key for command, _ in BENCHMARKS.values() for key in schema_keys(command.schema)}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
+        require(key not in what, f"{key} is given twice")
+        require(key not in NOT_OF_ALL, f"{key} is decided by {NOT_OF_ALL.get(key)}=...")
+        close = [] if key in of_runs else get_close_matches(key, [*WHAT, *schema_keys(SweepConfig)], n=1, cutoff=0.8)
+        require(not close or key in close, f"no key {key}; did you mean {''.join(close)}?")
+        if key in WHAT:
+            what[key] = value
+        else:
+            (own if is_own(key) else common).append(setting)
+    return what, own, common
+
+
+def plan(what: dict[str, str], common: list[str]) -> list[SweepRun]:
+    """Every run, each found valid. Raises ConfigError."""
+    require(("table" in what) != ("group" in what), f"give table={'|'.join(TABLES)}, or group=NAME of an ablation")
+    require("seeds" in what, "seeds must be given: seeds=3 are three, seeds=4,5 are these")
+    seeds = read_seeds(what)
+    if "table" in what:
+        unfit = {"benchmark", "arms"} & what.keys()
+        require(not unfit, f"{', '.join(sorted(unfit))}= belongs to group=NAME, not to a table")
+        return in_order(plan_tables(what, seeds, common))
+    missing = {"benchmark", "tasks"} - what.keys()
+    require(not missing, f"{' and '.join(sorted(missing))} must be given with group={what['group']}")
+    groups = read_groups()
+    check_choice("group", what["group"], list(groups), {})
+    check_choice("benchmark", what["benchmark"], list(BENCHMARKS), {})
+    group = groups[what["group"]]
+    if "arms" in what:
+        group = choose_arms(group, names(what, "arms"))
+    command, key = BENCHMARKS[what["benchmark"]]
+    tasks = {task: [f"{key}={task}"] for task in names(what, "tasks")}
+    aux = [f"aux={what['aux']}"] if "aux" in what else []
+    return in_order(group_runs(group, command, tasks, seeds, [*aux, *settings_of(what["benchmark"], common)]))
+
+
+def plan_tables(what: dict[str, str], seeds: list[int], common: list[str]) -> list[SweepRun]:
+    tables = names(what, "table")
+    for name in tables:
+        check_choice("table", name, list(TABLES), {})
+    require(
+        not {"dmcontrol100k", "dmcontrol500k"} <= set(tables),
+        "the runs of dmcontrol500k fill the rows of dmcontrol100k as well: leave out table dmcontrol100k",
+    )
+    benchmarks = {name: TABLES[name][0] for name in tables}
+    tasks = {name: benchmark_tasks(benchmark) for name, benchmark in benchmarks.items()}
+    chosen = names(what, "tasks") if "tasks" in what else [task for found in tasks.values() for task in found]
+    for task in chosen:
+        check_choice("task in this table", task, [task for found in tasks.values() for task in found], {})
+    arms = names(what, "aux") if "aux" in what else ["mlr"]
+    full = [setting for setting in common if setting.startswith("preset=")] in ([], ["preset=full"])
+    runs = []
+    for name in tables:
+        command, key = BENCHMARKS[benchmarks[name]]
+        length = TABLES[name][1] if full else ()
+        wanted = [task for task in chosen if task in tasks[name]]
+        runs += table_runs(command, key, wanted, arms, seeds, [*length, *settings_of(benchmarks[name], common)])
+    return runs
+
+
+def settings_of(benchmark: str, common: Sequence[str]) -> list[str]:
+    """Those of `common` that are meant for a benchmark, without its name before them."""
+    others = tuple(f"{name}." for name in BENCHMARKS if name != benchmark)
+    return [setting.removeprefix(f"{benchmark}.") for setting in common if not setting.startswith(others)]
+
+
+def benchmark_tasks(benchmark: str) -> list[str]:
+    return list(GAMES) if benchmark == "atari" else config_groups(benchmark)["task"]
+
+
+def read_seeds(what: dict[str, str]) -> list[int]:
+    listed = names(what, "seeds")
+    require(all(seed.isdecimal() for seed in listed), f"seeds={what['seeds']} must be a number of seeds, or a list")
+    if len(listed) > 1:
+        return [int(seed) for seed in listed]
+    require(int(listed[0]) > 0, "seeds=0 leaves nothing to run")
+    return list(range(1, int(listed[0]) + 1))
+
+
+def known_jobs() -> dict[str, str]:
+    try:
+        return queue()
+    except ConfigError:  # no SLURM here
+        return {}
+
+
+def hand_to_slurm(runs: list[SweepRun], config: SweepConfig, console: Console) -> int:
+    """Submits what is neither done nor in the queue, and shows how to watch it."""
+    jobs = queue()
+    statuses = [read_status(run, jobs) for run in runs]
+    console.print(summary(statuses))
+    waiting = [status.run for status in statuses if status.state in ("waiting", "failed") and not status.queued]
+    if waiting:
+        submitted = submit(waiting, config)
+        console.print(f"{len(waiting)} runs submitted as {len(submitted)} jobs, {submitted[0]} to {submitted[-1]}")
+    else:
+        console.print("nothing to submit: what is not done is in the queue or under way")
+    return DONE
+
+
+def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int:
+    """Runs what is not done, side by side or where Ray has room; returns the exit code."""
+    statuses = [read_status(run, {}) for run in runs]
+    waiting = [status.run for status in statuses if status.state != "done"]
+    console.print(summary(statuses))
+    if config.launcher == "ray":
+        connect(config)
+        place = partial(run_on_ray, waiting, config)
+    else:
+        gpus = visible_gpus(config.gpus)
+        shares = make_shares(gpus, config.parallel, config.runs_per_gpu, len(os.sched_getaffinity(0)))
+        console.print(f"{len(shares)} side by side, threads and GPU of each: {describe(shares)}")
+        place = partial(run_side_by_side, waiting, shares, config.attempts)
+    bar = Progress(
+        TextColumn("sweep"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("sweep", total=len(runs), completed=len(runs) - len(waiting), note="")
+    note_eta = every(ETA_SECONDS, lambda: bar.update(task, note=summary([read_status(run, {}) for run in runs])))
+    with StopRequest() as request, bar:
+        try:
+            outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=note_eta)
+        except KeyboardInterrupt:  # the second one
+            console.print("left at once; the runs write their checkpoints by themselves")
+            sys.stdout.flush()
+            os._exit(RESUME_ME)
+    console.print(summary([read_status(run, {}) for run in runs]))
+    for run, outcome in zip(waiting, outcomes, strict=True):
+        if outcome.state == "failed":
+            console.print(f"failed   {run.name}: {outcome.reason}")
+    if any(outcome.state == "stopped" for outcome in outcomes):
+        console.print("stopped; the same command goes on from there")
+        return RESUME_ME
+    return SOME_FAILED if any(outcome.state == "failed" for outcome in outcomes) else DONE
+
+
+def describe(shares: list[dict[str, str]]) -> str:
+    return ", ".join(f"{share['OMP_NUM_THREADS']} / {share.get('CUDA_VISIBLE_DEVICES', 'none')}" for share in shares)
+
+
+def report(console: Console, bar: Progress, task: int, run: SweepRun, outcome: Outcome) -> None:
+    if outcome.state == "done":
+        bar.advance(task)
+    if outcome.state != "stopped":
+        console.print(f"{time.strftime('%H:%M:%S')}  {outcome.state.ljust(7)}  {run.name}  {outcome.reason}".rstrip())
+
+
+def every(seconds: float, act: Callable[[], None]) -> Callable[[], None]:
+    """`act`, called at most once in `seconds`."""
+    due = 0.0
+
+    def watch() -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            act()
+            due = time.monotonic() + seconds
+
+    return watch
+
+
+if __name__ == "__main__":
+    sys.exit(main())

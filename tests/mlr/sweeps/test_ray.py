@@ -1,0 +1,33 @@
+"""Runs that are small scripts on a Ray of this machine, where it is installed."""
+
+from pathlib import Path
+
+import pytest
+
+from mlr.sweeps.attempt import Outcome
+from mlr.sweeps.config import read_sweep_config
+from mlr.sweeps.ray import connect, run_on_ray
+from mlr.sweeps.record import read_events
+from tests.mlr.sweeps.test_attempt import FINISH, STEP, make_run
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40,<3'")
+
+
+def test_ray_runs_all_names_failures_and_stops(tmp_path):
+    config = read_sweep_config(["launcher=ray", "ray.cpus=0.5", "ray.gpus=0"])
+    killed = make_run(tmp_path, f"{STEP}\nif n < 3: os.kill(os.getpid(), 9)\n{FINISH}", "killed")
+    failing = make_run(tmp_path, "print('error: too hot', file=sys.stderr); sys.exit(2)", "failing")
+    handler = "signal.signal(15, lambda *_: (open('told', 'w'), sys.exit(75)))"
+    endless = make_run(tmp_path, f"{handler}; open('ready', 'w'); time.sleep(300)", "endless")
+    told = []
+    connect(config)
+    outcomes = run_on_ray(
+        [killed, failing, endless],
+        config,
+        stop=lambda: len(told) == 2 and (Path(endless.run_dir) / "ready").exists(),
+        ended=lambda run, outcome: told.append(run.name),
+        watch=lambda: None,
+    )
+    assert outcomes == [Outcome("done"), Outcome("failed", "exit code 2: error: too hot"), Outcome("stopped")]
+    assert [event["code"] for event in read_events(killed) if event["event"] == "ended"] == [-9, -9, 0]
+    assert (Path(endless.run_dir) / "told").exists()

@@ -1,0 +1,191 @@
+"""Whole sweeps of tiny runs on this machine, killed at random."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mlr.results.scores import read_runs
+from scripts import sweep as script
+from tests.sweeps import SWEEP, TINY, attempts, sweep
+
+FORTY = [
+    "table=atari100k,dmcontrol100k", "tasks=pong,boxing,breakout,freeway,finger_spin", "aux=mlr,none", "seeds=4",
+    "parallel=2", "attempts=20", *TINY,
+]  # fmt: skip
+KILLS = 6  # of runs between two ends of the sweep; on a busy machine more would leave no time to get on
+
+
+@pytest.mark.gl
+def test_forty_runs_killed_at_random_finish_exactly_once_each(tmp_path):
+    chance = random.Random(0)
+    kills = 0
+    # The sweep is told to stop, then killed itself, then left to its end; its runs are killed all the time.
+    for done, end in ((8, signal.SIGTERM), (20, signal.SIGKILL), (40, None)):
+        process = subprocess.Popen([*SWEEP, *FORTY], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        kills += kill_runs(process, done, tmp_path, chance)
+        if end is not None:
+            assert process.poll() is None
+            process.send_signal(end)
+        code = process.wait(120)
+        assert code == {signal.SIGTERM: 75, signal.SIGKILL: -9, None: 0}[end]
+    assert kills >= 10
+
+    record = attempts(tmp_path)
+    assert len(record) == 40
+    for run, events in record.items():
+        codes = Counter(event["code"] for event in events if event["event"] == "ended")
+        assert codes[0] == 1, run
+        assert set(codes) <= {0, 75, -signal.SIGKILL, -signal.SIGTERM}, run
+        assert events[-1]["code"] == 0, "a finished run must not be started again"
+        rows = read(tmp_path / run / "evaluations.csv")
+        assert Counter((row["agent_steps"], row["episode"]) for row in rows).most_common(1)[0][1] == 1, run
+        steps = [int(row["agent_steps"]) for row in read(tmp_path / run / "metrics.csv")]
+        assert steps == list(range(12, steps[-1] + 1, 12)), run
+    assert sum(event.get("code") == -signal.SIGKILL for events in record.values() for event in events) >= 5
+    assert sum(run.is_finished for run in read_runs([tmp_path / "runs"])) == 40
+
+    before = attempts(tmp_path)
+    again = sweep(tmp_path, *FORTY)
+    assert again.returncode == 0
+    assert attempts(tmp_path) == before, "there was nothing left to do"
+    assert "40 runs: 40 done, 0 running, 0 waiting, 0 failed" in sweep(tmp_path, "status", *FORTY).stdout
+
+
+def kill_runs(process: subprocess.Popen, done: int, folder: Path, chance: random.Random) -> int:
+    """kill -9 of a random run every few seconds, KILLS times, until `done` are done; how often it was done."""
+
+    def over() -> bool:
+        return finished(folder) >= done or process.poll() is not None
+
+    kills = 0
+    while not over():
+        pause = time.monotonic() + chance.uniform(1, 8)
+        while time.monotonic() < pause and not over():
+            time.sleep(0.2)
+        runs = [] if over() else under_way(folder)
+        if runs and kills < KILLS:
+            os.kill(chance.choice(runs), signal.SIGKILL)
+            kills += 1
+    return kills
+
+
+def under_way(folder: Path) -> list[int]:
+    """Processes that train."""
+    started = [events[-1]["pid"] for events in attempts(folder).values() if events[-1]["event"] == "started"]
+    return [pid for pid in started if trains(pid)]
+
+
+def trains(pid: int) -> bool:
+    try:
+        return b"/scripts/train_" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def finished(folder: Path) -> int:
+    return sum(any(event.get("code") == 0 for event in events) for events in attempts(folder).values())
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.gl
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
+    settings = ["table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=1", "parallel=2", *TINY]
+    failing = [*settings, "dmcontrol.device=cuda:77"]
+    result = sweep(tmp_path, *failing)
+    assert result.returncode == 1
+    assert "failed   dmcontrol/finger_spin/mlr/seed_1: exit code 2: error: device=cuda:77" in result.stdout
+    status = sweep(tmp_path, "status", *failing).stdout.splitlines()
+    assert [line.split()[1] for line in status[1:3]] == ["done", "failed"]
+    assert "exit code 2: error: device=cuda:77" in status[2]
+    assert "1 done, 0 running, 0 waiting, 1 failed" in status[3]
+    assert sweep(tmp_path, *settings).returncode == 0, "another sweep tries again"
+    assert [sum(event["event"] == "started" for event in events) for events in attempts(tmp_path).values()] == [1, 2]
+
+
+def test_what_holds_another_configuration_is_refused_before_anything_starts(tmp_path):
+    folder = tmp_path / "runs/atari/pong/mlr-released-tiny/seed_1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("benchmark: atari\n")
+    result = sweep(tmp_path, "table=atari100k", "tasks=boxing,pong", "seeds=1", *TINY)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "holds another configuration" in result.stderr
+    assert not attempts(tmp_path)
+
+
+def listed(capsys, *settings: str) -> list[str]:
+    assert script.main(["--dry-run", *settings]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_tables_expand_to_stable_names_and_commands(capsys):
+    lines = listed(capsys, "table=atari100k", "seeds=1")
+    assert len(lines) == 27
+    assert lines[0].startswith("atari/alien/mlr/seed_1: python ")
+    assert lines[0].endswith("scripts/train_atari.py game=alien aux=mlr seed=1")
+    lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "aux=mlr,none", "fidelity=paper")
+    assert lines[-1] == "24 runs"
+    assert lines[0].endswith("task=ball_in_cup_catch aux=mlr budget=500k fidelity=paper seed=1")
+    assert [line.split(":")[0][-1] for line in lines[:-1]] == ["1"] * 12 + ["2"] * 12, "first seeds first"
+    assert listed(capsys, "table=dmcontrol100k", "seeds=7,9", "tasks=walker_walk", "preset=tiny")[1].endswith(
+        "task=walker_walk aux=mlr preset=tiny seed=9"
+    ), "a preset keeps its own length"
+    both = ["table=atari100k,dmcontrol100k", "tasks=pong,walker_walk"]
+    lines = listed(capsys, *both, "seeds=1", "atari.agent_steps=3000")
+    assert [("agent_steps" in line) for line in lines[:2]] == [True, False]
+
+
+def test_ablation_groups_expand_as_their_own_script_lists_them(capsys):
+    group = ["group=cube_depth", "benchmark=dmcontrol", "tasks=finger_spin", "arms=cube_depth_2"]
+    lines = listed(capsys, *group, "seeds=1")
+    assert [line.split(":")[0] for line in lines[:2]] == [
+        "dmcontrol/finger_spin/base/seed_1",
+        "dmcontrol/finger_spin/cube_depth_2/seed_1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ("seeds=3", "table="),
+        ("table=atari100k", "seeds"),
+        ("table=atari10k seeds=3", "did you mean atari100k"),
+        ("table=atari100k seeds=0", "seeds=0"),
+        ("table=atari100k seeds=x", "seeds=x"),
+        ("table=atari100k seeds=1 tasks=pang", "pong"),
+        ("table=atari100k seeds=1 aux=spr", "aux"),
+        ("table=atari100k seeds=1 seed=3", "seeds=..."),
+        ("table=atari100k seeds=1 group=tau", "group"),
+        ("table=atari100k seeds=1 arms=x", "arms"),
+        ("table=dmcontrol100k,dmcontrol500k seeds=1", "leave out"),
+        ("table=atari100k seeds=1 launcher=condor", "launcher=condor"),
+        ("table=atari100k seeds=1 parallel=-1", "parallel=-1"),
+        ("table=atari100k seeds=1 paralel=2", "parallel"),
+        ("table=atari100k seeds=1 slurm.minuts=2", "slurm.minutes"),
+        ("table=atari100k seeds=1 slurm.minutes=1 slurm.warning_seconds=60", "warning_seconds"),
+        ("table=atari100k seeds=1 mlr.mask.ratoi=0.2", "mlr.mask.ratio"),
+        ("table=atari100k seeds=2 run_dir=here", "run_dir=here"),
+        ("group=tau seeds=1", "benchmark and tasks"),
+        ("group=tua benchmark=atari tasks=pong seeds=1", "did you mean tau"),
+        ("table", "key=value"),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(settings, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(settings.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+    assert not captured.out
+    assert not list(tmp_path.iterdir())

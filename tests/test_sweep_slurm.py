@@ -1,0 +1,191 @@
+"""A sweep on a SLURM of one machine that the test starts: an array job, its time limit, its requeue, and a kill."""
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from mlr.results.scores import read_runs
+from tests.sweeps import TINY, attempts, sweep
+
+DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
+CONF = """
+ClusterName=one
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=batch_sched_delay=1
+GresTypes=gpu
+SlurmdParameters=config_overrides
+KillWait=5
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 Gres=gpu:2 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path_factory, monkeypatch) -> Iterator[None]:
+    """munged, slurmctld and slurmd of their own, with two CPUs and two GPUs that are none."""
+    missing = [name for name in DAEMONS if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"SLURM is not installed, {', '.join(missing)} missing: apt-get install slurm-wlm munge")
+    if os.getuid() != 0:
+        pytest.skip("SLURM needs root here")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(short_folder()))
+        controller_port, node_port = free_ports(2)
+        conf = folder / "slurm.conf"
+        values = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "folder": folder}
+        conf.write_text(CONF.format(controller_port=controller_port, node_port=node_port, **values))
+        (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+        for name in ("state", "spool"):
+            (folder / name).mkdir()
+        (folder / "munge.key").write_bytes(os.urandom(1024))
+        (folder / "munge.key").chmod(0o400)
+        monkeypatch.setenv("SLURM_CONF", str(conf))
+        files = {name: f"{folder}/munge.{name}" for name in ("socket", "key", "pid", "log", "seed")}
+        munged = ["munged", "--foreground", "--force", f"--socket={files['socket']}", f"--key-file={files['key']}"]
+        munged += [f"--pid-file={files['pid']}", f"--log-file={files['log']}", f"--seed-file={files['seed']}"]
+        stack.enter_context(daemon(munged, folder))
+        wait_for(Path(files["socket"]).exists, 20)
+        stack.enter_context(daemon(["slurmctld", "-D"], folder))
+        wait_for(lambda: call("scontrol", "ping").returncode == 0, 20)
+        stack.enter_context(daemon(["slurmd", "-D", "-N", values["host"]], folder))
+        wait_for(lambda: "idle" in call("sinfo", "-h", "-o", "%T").stdout, 30)
+        yield
+        call("scancel", "--user", getpass.getuser(), "--signal=KILL")
+        call("scancel", "--user", getpass.getuser())
+        wait_for(lambda: not call("squeue", "-h").stdout, 30)
+
+
+class short_folder:
+    """A folder in /tmp: the path of a socket has at most 107 characters."""
+
+    def __enter__(self) -> str:
+        self.path = Path(f"/tmp/one-slurm-{os.getpid()}")
+        self.path.mkdir(mode=0o755)
+        return str(self.path)
+
+    def __exit__(self, *exception) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class daemon:
+    def __init__(self, command: list[str], folder: Path):
+        self.command, self.log = command, folder / f"{command[0]}.out"
+
+    def __enter__(self) -> None:
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+
+    def __exit__(self, *exception) -> None:
+        print(f"--- {self.command[0]}\n{self.log.read_text()[-4000:]}")  # pytest shows it if the test failed
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def call(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing happened within {seconds} s"
+        time.sleep(1)
+
+
+def hurry(lift: bool = False) -> None:
+    """Starts again at once what SLURM would keep waiting for two minutes; with `lift`, without the short time limit."""
+    for line in call("squeue", "-h", "--array", "-o", "%i %T %l %r").stdout.splitlines():
+        job, state, limit, reason = line.split(maxsplit=3)
+        if lift and limit == "1:00":
+            call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+        if state == "PENDING" and reason == "BeginTime":
+            call("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+@pytest.mark.gl
+@pytest.mark.slurm
+def test_an_array_of_both_benchmarks_is_warned_put_back_killed_and_ends_complete(cluster, tmp_path):
+    """The warning comes 10 to 40 seconds after a job's start: SLURM looks every 30 seconds, and is early."""
+    settings = [
+        "table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=2", *TINY, "atari.agent_steps=2000",
+        "checkpoint_every=100", "launcher=slurm", "slurm.gpus=1", "slurm.cpus=1", "slurm.memory_gb=1",
+        "slurm.minutes=1", "slurm.warning_seconds=20",
+    ]  # fmt: skip
+    first = sweep(tmp_path, *settings)
+    assert first.returncode == 0, first.stderr
+    assert "4 runs submitted as 4 jobs" in first.stdout
+    again = sweep(tmp_path, *settings)
+    assert "nothing to submit" in again.stdout, "what is in the queue must not be submitted twice"
+
+    long = [f"runs/atari/pong/mlr-released-tiny/seed_{seed}" for seed in (1, 2)]
+    wait_for(lambda: hurry() or all(was_warned(tmp_path, run) for run in long), 240)
+    wait_for(lambda: hurry(lift=True) or all(is_under_way(tmp_path, run) for run in long), 240)
+    os.kill(attempts(tmp_path)[long[0]][-1]["pid"], signal.SIGKILL)
+    job = attempts(tmp_path)[long[1]][-1]["job"]
+    call("scancel", job)
+    wait_for(lambda: job not in call("squeue", "-h", "--array", "-o", "%i").stdout.split(), 60)
+    assert "1 runs submitted" in sweep(tmp_path, *settings).stdout
+    wait_for(lambda: hurry(lift=True) or not call("squeue", "-h").stdout, 480)
+
+    status = sweep(tmp_path, "status", *settings)
+    assert "4 runs: 4 done, 0 running, 0 waiting, 0 failed" in status.stdout
+    record = attempts(tmp_path)
+    assert [[event["code"] for event in events if event.get("code") == 0] for events in record.values()] == [[0]] * 4
+    assert -signal.SIGKILL in [event.get("code") for event in record[long[0]]]
+    assert len({event["job"] for event in record[long[1]] if event["event"] == "submitted"}) == 2
+    assert {event["gpu"] for events in record.values() for event in events if event["event"] == "started"} <= {"0", "1"}
+    assert [len(run.evaluations) for run in read_runs([tmp_path / "runs"]) if run.is_finished] == [1] * 4
+
+
+def was_warned(folder: Path, run: str) -> bool:
+    """Whether the run was told of its job's time limit and asked to be resumed."""
+    return any(event.get("outcome") == "stopped" for event in attempts(folder).get(run, []))
+
+
+def is_under_way(folder: Path, run: str) -> bool:
+    """Whether an attempt after the warning trains."""
+    log = (folder / run / ".sweep.log").read_bytes()
+    last = attempts(folder)[run][-1]
+    return last["event"] == "started" and b"agent steps  ETA" in log.rpartition(b"run folder")[2]
