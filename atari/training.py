@@ -1,7 +1,6 @@
 """What an Atari run consists of."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +57,7 @@ def score(config: AtariConfig, value: float) -> dict[str, float]:
 
 
 def manifest(config: AtariConfig, parts: Parts) -> dict:
-    entries = {"game": config.game, "emulator": config.emulator, "rom_md5": rom_md5(config.game, config.emulator)}
-    return entries | ({"mask_hides": asdict(hidden_shares(config))} if config.aux == "mlr" else {})
+    return {"game": config.game, "emulator": config.emulator, "rom_md5": rom_md5(config.game, config.emulator)}
 
 
 def describe(config: AtariConfig, parts: Parts) -> list[str]:
@@ -70,7 +68,6 @@ def describe(config: AtariConfig, parts: Parts) -> list[str]:
         f"networks     {trained / 1e6:.2f} M trained parameters, "
         f"convolutions {'-'.join(map(str, agent.encoder.channels))}, head {agent.hidden}",
         f"batch        {agent.batch_size} windows of {config.mlr.seq_len} steps",
-        *([f"mask         hides {hidden_shares(config)}"] if config.aux == "mlr" else []),
         *([f"emulator     {note}"] if note else []),
     ]
 
@@ -98,6 +95,7 @@ ATARI = Benchmark(
     score=score,
     manifest=manifest,
     describe=describe,
+    hidden_shares=hidden_shares,
     update_flops=flops,
     references=references,
     milestones=milestones,

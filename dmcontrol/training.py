@@ -1,6 +1,5 @@
 """What a DMControl run consists of."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -53,22 +52,19 @@ def score(config: DMControlConfig, value: float) -> dict[str, float]:
 
 
 def manifest(config: DMControlConfig, parts: Parts) -> dict:
-    entries = {"domain": config.domain, "task_name": config.task_name, "renderer": parts.environment.renderer}
-    return entries | ({"mask_hides": asdict(hidden_shares(config))} if config.aux == "mlr" else {})
+    return {"domain": config.domain, "task_name": config.task_name, "renderer": parts.environment.renderer}
 
 
 def describe(config: DMControlConfig, parts: Parts) -> list[str]:
     agent, encoder = config.agent, config.agent.encoder
-    batch, mask = f"batch        {agent.batch_size} transitions", []
+    batch = f"batch        {agent.batch_size} transitions"
     if config.aux == "mlr":
         batch += f"; {config.mlr_agent.batch_size} windows of {config.mlr.seq_len} steps"
-        mask = [f"mask         hides {hidden_shares(config)}"]
     trained = sum(weight.numel() for weight in parts.agent.trained_parameters())
     return [
         f"networks     {trained / 1e6:.2f} M trained parameters, {len(encoder.strides)} convolutions of "
         f"{encoder.filters} filters, latent {encoder.latent}, heads {agent.hidden}",
         batch,
-        *mask,
         f"renderer     {parts.environment.renderer}",
     ]
 
@@ -106,6 +102,7 @@ DMCONTROL = Benchmark(
     score=score,
     manifest=manifest,
     describe=describe,
+    hidden_shares=hidden_shares,
     update_flops=flops,
     references=references,
     milestones=milestones,

@@ -19,34 +19,26 @@ Examples:
   python scripts/ablation.py group=tau benchmark=dmcontrol tasks=finger_spin seeds=1 preset=cpu --json runs/tau.json
 """
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from atari.config import AtariConfig
-from atari.config import validate as validate_atari
-from dmcontrol.config import DMControlConfig
-from dmcontrol.config import validate as validate_dmcontrol
 from mlr.ablations import choose_arms, expand, read_groups
 from mlr.config import ConfigError, require
-from mlr.training.cli import Command, check_choice, refuse
+from mlr.training.cli import Options, check_choice, refuse
+from scripts.benchmarks import COMMANDS, TASK_KEYS
 
-BENCHMARKS = {
-    "atari": (Command("atari", AtariConfig, validate_atari), "game"),
-    "dmcontrol": (Command("dmcontrol", DMControlConfig, validate_dmcontrol), "task"),
-}
 NEEDED = ("group", "benchmark", "tasks", "seeds")
 OF_THE_RUNS = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the runs there too")
-    options = parser.parse_intermixed_args(arguments)
     try:
+        options = parser.parse_intermixed_args(arguments)
         listed = list_runs(options.settings)
         if options.json:
             options.json.write_text(json.dumps(listed, indent=2) + "\n")
@@ -63,11 +55,11 @@ def list_runs(settings: list[str]) -> dict:
     own, common = read_settings(settings)
     groups = read_groups()
     check_choice("group", own["group"], list(groups), {})
-    check_choice("benchmark", own["benchmark"], list(BENCHMARKS), {})
+    check_choice("benchmark", own["benchmark"], list(COMMANDS), {})
     group = groups[own["group"]]
     if "arms" in own:
         group = choose_arms(group, names(own, "arms"))
-    command, key = BENCHMARKS[own["benchmark"]]
+    command, key = COMMANDS[own["benchmark"]], TASK_KEYS[own["benchmark"]]
     tasks = {task: [f"{key}={task}"] for task in names(own, "tasks")}
     runs = expand(group, command, tasks, read_seeds(own), common)
     return {

@@ -20,21 +20,17 @@ import sys
 from pathlib import Path
 
 from mlr.config import ConfigError, above, at_least, require
-from mlr.training.cli import CONFIGS, Command, check_single, complain, refuse
+from mlr.training.cli import CONFIGS, Options, check_single, complain, refuse
 from mlr.training.exit_codes import DISK_FAILED, DONE
+from scripts.benchmarks import COMMANDS, load_benchmark
 
 OPTIONS = {"preset": "--size", "aux": "--aux"}
 TASK = "task=cartpole_swingup"
 REPEATABLE = "deterministic=true"
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise ConfigError(f"{message}; --help shows the options")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("benchmark", choices=("atari", "dmcontrol"))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--size", choices=("tiny", "quick", "full"), default="full", help="the preset")
@@ -67,12 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compose(options: argparse.Namespace, *further: str):
     """The configuration, with `further` settings; raises ConfigError."""
-    if options.benchmark == "atari":
-        from atari.config import AtariConfig as schema
-        from atari.config import validate
-    else:
-        from dmcontrol.config import DMControlConfig as schema
-        from dmcontrol.config import validate
     overrides = [*options.overrides, *further]
     keys = [override.split("=")[0] for override in overrides]
     for key in keys:
@@ -80,21 +70,18 @@ def compose(options: argparse.Namespace, *further: str):
     check_single(overrides)
     named = options.benchmark == "atari" or "task" in keys or "domain" in keys
     settings = [f"preset={options.size}", f"aux={options.aux}", *([] if named else [TASK]), *overrides]
-    return Command(options.benchmark, schema, validate).resolve(settings)[1]
+    return COMMANDS[options.benchmark].resolve(settings)[1]
 
 
 def run(options: argparse.Namespace, config, others: dict, command: list[str]) -> None:
-    if options.benchmark == "atari":
-        from atari.training import ATARI as benchmark  # imports torch
-    else:
-        from dmcontrol.training import DMCONTROL as benchmark
-    from mlr.training.run import choose_device
+    from mlr.training.run import choose_device  # imports torch
     from mlr.training.run_folder import environment
     from mlr.training.speed import measure
 
     machine = {"load_before": os.getloadavg()[0]}
     if choose_device(config.device).type == "cpu" and others.pop(REPEATABLE, None):
         print("deterministic=true changes nothing on a CPU: updates repeat bit for bit anyway")
+    benchmark = load_benchmark(options.benchmark)
     measured = measure(config, benchmark, options.repeats, options.seconds, others, options.profile)
     result = {
         "benchmark": options.benchmark,

@@ -4,7 +4,6 @@ Prints a table of the 26 games: ROM, size of the minimal action set, lives; and,
 step at which the two emulators differ. With atari-py it also writes the table to docs/emulators.md.
 """
 
-import argparse
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +11,19 @@ from pathlib import Path
 from atari.emulators import FRAMES, table
 from atari.games import require_emulator
 from mlr.config import ConfigError
+from mlr.training.cli import Options, refuse
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "emulators.md"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("--steps", type=int, default=10000, help="agent steps compared in each game")
     parser.add_argument("--seed", type=int, default=1, help="of the emulators and of the random actions")
-    options = parser.parse_args()
+    try:
+        options = parser.parse_args()
+    except ConfigError as error:
+        return refuse(error)
     try:
         require_emulator("atari_py", sticky_actions=0.0)
     except ConfigError as error:

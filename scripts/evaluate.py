@@ -4,18 +4,19 @@ python scripts/evaluate.py RUN --episodes 100 --video
 python scripts/evaluate.py RUN --agent-steps 12500       # of a budget that the run has passed
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from mlr.config import ConfigError
+from mlr.training.cli import Options, complain
 from mlr.training.errors import NotFinite
 from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
 from mlr.training.run_folder import RunFolder, read_config
+from scripts.benchmarks import command_of, load_benchmark
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--agent-steps", type=int, help="evaluate the weights of this agent step, not the newest")
     parser.add_argument("--episodes", type=int, help="as many as after training, if not given")
@@ -24,32 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--video", action="store_true", help="record the first episode")
     parser.add_argument("--csv", type=Path, help="write one row per episode to this file")
     parser.add_argument("--workers", type=int, help="processes over which the environments are spread")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         if options.episodes is not None and options.episodes < 1:
             raise ConfigError(f"--episodes {options.episodes} must be at least 1")
-        name = read_config(options.run).get("benchmark")
+        name = command_of(options.run, read_config(options.run)).benchmark
         RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
         benchmark = load_benchmark(name)
-        if benchmark is None:
-            raise ConfigError(f"{options.run} is a run of an unknown benchmark, {name}")
         from mlr.training.run import evaluate_run
 
         evaluate_run(benchmark=benchmark, **vars(options))
         return DONE
     except (ConfigError, NotFinite, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return REFUSED if isinstance(error, ConfigError) else FAILED if isinstance(error, NotFinite) else DISK_FAILED
-
-
-def load_benchmark(name: str):
-    if name == "atari":
-        from atari.training import ATARI as benchmark
-    elif name == "dmcontrol":
-        from dmcontrol.training import DMCONTROL as benchmark
-    else:
-        return None
-    return benchmark
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mlr.config import ConfigError, at_least, require
+from mlr.training.cli import Options, refuse
 
 DOCS = Path(__file__).parents[1] / "docs"
 LEDGER, EFFECTS = DOCS / "fidelity.md", DOCS / "fidelity_effects.csv"
@@ -30,7 +31,7 @@ PACKAGES = ("torch", "numpy", "ale-py", "dm_control", "mujoco")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("what", nargs="*", metavar="F1 | key=value", help="rows to measure, and settings")
     parser.add_argument("--benchmark", choices=BENCHMARKS, help="measure this one alone")
     parser.add_argument("--out", type=Path, help="CSV file for the numbers")
@@ -41,15 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--counted-steps", type=int, default=3000, help="the same in each game of F6")
     parser.add_argument("--updates", type=int, default=100, help="of the short trainings in F15")
     parser.add_argument("--draws", type=int, default=10_000, help="of noise, crops and masks")
-    options = parser.parse_intermixed_args(arguments)
     try:
+        options = parser.parse_intermixed_args(arguments)
         if options.docs:
             write_docs()
         else:
             measure(options)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
 
 

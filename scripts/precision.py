@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mlr.config import ConfigError, at_least
+from mlr.training.cli import Options, refuse
 
 BENCHMARKS = ("atari", "dmcontrol")
 PRECISIONS = ("tf32", "bf16")
@@ -26,15 +27,15 @@ COLUMNS = ("benchmark", "settings", "updates", "precision", "quantity", "relativ
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as preset=quick")
     parser.add_argument("--benchmark", choices=BENCHMARKS, help="measure this one alone")
     parser.add_argument("--seeds", type=int, default=3, help="of weights and random numbers, each with a batch")
     parser.add_argument("--steps", type=int, default=300, help="agent steps of random play, for the batches")
     parser.add_argument("--updates", type=int, default=0, help="updates in float32 before the one that is measured")
     parser.add_argument("--out", type=Path, help="CSV file for the numbers; rows are added to it")
-    options = parser.parse_intermixed_args(arguments)
     try:
+        options = parser.parse_intermixed_args(arguments)
         at_least(1, "--", options, "seeds", "steps")
         at_least(0, "--", options, "updates")
         rows = [row for name in BENCHMARKS if options.benchmark in (None, name) for row in measure(name, options)]
@@ -42,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out:
             add(options.out, rows)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
 
 

@@ -9,22 +9,22 @@ import sys
 from pathlib import Path
 
 from mlr.config import ConfigError
+from mlr.training.cli import Options, refuse
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="run folders, score files, or folders that hold them")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables/, figures/ and index.html")
     parser.add_argument("--media", action="store_true", help="put the runs' last videos into the page")
     parser.add_argument("--repeats", type=int, help="resamples of each interval")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         if options.repeats is not None and options.repeats < 1:
             raise ConfigError(f"--repeats {options.repeats} must be at least 1")
         report(options)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
 
 

@@ -27,7 +27,6 @@ Exit codes: 0 all runs are done (or were handed to SLURM), 1 some failed, 2 wron
 goes on. docs/scale.md says what a table costs and how to size shares.
 """
 
-import argparse
 import os
 import shlex
 import sys
@@ -49,10 +48,11 @@ from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
 from mlr.sweeps.ray import connect, run_on_ray
 from mlr.sweeps.slurm import queue, submit
 from mlr.sweeps.status import read_status, summary, table
-from mlr.training.cli import check_choice, config_groups, refuse, schema_keys
+from mlr.training.cli import Options, check_choice, config_groups, refuse, schema_keys
 from mlr.training.exit_codes import DONE, RESUME_ME
 from mlr.training.stop import StopRequest
-from scripts.ablation import BENCHMARKS, names
+from scripts.ablation import names
+from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 SOME_FAILED = 1
 ETA_SECONDS = 20  # between two looks at all run folders
@@ -66,13 +66,13 @@ NOT_OF_ALL = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="with `status` before them: only look")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
-    options = parser.parse_intermixed_args(arguments)
-    look = options.settings[:1] == ["status"]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     try:
+        options = parser.parse_intermixed_args(arguments)
+        look = options.settings[:1] == ["status"]
         what, own, common = read_settings(options.settings[1:] if look else options.settings)
         config = read_sweep_config(own)
         runs = plan(what, common)
@@ -96,7 +96,7 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
     """What to run, by name; the settings of the sweep itself; those of all runs."""
     what: dict[str, str] = {}
     own, common = [], []
-    of_runs = {key for command, _ in BENCHMARKS.values() for key in schema_keys(command.schema)}
+    of_runs = {key for command in COMMANDS.values() for key in schema_keys(command.schema)}
     for setting in settings:
         key, equals, value = setting.partition("=")
         require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
@@ -124,11 +124,11 @@ def plan(what: dict[str, str], common: list[str]) -> list[SweepRun]:
     require(not missing, f"{' and '.join(sorted(missing))} must be given with group={what['group']}")
     groups = read_groups()
     check_choice("group", what["group"], list(groups), {})
-    check_choice("benchmark", what["benchmark"], list(BENCHMARKS), {})
+    check_choice("benchmark", what["benchmark"], list(COMMANDS), {})
     group = groups[what["group"]]
     if "arms" in what:
         group = choose_arms(group, names(what, "arms"))
-    command, key = BENCHMARKS[what["benchmark"]]
+    command, key = COMMANDS[what["benchmark"]], TASK_KEYS[what["benchmark"]]
     tasks = {task: [f"{key}={task}"] for task in names(what, "tasks")}
     aux = [f"aux={what['aux']}"] if "aux" in what else []
     return in_order(group_runs(group, command, tasks, seeds, [*aux, *settings_of(what["benchmark"], common)]))
@@ -151,7 +151,7 @@ def plan_tables(what: dict[str, str], seeds: list[int], common: list[str]) -> li
     full = [setting for setting in common if setting.startswith("preset=")] in ([], ["preset=full"])
     runs = []
     for name in tables:
-        command, key = BENCHMARKS[benchmarks[name]]
+        command, key = COMMANDS[benchmarks[name]], TASK_KEYS[benchmarks[name]]
         length = TABLES[name][1] if full else ()
         wanted = [task for task in chosen if task in tasks[name]]
         runs += table_runs(command, key, wanted, arms, seeds, [*length, *settings_of(benchmarks[name], common)])
@@ -160,7 +160,7 @@ def plan_tables(what: dict[str, str], seeds: list[int], common: list[str]) -> li
 
 def settings_of(benchmark: str, common: Sequence[str]) -> list[str]:
     """Those of `common` that are meant for a benchmark, without its name before them."""
-    others = tuple(f"{name}." for name in BENCHMARKS if name != benchmark)
+    others = tuple(f"{name}." for name in COMMANDS if name != benchmark)
     return [setting.removeprefix(f"{benchmark}.") for setting in common if not setting.startswith(others)]
 
 

@@ -18,7 +18,6 @@ from there on they are what the command line starts, but draw no learning curve.
 Some trials on `disk` mount a small tmpfs and are left out where that is not allowed.
 """
 
-import argparse
 import contextlib
 import errno
 import functools
@@ -48,26 +47,20 @@ import torch
 from safetensors.torch import load_file
 
 import mlr.training.run as run_module
-from atari.config import AtariConfig
-from atari.config import validate as validate_atari
-from dmcontrol.config import DMControlConfig
-from dmcontrol.config import validate as validate_dmcontrol
 from mlr.config import ConfigError
 from mlr.training.checkpoint import Checkpoints, checkpoint_names, read_manifest, tensor_digest
-from mlr.training.cli import Command, launch, refuse, schema_keys
+from mlr.training.cli import Options, launch, refuse, schema_keys
 from mlr.training.errors import CheckpointError
 from mlr.training.inspection import inspect
 from mlr.training.loggers import CsvLog
 from mlr.training.run_folder import RunFolder, check_run
 from scripts import evaluate, inspect_run, train_atari, train_dmcontrol
+from scripts.benchmarks import COMMANDS
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 120  # seconds after which a process counts as hung
 
-COMMANDS = {
-    "atari": ("atari", AtariConfig, validate_atari, train_atari.run),
-    "dmcontrol": ("dmcontrol", DMControlConfig, validate_dmcontrol, train_dmcontrol.run),
-}
+SCRIPTS = {"atari": train_atari, "dmcontrol": train_dmcontrol}
 COMMON = ["preset=tiny", "device=cpu", "threads=1", "video=false"]
 SETTINGS = {
     "atari": [
@@ -135,17 +128,17 @@ class Run:
 @functools.cache
 def composed(benchmark: str, *settings: str):
     """The configuration of these settings, as the command line makes it."""
-    return Command(*COMMANDS[benchmark][:3]).resolve(settings)[1]
+    return COMMANDS[benchmark].resolve(settings)[1]
 
 
 def _train(benchmark: str, config, streams: list[Path], prepare: Callable[[], None]) -> None:
     for number, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
-    sys.modules["__main__"] = sys.modules[COMMANDS[benchmark][3].__module__]  # what spawned processes import first
+    sys.modules["__main__"] = SCRIPTS[benchmark]  # what spawned processes import first
     run_module.draw_learning_curve = lambda *arguments: "not drawn"  # it takes as long as all the rest
     prepare()
     try:
-        sys.exit(COMMANDS[benchmark][3](config))
+        sys.exit(SCRIPTS[benchmark].run(config))
     except ConfigError as error:
         sys.exit(refuse(error))
 
@@ -516,7 +509,8 @@ def without_training(benchmark: str) -> tuple:
         check_run(config)
         return VALID
 
-    return (*COMMANDS[benchmark][:3], found_valid)
+    command = COMMANDS[benchmark]
+    return command.benchmark, command.schema, command.validate, found_valid
 
 
 def refusal(command: Callable[[], int]) -> tuple[object, str, float]:
@@ -532,7 +526,7 @@ def refusal(command: Callable[[], int]) -> tuple[object, str, float]:
 
 def made_up(random: Random) -> tuple[str, list[str]]:
     benchmark = random.choice(list(COMMANDS))
-    keys = list(schema_keys(COMMANDS[benchmark][1]))
+    keys = list(schema_keys(COMMANDS[benchmark].schema))
     arguments = ["task=walker_walk"] if benchmark == "dmcontrol" else []
     for _ in range(random.randrange(1, 3)):
         values = [*NASTY, str(random.uniform(-1e6, 1e6)), chr(random.randrange(1, 50_000))]
@@ -1037,13 +1031,16 @@ TRIALS = {  # with the goal, and the cases of --short
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("trials", nargs="*", metavar="trial", help=f"any of {', '.join(TRIALS)}; by default all")
     parser.add_argument("--count", type=int, help="cases of each trial, instead of the goal")
     parser.add_argument("--short", action="store_true", help="a few cases of each trial")
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn at random")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except ConfigError as error:
+        return refuse(error)
     unknown = set(options.trials) - TRIALS.keys()
     if unknown:
         print(f"error: no trial named {', '.join(sorted(unknown))}: {', '.join(TRIALS)}", file=sys.stderr)

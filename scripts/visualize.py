@@ -8,7 +8,6 @@ Without --run the actions are random, and every key=value of the training script
 agent plays, and the picture also shows the cosine of its predictions and their targets.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,23 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlr.config import ConfigError, require
-from mlr.training.cli import Command, check_single, refuse
+from mlr.training.cli import Options, check_single, refuse
 from mlr.training.run_folder import RunFolder, config_hash, load_config, read_config
+from scripts.benchmarks import COMMANDS, command_of, load_benchmark
 
 PICTURES = Path("runs/pictures")
 CLIPS = 16  # that are played; the liveliest is drawn, the cosines are over all of them
 SKIPPED = 80  # steps of play before the first clip: many games begin with a pause
 
 
-class Arguments(argparse.ArgumentParser):
-    """A wrong option is a ConfigError."""
-
-    def error(self, message: str):
-        raise ConfigError(f"{message}; --help shows the options")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("--run", type=Path, help="folder of a run with MLR")
     parser.add_argument("--out", type=Path, help=f"folder of the pictures: {PICTURES}, or the media folder of the run")
     parser.add_argument("--seed", type=int, help="of play, mask and augmentation; by default the configuration's")
@@ -71,35 +64,15 @@ def compose(overrides: Sequence[str]):
     keys = {override.partition("=")[0] for override in overrides}
     benchmarks = ["atari"] * ("game" in keys) + ["dmcontrol"] * bool(keys & {"task", "domain"})
     require(len(benchmarks) == 1, "say what to show: game=NAME for Atari, or task=NAME for DMControl")
-    schema, validate = schema_of(benchmarks[0])
-    return Command(benchmarks[0], schema, validate).resolve(overrides)[1]
+    return COMMANDS[benchmarks[0]].resolve(overrides)[1]
 
 
 def read_run(run: Path, seed: int | None):
     """The configuration of a run folder."""
-    name = read_config(run).get("benchmark")
-    require(name in ("atari", "dmcontrol"), f"{run} is a run of an unknown benchmark, {name}")
+    command = command_of(run, read_config(run))
     RunFolder(run).saved_weights()  # refused before torch is imported
-    config = load_config(run, schema_of(name)[0])
+    config = load_config(run, command.schema)
     return config if seed is None else replace(config, seed=seed)
-
-
-def schema_of(benchmark: str) -> tuple:
-    if benchmark == "atari":
-        from atari.config import AtariConfig as schema
-        from atari.config import validate
-    else:
-        from dmcontrol.config import DMControlConfig as schema
-        from dmcontrol.config import validate
-    return schema, validate
-
-
-def load_benchmark(name: str):
-    if name == "atari":
-        from atari.training import ATARI as benchmark
-    else:
-        from dmcontrol.training import DMCONTROL as benchmark
-    return benchmark
 
 
 def visualize(config, run: Path | None, out: Path) -> None:

@@ -28,7 +28,8 @@ from mlr.ablations import BASE, Group, expand, read_groups
 from mlr.config import ConfigError
 from mlr.masking import StageMask
 from mlr.training.cli import config_groups
-from scripts.ablation import BENCHMARKS, main
+from scripts.ablation import main
+from scripts.benchmarks import COMMANDS, TASK_KEYS
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder
 from tests.test_configs import ROOT, difference, flat

@@ -68,7 +68,7 @@ def launch(
         return refuse(error)
 
 
-def refuse(error: ConfigError) -> int:
+def refuse(error: Exception) -> int:
     complain(str(error))
     return REFUSED
 
@@ -138,6 +138,17 @@ class Command:
         finally:
             sys.argv = command_line
         return 0
+
+
+class Options(argparse.ArgumentParser):
+    """Options of a script, which `about` describes; a wrong one is a ConfigError."""
+
+    def __init__(self, about: str):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=about, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str):
+        raise ConfigError(f"{message}; --help shows the options")
 
 
 class Arguments(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from mlr.config import ConfigError, validate_device, within
+from mlr.difficulty import Hidden
 from mlr.precision import set_precision
 from mlr.results.curves import draw_learning_curve
 from mlr.results.scores import project_version, score_columns
@@ -62,6 +63,7 @@ class Benchmark:
     score: Callable[[Any, float], dict[str, float]]  # configuration, an episode's score -> further columns
     manifest: Callable[[Any, Parts], dict]  # what identifies the emulator or the physics
     describe: Callable[[Any, Parts], list[str]]  # lines on networks and environment
+    hidden_shares: Callable[[Any], Hidden]  # configuration of a run with MLR -> what its masks hide
     update_flops: Callable[[Any, Any], float]  # configuration, agent -> multiplications and additions of an update
     references: Callable[[Any], dict[str, float]]  # scores to compare with, by name
     milestones: Callable[[Any], list[int]]  # agent steps whose scores the paper's tables have, and the last one
@@ -104,7 +106,8 @@ def train_and_explain(
 
     def started() -> None:
         identity = {"benchmark": config.benchmark, "task": config.task, "version": project_version()}
-        record_start(config, identity | benchmark.manifest(config, parts))
+        masked = {"mask_hides": asdict(benchmark.hidden_shares(config))} if config.aux == "mlr" else {}
+        record_start(config, identity | benchmark.manifest(config, parts) | masked)
         describe(config, benchmark, parts, folder, device, console)
 
     try:
@@ -268,6 +271,7 @@ def describe(
         f"device       {name}",
         f"length       {units}, {updates:,} updates",
         *benchmark.describe(config, parts),
+        *([f"mask         hides {benchmark.hidden_shares(config)}"] if config.aux == "mlr" else []),
         f"replay       {replay.nbytes / 1e9:.3f} GB for {replay.capacity:,} steps",
         f"memory       {memory_needed(parts) / 1e9:.3f} GB with networks and optimisers; an update takes more",
     ]
