@@ -128,7 +128,7 @@ def first_steps(lab: Lab, seed: int, *overrides: str) -> dict[str, Tensor]:
     before, after, gradients = {}, {}, {}
 
     def weights() -> Tensor:
-        return nn.utils.parameters_to_vector(agent.encoder.parameters()).detach().clone()
+        return torch.cat([parameter.detach().flatten() for parameter in agent.encoder.parameters()])
 
     def watch(name: str) -> None:
         def start(*_) -> None:
@@ -194,7 +194,7 @@ def critic(lab: Lab, seed: int, state: dict | None, brightened: bool) -> dict:
         return pixels * factor.view(-1, 1, 1, 1)
 
     obs, next_obs = augmented(batch.obs), augmented(batch.next_obs)
-    q, target = agent.q_and_target(batch, obs, next_obs)
+    q, target = agent.q(obs, batch.action), agent.q_target(batch, next_obs)
     loss = losses.critic_loss(q, target)
     loss.backward()
     return {"pixels": obs, "target": target, "loss": loss.item(), "gradient": flat_gradient(agent.encoder)}

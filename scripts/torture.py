@@ -940,8 +940,8 @@ def poison_gradient(parts, value: float, random: Random) -> None:
 
 
 def poison_weight(parts, value: float, random: Random) -> None:
-    weights = random.choice(parts.agent.trained_parameters()).data.view(-1)
-    place = random.randrange(len(weights))
+    weights = random.choice(parts.agent.trained_parameters()).data
+    place = tuple(random.randrange(side) for side in weights.shape)
     in_call(parts.agent, "update", random.randrange(10), before=lambda: weights[place].fill_(value))
 
 

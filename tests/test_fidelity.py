@@ -217,6 +217,12 @@ def test_the_script_measures_what_is_asked_for(tmp_path, capsys):
     assert "F16" in capsys.readouterr().out
 
 
+def test_what_reads_the_dmcontrol_agent_s_own_losses_is_measured(tmp_path):
+    out = tmp_path / "effects.csv"
+    assert script.main(["F12", "F14", "preset=tiny", "--benchmark", "dmcontrol", *TINY, "--out", str(out)]) == 0
+    assert {entry["row"] for entry in csv.DictReader(out.open())} == {"F12", "F14"}
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["F8"], "F8 cannot be measured; choose among F1, F2,"),
     (["--seeds", "0"], "must be at least 1"),
