@@ -28,8 +28,10 @@ def objective_multiply_adds(config: AtariConfig, actions: int, latent: int) -> t
     mlr, decoder = config.mlr, config.mlr.decoder
     tokens = 2 if reads_actions(mlr) else 1  # of a step
     block = tokens * (4 + 2 * decoder.mlp_ratio) * latent**2
-    last = (2 * tokens + 2 + 2 * decoder.mlp_ratio) * latent**2  # keys and values of all, the rest for the state token
+    last = (4 + 2 * decoder.mlp_ratio) * latent**2  # for the state token alone
     blocks = max(decoder.depth - 1, 0) * block + min(decoder.depth, 1) * last
+    if tokens == 2 and decoder.depth > 1:  # the first block's queries, keys and values, once for actions that are alike
+        blocks -= 3 * max(1 - actions / config.agent.batch_size, 0) * latent**2
     embedding = actions * latent if reads_actions(mlr) else 0
     reward = latent if mlr.reward_weight > 0 else 0
     if mlr.target == "pixel":

@@ -40,7 +40,7 @@ def objective_multiply_adds(config: DMControlConfig, action_size: int) -> float:
     tokens = 2 if reads_actions(mlr) else 1  # of a step
     attention = 2 * tokens * mlr.seq_len * latent  # of one query with the keys and values of all tokens of all steps
     block = tokens * ((4 + 2 * decoder.mlp_ratio) * latent**2 + attention)
-    last = (2 * tokens + 2 + 2 * decoder.mlp_ratio) * latent**2 + attention  # keys and values of all, the rest of one
+    last = (4 + 2 * decoder.mlp_ratio) * latent**2 + attention  # for the state token alone
     blocks = max(decoder.depth - 1, 0) * block + min(decoder.depth, 1) * last
     embedding = 2 * action_size * latent if reads_actions(mlr) else 0
     reward = latent if mlr.reward_weight > 0 else 0
