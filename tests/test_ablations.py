@@ -29,7 +29,7 @@ from mlr.config import ConfigError
 from mlr.masking import StageMask
 from mlr.training.cli import config_groups
 from scripts.ablation import main
-from scripts.benchmarks import COMMANDS, TASK_KEYS
+from scripts.benchmarks import COMMANDS
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder
 from tests.test_configs import ROOT, difference, flat
@@ -334,7 +334,7 @@ def test_the_share_of_hidden_pixels_of_both_benchmarks_at_full_size():
 
 @pytest.mark.parametrize("name", read_groups())
 def test_every_group_changes_one_key_in_each_arm(name):
-    group, (command, _) = read_groups()[name], BENCHMARKS["atari"]
+    group, command = read_groups()[name], COMMANDS["atari"]
     base, *arms = expand(group, command, {"alien": ["game=alien"]}, [1])
     assert (base.arm, base.changed) == (BASE, {})
     assert {run.arm for run in arms} <= set(group.arms)
@@ -393,7 +393,7 @@ def test_k_may_take_the_cube_depth_with_it(tmp_path, capsys):
 def test_a_group_may_stand_on_an_ablation_and_name_keys(tmp_path, capsys):
     runs = list_group(tmp_path, capsys, "group=feature_stage", "benchmark=atari", "tasks=pong", "seeds=1")[0]["runs"]
     assert [run["changed"] for run in runs] == [{}, *({"mlr.mask.stage": ["conv1", f"conv{n}"]} for n in (2, 3))]
-    command, _ = BENCHMARKS["dmcontrol"]
+    command = COMMANDS["dmcontrol"]
     group = Group(["mlr.mask.stage=conv4"], base="feature_conv1")
     base, arm = expand(group, command, {"finger_spin": ["task=finger_spin"]}, [7])
     config = dmcontrol_configs.compose(*arm.overrides)
@@ -402,7 +402,7 @@ def test_a_group_may_stand_on_an_ablation_and_name_keys(tmp_path, capsys):
 
 
 def test_an_arm_that_changes_several_keys_is_refused():
-    command, _ = BENCHMARKS["atari"]
+    command = COMMANDS["atari"]
     with pytest.raises(ConfigError, match="feature_conv2 changes 2 keys on pong"):
         expand(Group(["feature_conv2"]), command, {"pong": ["game=pong"]}, [1])
 
