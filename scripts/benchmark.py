@@ -171,7 +171,7 @@ def summary(result: dict) -> dict[str, str]:
         f"{short(result['updates_per_agent_step'])} updates each",
         "environment": f"{short(result['environment_frames_per_second'])} frames/s",
         "evaluation": f"{short(result['evaluation_frames_per_second'])} frames/s, "
-        f"{result['evaluation_environments']} environments at once",
+        f"{result['evaluation_environments']} environments at once, {result['evaluation_workers']} worker processes",
         "machine": f"{machine['gpu'] or machine['cpu']}, {machine['torch_threads']} threads, "
         f"load {machine['load_before']:.1f} before; torch {machine['torch']}, Python {machine['python']}, "
         f"commit {(machine['git_commit'] or 'unknown')[:7]}{' with changes' if machine['git_dirty'] else ''}",

@@ -33,7 +33,7 @@ from mlr.training.hardware import (
     synchronize,
 )
 from mlr.training.loop import Parts, updates_due
-from mlr.training.run import Benchmark, choose_device, is_captured, make_parts_that_fit
+from mlr.training.run import Benchmark, choose_device, is_captured, make_environments, make_parts_that_fit
 from mlr.training.seeding import derive_seed, numpy_generator
 
 REST = "rest"  # what no span claims
@@ -319,18 +319,13 @@ def time_evaluation(config, benchmark: Benchmark, agent, device: torch.device, s
         weights = Path(folder) / "weights.safetensors"
         agent.save_weights(weights)
         act = benchmark.make_player(config, weights, seed, device)
-    with suppress(TimeIsUp):
-        play_episodes(
-            act,
-            lambda episode: benchmark.make_environment(config, seed, episode, False),
-            episodes=environments,
-            parallel=environments,
-            film=None,
-            watch=watch,
-        )
+    workers = config.evaluation.workers
+    with suppress(TimeIsUp), make_environments(config, benchmark, seed, film=False, workers=workers) as places:
+        play_episodes(act, places, episodes=environments, film=None, watch=watch)
     return {
         "evaluation_frames_per_second": benchmark.units(config, steps)["frames"] / (end - begin),
         "evaluation_environments": environments,
+        "evaluation_workers": workers,
     }
 
 
