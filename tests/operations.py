@@ -37,45 +37,45 @@ FORBIDDEN = {
     "scatter_reduce_",
     "put_",
 }
-# The same where no operation shows it: values of the host as a tensor, or of a tensor for the host.
-HOST_CALLS = {
-    torch.tensor,
-    torch.as_tensor,
-    torch.asarray,
-    torch.from_numpy,
+# The same where no operation shows it.
+READ_BY_HOST = {
     Tensor.cpu,
     Tensor.item,
     Tensor.tolist,
     Tensor.numpy,
-    Tensor.pin_memory,
     Tensor.__array__,
     Tensor.__bool__,
     Tensor.__int__,
     Tensor.__float__,
     Tensor.__index__,
 }
+WRITTEN_BY_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.pin_memory}
 
 
-class HostCalls(TorchFunctionMode):
-    """Fails on the calls that only work where the host can read and write."""
+class Calls(TorchFunctionMode):
+    """Fails on calls of some functions."""
+
+    def __init__(self, forbidden: set):
+        super().__init__()
+        self._forbidden = forbidden
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        assert func not in HOST_CALLS, func
+        assert func not in self._forbidden, func
         return func(*args, **(kwargs or {}))
 
 
 class OperationRecorder(TorchDispatchMode):
     """Records names and result shapes; fails on what waits for the device or has a shape that depends on data.
 
-    With `device`, a kind such as "meta", every tensor must be there: another one would be a copy, or a value that a
-    recording keeps for good.
+    With `device`, a kind such as "meta", every tensor must be there, and none may come from the host: it would be a
+    copy, or a value that a recording keeps for good.
     """
 
     def __init__(self, device: str | None = None):
         super().__init__()
         self.calls = []
         self._device = device
-        self._host_calls = HostCalls()
+        self._host_calls = Calls(READ_BY_HOST if device is None else READ_BY_HOST | WRITTEN_BY_HOST)
 
     def __enter__(self):
         self._host_calls.__enter__()
