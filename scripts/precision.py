@@ -23,7 +23,17 @@ from mlr.training.cli import Options, refuse
 
 BENCHMARKS = ("atari", "dmcontrol")
 PRECISIONS = ("tf32", "bf16")
-COLUMNS = ("benchmark", "settings", "updates", "precision", "quantity", "relative_difference", "largest", "cosine")
+COLUMNS = (
+    "benchmark",
+    "settings",
+    "updates",
+    "seeds",
+    "precision",
+    "quantity",
+    "relative_difference",
+    "largest",
+    "cosine",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +70,7 @@ def measure(name: str, options: argparse.Namespace) -> list[dict]:
             results.append(update(lab, seed, precision, start))
     settings = " ".join(options.settings) or "preset=full"
     return [
-        {"benchmark": name, "settings": settings, "updates": options.updates}
+        {"benchmark": name, "settings": settings, "updates": options.updates, "seeds": options.seeds}
         | {"precision": precision, "quantity": quantity}
         | compare([run[quantity] for run in runs[precision]], [run[quantity] for run in runs["fp32"]])
         for precision in PRECISIONS
@@ -133,11 +143,9 @@ def tf32():
 
 def compare(values: list, references: list) -> dict:
     """Norm of the difference over the reference's, mean and largest of the seeds, and the mean cosine of gradients."""
-    import torch
-
     pairs = [(value.double(), reference.double()) for value, reference in zip(values, references, strict=True)]
     differences = [float((value - reference).norm() / reference.norm()) for value, reference in pairs]
-    cosines = [float(torch.cosine_similarity(*pair, dim=0)) for pair in pairs if len(pair[0]) > 1]
+    cosines = [float(a @ b / (a.norm() * b.norm())) for a, b in pairs if len(a) > 1]
     return {
         "relative_difference": f"{sum(differences) / len(differences):.1e}",
         "largest": f"{max(differences):.1e}",

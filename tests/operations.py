@@ -37,25 +37,23 @@ FORBIDDEN = {
     "scatter_reduce_",
     "put_",
 }
-# The same where no operation shows it: values of the host as a tensor ...
-FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy}
-# ... or of a tensor for the host.
-TO_HOST = {
+# The same where no operation shows it.
+READ_BY_HOST = {
     Tensor.cpu,
     Tensor.item,
     Tensor.tolist,
     Tensor.numpy,
-    Tensor.pin_memory,
     Tensor.__array__,
     Tensor.__bool__,
     Tensor.__int__,
     Tensor.__float__,
     Tensor.__index__,
 }
+WRITTEN_BY_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.pin_memory}
 
 
-class NoCalls(TorchFunctionMode):
-    """Fails on the calls `forbidden`."""
+class Calls(TorchFunctionMode):
+    """Fails on calls of some functions."""
 
     def __init__(self, forbidden: set):
         super().__init__()
@@ -69,15 +67,15 @@ class NoCalls(TorchFunctionMode):
 class OperationRecorder(TorchDispatchMode):
     """Records names and result shapes; fails on what waits for the device or has a shape that depends on data.
 
-    With `device`, a kind such as "meta", every tensor must be there: another one would be a copy, or a value that a
-    recording keeps for good. What is not to be recorded may have `values_of_the_host`.
+    With `device`, a kind such as "meta", every tensor must be there, and none may come from the host: it would be a
+    copy, or a value that a recording keeps for good.
     """
 
-    def __init__(self, device: str | None = None, values_of_the_host: bool = False):
+    def __init__(self, device: str | None = None):
         super().__init__()
         self.calls = []
         self._device = device
-        self._host_calls = NoCalls(TO_HOST if values_of_the_host else TO_HOST | FROM_HOST)
+        self._host_calls = Calls(READ_BY_HOST if device is None else READ_BY_HOST | WRITTEN_BY_HOST)
 
     def __enter__(self):
         self._host_calls.__enter__()

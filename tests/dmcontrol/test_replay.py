@@ -247,7 +247,7 @@ def test_draws_never_wait_for_the_device_and_their_shapes_never_depend_on_data()
 
 def test_storing_never_waits_for_the_device():
     script, replay = Script(EARLY), make_replay(EARLY)
-    with OperationRecorder(values_of_the_host=True):
+    with OperationRecorder():
         script.play([replay], 200)
 
 
