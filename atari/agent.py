@@ -260,7 +260,8 @@ def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHe
 
 
 def make_augmentation(config: AtariConfig) -> Augmentation:
-    return Augmentation(config.augmentation, config.environment.image_size, config.environment.image_size)
+    size = config.environment.image_size
+    return Augmentation(config.augmentation, size, size, memory_format=torch.channels_last)
 
 
 def make_mlr(

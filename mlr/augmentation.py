@@ -21,10 +21,19 @@ class RandomCrop(nn.Module):
     `(offset + (k + 1/2) * (out - 1) / out) * in / (in - 1) - 1/2` for output pixel k, zeros outside, where `in` is
     the padded and `out` the cropped size: what the released code's library does (F9 in docs/fidelity.md).
     Without `last_offset` the window never lies at the far edge: offsets end one short (F10).
+    The result comes in `memory_format`.
     Raises ConfigError for a crop larger than the padded image or an unknown mode.
     """
 
-    def __init__(self, image_size: int, crop_size: int, pad: int, mode: str, last_offset: bool = True):
+    def __init__(
+        self,
+        image_size: int,
+        crop_size: int,
+        pad: int,
+        mode: str,
+        last_offset: bool = True,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ):
         super().__init__()
         one_of("augmentation.crop", mode, ("resample", "slice"))
         padded_size = image_size + 2 * pad
@@ -33,6 +42,7 @@ class RandomCrop(nn.Module):
             f"a crop of {crop_size} does not fit an image of {image_size} padded by augmentation.pad={pad}",
         )
         self.crop_size = crop_size
+        self.memory_format = memory_format
         offsets = padded_size - crop_size + 1
         self.offsets = offsets if last_offset else max(offsets - 1, 1)
         # A resampled pixel lies less than one pixel from the sliced one: its neighbours are in reach of a margin of 1.
@@ -47,17 +57,23 @@ class RandomCrop(nn.Module):
         y = torch.rand(count, generator=generator, device=device)
         return (self.offsets * torch.stack([x, y], dim=1)).long()
 
-    def forward(self, images: Tensor, offsets: Tensor) -> Tensor:
-        """Images [N, C, H, W], offsets int64 [N, 2] (x, y) -> float32 [N, C, crop, crop] on the images' scale."""
-        piece = CPU_PIECE if images.device.type == "cpu" else len(images)
-        cropped = images.new_empty(*images.shape[:2], self.crop_size, self.crop_size, dtype=torch.float32)
-        pieces = zip(cropped.split(piece), images.split(piece), offsets.split(piece), strict=True)
-        for out, part, part_offsets in pieces:
-            window = self._window(part, part_offsets)
-            if self.taps is None:
-                out.copy_(window)
+    def forward(self, images: Tensor, offsets: Tensor, factor: Tensor | None = None) -> Tensor:
+        """Images [N, C, H, W], offsets int64 [N, 2] (x, y) -> float32 [N, C, crop, crop] on the images' scale.
+
+        With a `factor` float32 [N] each image is multiplied by its own.
+        """
+        count = CPU_PIECE if images.device.type == "cpu" else len(images)
+        shape = (*images.shape[:2], self.crop_size, self.crop_size)
+        cropped = torch.empty(shape, device=images.device, memory_format=self.memory_format)
+        for start in range(0, len(images), count):
+            piece = slice(start, start + count)
+            pixels = self._window(images[piece], offsets[piece])
+            if self.taps is not None:
+                pixels = self._resample(pixels.float(), offsets[piece])
+            if factor is None:
+                cropped[piece].copy_(pixels)
             else:
-                self._resample(window.float(), part_offsets, out)
+                torch.mul(pixels.float(), factor[piece, None, None, None], out=cropped[piece])
         return cropped
 
     def _window(self, images: Tensor, offsets: Tensor) -> Tensor:
@@ -73,11 +89,10 @@ class RandomCrop(nn.Module):
         runs = wide.flatten().unfold(0, side, 1)  # every run of S neighbouring pixels, as a view
         return runs.index_select(0, start.flatten()).view(count, channels, side, side)
 
-    def _resample(self, window: Tensor, offsets: Tensor, out: Tensor) -> None:
+    def _resample(self, window: Tensor, offsets: Tensor) -> Tensor:
         x_taps, y_taps = self.taps[offsets].unbind(1)  # [N, 3, crop]
-        rows = torch.empty_like(window[:, :, : self.crop_size])
-        _blend(window, y_taps[:, :, None, :, None], -2, rows)
-        _blend(rows, x_taps[:, :, None, None, :], -1, out)
+        rows = _blend(window, y_taps[:, :, None, :, None], -2)
+        return _blend(rows, x_taps[:, :, None, None, :], -1)
 
 
 def resampling_taps(padded_size: int, crop_size: int) -> Tensor:
@@ -103,14 +118,20 @@ def intensity_factor(
 class Augmentation(nn.Module):
     """Crop, then intensity. Frames [..., C, H, W], uint8 or float -> float32 [..., C, crop, crop], still 0..255.
 
-    Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal.
-    The generator must be on the frames' device. What `config.extra` names comes before all that; with it the module
-    cannot be captured in a CUDA graph. Source: paper, appendix B.
+    Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal. The result's
+    images come in `memory_format`. The generator must be on the frames' device. What `config.extra` names comes before
+    all that; with it the module cannot be captured in a CUDA graph. Source: paper, appendix B.
     """
 
-    def __init__(self, config: AugmentationConfig, image_size: int, crop_size: int):
+    def __init__(
+        self,
+        config: AugmentationConfig,
+        image_size: int,
+        crop_size: int,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ):
         super().__init__()
-        self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop)
+        self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop, memory_format=memory_format)
         self.intensity = config.intensity
         self.intensity_clamp = config.intensity_clamp
         self.extra = _extra(config.extra)
@@ -121,8 +142,8 @@ class Augmentation(nn.Module):
             images = augment(images.float(), generator)
         offsets = self.crop.draw(len(images), generator, images.device)
         factor = intensity_factor(len(images), self.intensity, self.intensity_clamp, generator, images.device)
-        cropped = self.crop(images, offsets).mul_(factor[:, None, None, None])
-        return cropped.view(*frames.shape[:-2], *cropped.shape[-2:])
+        cropped = self.crop(images, offsets, factor)
+        return cropped.unflatten(0, frames.shape[:-3])
 
 
 def _extra(names: list[str]) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
@@ -133,9 +154,10 @@ def _extra(names: list[str]) -> list[Callable[[Tensor, torch.Generator], Tensor]
     return [EXTRA[name] for name in names]
 
 
-def _blend(pixels: Tensor, taps: Tensor, dim: int, out: Tensor) -> None:
-    """Writes to `out` the sum of `pixels` shifted by 0, 1, 2 along `dim`, each times its tap [N, 3, ...]."""
-    size = out.shape[dim]
-    torch.mul(pixels.narrow(dim, 0, size), taps[:, 0], out=out)
+def _blend(pixels: Tensor, taps: Tensor, dim: int) -> Tensor:
+    """The sum of `pixels` shifted by 0, 1, 2 along `dim`, each times its tap [N, 3, ...]."""
+    size = taps.shape[dim]
+    blended = pixels.narrow(dim, 0, size) * taps[:, 0]
     for shift in range(1, taps.shape[1]):
-        out.addcmul_(pixels.narrow(dim, shift, size), taps[:, shift])
+        blended.addcmul_(pixels.narrow(dim, shift, size), taps[:, shift])
+    return blended
