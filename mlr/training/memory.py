@@ -1,6 +1,5 @@
-"""Memory for a run on the CPU: how much there is, and in pages of what size it comes."""
+"""How much memory there is for a run on the CPU."""
 
-import os
 from pathlib import Path
 
 
@@ -8,15 +7,6 @@ def available_bytes() -> int | None:
     """What this process may still take: the machine's memory or, if less, its control group's. None: unknown."""
     limits = [limit for limit in (_of_machine(), _of_group()) if limit is not None]
     return min(limits, default=None)
-
-
-def use_huge_pages() -> None:
-    """Lets torch ask Linux for pages of 2 MB; counts if it comes before the first tensor.
-
-    Gradients and activations are given back and taken again in every update: in pages of 4 KB that costs a full-size
-    Atari update over half a second.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _of_machine() -> int | None:

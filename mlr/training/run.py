@@ -29,7 +29,7 @@ from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED
 from mlr.training.hardware import cpu_flops_per_second
 from mlr.training.loggers import CsvLog
 from mlr.training.loop import Parts, total_updates, train
-from mlr.training.memory import available_bytes, use_huge_pages
+from mlr.training.memory import available_bytes
 from mlr.training.progress import RunProgress
 from mlr.training.run_folder import (
     RunFolder,
@@ -75,7 +75,6 @@ def run(config, benchmark: Benchmark) -> int:
     Raises ConfigError if the folder, a checkpoint, the memory or a library does not allow it; then nothing was written.
     """
     console = Console(highlight=False, soft_wrap=True)
-    use_huge_pages()
     device = choose_device(config.device)
     set_precision(config.precision, config.deterministic)
     if config.threads:
