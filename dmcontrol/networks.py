@@ -41,8 +41,7 @@ class Convolutions(nn.Module):
             convolution = PixelConv2d if number == 1 else nn.Conv2d
             channels = in_channels if number == 1 else config.filters
             layer = convolution(channels, config.filters, KERNEL, stride)
-            # In place: neither needs what it overwrites, and half of what a backward pass keeps is not there.
-            self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU(inplace=True))
+            self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU())
         self.out_features = config.filters * map_sides(config, crop_size)[-1] ** 2
         self.to(memory_format=torch.channels_last)  # weights decide for the maps; pixels may come as they are
 

@@ -30,7 +30,10 @@ class Clips(Protocol):
 
 
 class Pixels(Protocol):
-    """Float pixels in 0..255: a tensor [T, B, C, S, S], or what makes those of the sequences b by `[:, b]`."""
+    """Float pixels in 0..255: a tensor [T, B, C, S, S], or what makes those of the sequences b by `[:, b]`.
+
+    What that gives may be overwritten.
+    """
 
     def __getitem__(self, index: tuple[slice, slice]) -> Tensor: ...
 
@@ -49,12 +52,11 @@ class MLR:
 
     `encoder` (pixels float [N, C, H, W] in 0..255 -> [N, D]) and `projector` ([..., D] -> [..., P]) stay the agent's:
     they are referred to, and frozen copies of them give the targets. `predictor` ([..., P] -> [..., P]) and
-    `action_embedding` (actions -> [..., D], None where `reads_actions` is false) become the objective's own,
-    like its decoder; an embedding of few kinds of actions may offer `choices` ([B, T] -> `Chosen`). `mask` draws a mask
-    bool [1, K, g, g]; `augment_masked` and `augment_target` turn frames [T, B, C, H, W] into `Pixels`, each with a
-    generator of its own. `autocast` makes the context in which encoders and decoder run; they return float32. An
-    encoder whose features are to be hidden takes a `StageMask` behind the pixels. Source: paper, section 3; ablations:
-    docs/ablations.md.
+    `action_embedding` (actions [B, T, ...] -> [B, T, D], for few kinds of actions as a `Chosen`; None where
+    `reads_actions` is false) become the objective's own, like its decoder. `mask` draws a mask bool [1, K, g, g];
+    `augment_masked` and `augment_target` turn frames [T, B, C, H, W] into `Pixels`, each with a generator of its own.
+    `autocast` makes the context in which encoders and decoder run; they return float32. An encoder whose features are
+    to be hidden takes a `StageMask` behind the pixels. Source: paper, section 3; ablations: docs/ablations.md.
     """
 
     def __init__(
@@ -172,8 +174,7 @@ class MLR:
         """Latents of masked frames [T, b, D] to decoded ones [T, b, D]."""
         actions = None
         if "action_embedding" in self.owned:
-            embedding = self.owned["action_embedding"]
-            actions = getattr(embedding, "choices", embedding)(batch.actions[:, sequences].transpose(0, 1))
+            actions = self.owned["action_embedding"](batch.actions[:, sequences].transpose(0, 1))
         return self.owned["decoder"](states.transpose(0, 1), actions).transpose(0, 1)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How exactly a GPU multiplies: the one place that knows what `precision` means."""
+"""How exactly products are computed: the one place that knows what `precision` means."""
 
 import os
 from collections.abc import Callable

@@ -113,7 +113,7 @@ def test_agreement_is_the_cosine_of_prediction_and_target(config, make_objective
         hidden = torch.from_numpy(np.kron(mask[0], np.ones((12, 12), dtype=bool)))[:, None, None]
         pixels = again.augment_masked(played.frames * ~hidden) * config.mlr.masked_scale
         latents = torch.stack([again.encoder(step) for step in pixels], dim=1)  # [B, T, D]
-        actions = again.owned["action_embedding"](played.actions).transpose(0, 1)
+        actions = again.owned["action_embedding"](played.actions.transpose(0, 1))
         prediction = again.owned["predictor"](again.projector(again.owned["decoder"](latents, actions)))
         target = torch.stack([again.targets["encoder"](step) for step in again.augment_target(frames)], dim=1)
         cosine = F.cosine_similarity(prediction, again.targets["projector"](target), dim=-1).T

@@ -25,7 +25,8 @@ def make_adam(
             "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
         }
     if clipped:
-        optimizer.grad_scale = torch.ones((), device=parameter.device)
+        device = adam_parameters(optimizer)[0].device
+        optimizer.grad_scale = torch.ones((), dtype=torch.float32, device=device)
     return optimizer
 
 
@@ -38,10 +39,10 @@ def adam_parameters(optimizer: torch.optim.Adam) -> list[nn.Parameter]:
 def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
     """Lets the next step take the gradients at a norm of at most `max_norm`; returns the norm that they have, [].
 
-    The optimizer is a `clipped` one of `make_adam`.
+    The optimiser is a `clipped` one of `make_adam`.
 
-    The step divides them while it reads them (they are left divided), where torch's `clip_grad_norm_` goes over them
-    once more before it. The factor is the same.
+    The step divides them while it reads them, and writes them back divided, where torch's `clip_grad_norm_` goes over
+    them once more before it. The factor is the same up to rounding.
     """
     gradients = [parameter.grad for parameter in adam_parameters(optimizer) if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=True)

@@ -33,11 +33,14 @@ from mlr.training.hardware import (
     synchronize,
 )
 from mlr.training.loop import Parts, updates_due
+from mlr.training.optimizers import adam_parameters
 from mlr.training.run import Benchmark, choose_device, is_captured, make_environments, make_parts_that_fit
 from mlr.training.seeding import derive_seed, numpy_generator
 
 REST = "rest"  # what no span claims
-ADAM_BYTES = 28  # that a step moves for one trained value: reads it, its gradient and two moments, writes all but one
+# That a step moves for one trained value: it reads the value, its gradient and two moments, and writes all but the
+# gradient, or, where it clips, all; the gradient's norm comes before that.
+ADAM_BYTES, CLIPPED_ADAM_BYTES = 28, 32 + 4
 OBSERVATIONS = 64  # different ones that fill a replay
 KEPT_AHEAD = 4  # how many times the host's own seconds a GPU is kept busy before an update is given to it
 
@@ -63,6 +66,7 @@ def measure(
         for name, other in others.items():
             with _filled_parts(other, benchmark, device) as parts:
                 compared[name] = _time_updates(other, parts, device, repeats)
+            del parts  # their memory is needed again
         with _filled_parts(config, benchmark, device) as parts:
             result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
             result |= _time_updates(config, parts, device, repeats)
@@ -126,10 +130,12 @@ def _time_updates(config, parts: Parts, device: torch.device, repeats: int) -> d
             "parts_cpu": cpu[middle],
             "peak_memory_bytes": peak_memory_bytes(device),
         }
+    reset_peak_memory(device)
     timed = time_on_gpu(update, cycle, repeats, device)
     result |= {"parts": time_parts_on_gpu(update, cycle, repeats, timed["update_seconds"]), "parts_cpu": {}}
     if result["captured"]:
         result |= {f"eager_{key}": value for key, value in timed.items()}
+        reset_peak_memory(device)  # a replay allocates nothing: what it needs, the recording takes
         capture_updates(parts.agent, parts.replay)
         timed = time_on_gpu(update, cycle, repeats, device)
     return result | timed
@@ -171,7 +177,6 @@ def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str
 
 def time_on_gpu(update: Update, cycle: int, repeats: int, device: torch.device) -> dict:
     """Of `repeats` calls of `update`, given to the GPU one behind the other; CPU seconds are what giving them took."""
-    reset_peak_memory(device)
     for _ in range(WARM_UPS):
         update()
     torch.cuda.synchronize()
@@ -335,6 +340,11 @@ def _rates(config, benchmark: Benchmark, agent, device: torch.device, seconds: f
     copy = copy_rate(device, seconds)
     flops = benchmark.update_flops(config, agent)
     trained = sum(parameter.numel() for parameter in agent.trained_parameters())
+    moved = sum(
+        parameter.numel() * (CLIPPED_ADAM_BYTES if hasattr(optimizer, "grad_scale") else ADAM_BYTES)
+        for optimizer in agent.optimizers.values()
+        for parameter in adam_parameters(optimizer)
+    )
     rates = {
         "flops": flops,
         "flops_per_second": flops / timed["update_seconds"],
@@ -342,8 +352,8 @@ def _rates(config, benchmark: Benchmark, agent, device: torch.device, seconds: f
         "share_of_matrix_rate": flops / timed["update_seconds"] / matrix.per_second,
         "bandwidth": copy.per_second,
         "trained_parameters": trained,
-        "adam_bytes": ADAM_BYTES * trained,
-        "adam_seconds_at_bandwidth": ADAM_BYTES * trained / copy.per_second,
+        "adam_bytes": moved,
+        "adam_seconds_at_bandwidth": moved / copy.per_second,
     }
     if device.type == "cpu":
         rates["matrix_flops_per_cpu_second"] = matrix.per_cpu_second

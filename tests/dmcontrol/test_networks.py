@@ -74,20 +74,6 @@ def test_a_linear_layer_on_channels_last_maps_is_the_one_on_flat_maps(count):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
 
 
-def test_relu_in_place_changes_nothing():
-    encoder = small_encoder()
-    pixels, gradients = torch.randint(0, 256, (9, CHANNELS, CROP, CROP)), []
-    for inplace in (True, False):
-        for stage in encoder.convolutions.stages.values():
-            assert stage[1].inplace or gradients
-            stage[1].inplace = inplace
-        encoder.zero_grad()
-        encoder(pixels).square().mean(0).sum().backward()
-        gradients.append([parameter.grad for parameter in encoder.parameters()])
-    for ours, theirs in zip(*gradients, strict=True):
-        assert torch.equal(ours, theirs)
-
-
 def test_maps_lie_channels_last_whatever_the_pixels_do():
     encoder, pixels = small_encoder(), torch.rand(9, CHANNELS, CROP, CROP) * 255
     plain = copy.deepcopy(encoder).to(memory_format=torch.contiguous_format)
