@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mlr.config import AugmentationConfig, one_of, require
 
-# On a CPU the crop runs in pieces of this many images: what it makes on the way stays in the cache, twice as fast.
+# On a CPU the crop runs in pieces of this many images: what it makes on the way stays in the cache.
 CPU_PIECE = 16
 
 
