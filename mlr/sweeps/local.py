@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from mlr.sweeps.attempt import Outcome, run_to_end
@@ -56,9 +56,10 @@ def run_side_by_side(
         ended(run, outcome)
         return outcome
 
-    with ThreadPoolExecutor(len(shares)) as pool:
-        futures = [pool.submit(work, run) for run in runs]
-        while wait(futures, timeout=0, return_when=FIRST_EXCEPTION).not_done:
-            watch()
-            time.sleep(WATCH_SECONDS)
+    pool = ThreadPoolExecutor(len(shares))  # no `with`: it would wait for the runs where `watch` raises
+    futures = [pool.submit(work, run) for run in runs]
+    while not all(future.done() for future in futures):
+        watch()
+        time.sleep(WATCH_SECONDS)
+    pool.shutdown()
     return [future.result() for future in futures]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,24 @@ def make_run(folder: Path, body: str, name: str = "atari/pong/mlr/seed_1") -> Sw
 
 def attempt(run: SweepRun, **options) -> Outcome:
     return run_to_end(run, **({"environment": {}, "attempts": 3, "stop": lambda: False} | options))
+
+
+def start_sweep(run: SweepRun) -> subprocess.Popen:
+    """Attempts the run in a process of its own."""
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from mlr.sweeps.attempt import run_to_end
+from mlr.sweeps.plan import SweepRun
+run_to_end({run!r}, {{}}, 3, lambda: False)
+"""
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def codes(run: SweepRun) -> list[int]:
@@ -127,23 +146,26 @@ def test_a_process_that_outlived_its_sweep_is_waited_for(tmp_path):
 
 def test_runs_of_a_sweep_that_is_killed_are_told_to_stop(tmp_path):
     run = make_run(tmp_path, "signal.signal(15, lambda *_: (open('told', 'w'), sys.exit(75))); time.sleep(60)")
-    code = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
-from mlr.sweeps.attempt import run_to_end
-from mlr.sweeps.plan import SweepRun
-run_to_end({run!r}, {{}}, 3, lambda: False)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
-    while not read_events(run) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    process = start_sweep(run)
+    wait_until(lambda: read_events(run))
     time.sleep(0.5)
     process.kill()
     process.wait()
-    told = Path(run.run_dir) / "told"
-    while not told.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert told.exists()
+    wait_until((Path(run.run_dir) / "told").exists)
+
+
+def test_a_process_that_outlived_its_sweep_without_a_lock_of_its_own_is_waited_for(tmp_path):
+    """As training does before its parts are made."""
+    body = f"signal.signal(15, signal.SIG_IGN); alone = not os.path.exists('first'); open('first', 'w'); {FINISH}"
+    body += "\nif alone: time.sleep(2); open('over', 'w')\nelse: assert os.path.exists('over')"
+    run = make_run(tmp_path, body)
+    process = start_sweep(run)
+    wait_until((Path(run.run_dir) / "first").exists)
+    process.kill()
+    process.wait()
+    assert is_claimed(run)
+    assert attempt(run) == Outcome("done")
+    assert codes(run) == [0]
 
 
 def test_no_more_runs_than_shares_go_at_once_and_a_failure_stops_nobody(tmp_path):
