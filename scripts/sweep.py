@@ -189,7 +189,9 @@ def hand_to_slurm(runs: list[SweepRun], config: SweepConfig, console: Console) -
     jobs = queue()
     statuses = [read_status(run, jobs) for run in runs]
     console.print(summary(statuses))
-    waiting = [status.run for status in statuses if status.state in ("waiting", "failed") and not status.queued]
+    waiting = [
+        status.run for status in statuses if status.state == "failed" or (status.state == "waiting" and not status.queued)
+    ]
     if waiting:
         submitted = submit(waiting, config)
         console.print(f"{len(waiting)} runs submitted as {len(submitted)} jobs, {submitted[0]} to {submitted[-1]}")
@@ -225,6 +227,7 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
         try:
             outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=note_eta)
         except KeyboardInterrupt:  # the second one
+            bar.stop()
             console.print("left at once; the runs write their checkpoints by themselves")
             sys.stdout.flush()
             os._exit(RESUME_ME)

@@ -43,14 +43,16 @@ class Job:
         return self.outcomes
 
     def checkpoint(self, runs: list[SweepRun]):
-        """Stops the runs; the job as it is to be put back, or None if there is nothing left to do."""
+        """Stops the runs; the job to be put back, with those that were stopped, or None if there is nothing left."""
         from submitit.helpers import DelayedSubmission
 
         self.stopping = True
         self._join()
-        if self.work is None or any(outcome.state == "stopped" for outcome in self.outcomes or ()):
+        if self.work is None:  # nothing was attempted yet
             return DelayedSubmission(Job(self.config), runs)
-        return None
+        outcomes = zip(runs, self.outcomes or (), strict=False)
+        left = [run for run, outcome in outcomes if outcome.state == "stopped"]
+        return DelayedSubmission(Job(self.config), left) if left else None
 
     def _join(self) -> None:
         while self.work is not None and self.work.is_alive():

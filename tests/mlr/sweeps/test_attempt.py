@@ -185,6 +185,22 @@ def test_no_more_runs_than_shares_go_at_once_and_a_failure_stops_nobody(tmp_path
     assert set(log.read_text()) == {"3", "5"}
 
 
+def test_a_second_interrupt_waits_for_nobody(tmp_path):
+    run = make_run(tmp_path, "signal.signal(15, lambda *_: sys.exit(75)); open('ready', 'w'); time.sleep(60)")
+    left = threading.Event()
+
+    def watch() -> None:
+        if (Path(run.run_dir) / "ready").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_side_by_side([run], [{}], 3, left.is_set, watch=watch)
+    assert is_claimed(run), "the run goes on until it is told"
+    left.set()
+    wait_until(lambda: not is_claimed(run))
+    assert codes(run) == [75]
+
+
 def test_shares_divide_gpus_and_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     shares = make_shares(["0", "1"], 0, 2, 16)

@@ -13,7 +13,8 @@ from mlr.sweeps.attempt import Outcome
 from mlr.sweeps.config import read_sweep_config
 from mlr.sweeps.record import note, read_events
 from mlr.sweeps.slurm import Job, job_of, queue, this_job
-from tests.mlr.sweeps.test_attempt import FINISH, make_run
+from mlr.sweeps.status import read_status
+from tests.mlr.sweeps.test_attempt import FINISH, make_run, wait_until
 
 CONFIG = read_sweep_config(["slurm.gpus=0"])
 
@@ -42,6 +43,21 @@ def test_a_job_that_is_warned_stops_its_runs_and_goes_back_to_the_queue(tmp_path
     assert read_events(run)[1]["code"] == 75
     pickle.dumps(delayed)
     assert delayed.args == ([run],)
+
+
+def test_only_runs_that_were_stopped_go_back_to_the_queue(tmp_path):
+    endless = make_run(tmp_path, "signal.signal(15, lambda *_: sys.exit(75)); time.sleep(60)", "endless")
+    runs = [make_run(tmp_path, FINISH, "done"), make_run(tmp_path, "sys.exit(2)", "failing"), endless]
+    note(runs[1], "submitted", job="7_0")
+    job = Job(CONFIG)
+    thread = threading.Thread(target=job, args=(runs,))
+    thread.start()
+    wait_until(lambda: all(any(event["event"] == "ended" for event in read_events(run)) for run in runs[:2]))
+    wait_until(lambda: read_events(endless))
+    time.sleep(0.5)
+    assert read_status(runs[1], {"7_0": "RUNNING"}).state == "failed", "its job goes on with the others"
+    assert job.checkpoint(runs).args == ([endless],)
+    thread.join()
 
 
 def test_a_warning_before_the_work_began_loses_nothing(tmp_path):
