@@ -33,7 +33,7 @@ class Job:
         """Attempts `runs` side by side on what the job has."""
         slurm = self.config.slurm
         gpus = visible_gpus() if slurm.gpus else []
-        shares = make_shares(gpus, len(runs), 1, slurm.cpus)
+        shares = make_shares(gpus, len(runs), slurm.cpus)
         # A signal handler must not wait for what it interrupted: the work has a thread of its own.
         self.work = threading.Thread(target=self._attempt, args=(runs, shares), daemon=True)
         self.work.start()

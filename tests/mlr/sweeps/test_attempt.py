@@ -1,6 +1,7 @@
 """Attempts of runs that are small scripts: what is done about each way to end."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlr.sweeps.attempt import Outcome, run_to_end
-from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
+from mlr.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun
 from mlr.sweeps.record import futile_attempts, is_claimed, is_finished, is_settled, log_path, note, read_events
 from mlr.sweeps.status import read_status, seconds_left, summary, table
@@ -177,7 +178,7 @@ def test_no_more_runs_than_shares_go_at_once_and_a_failure_stops_nobody(tmp_path
     def watch() -> None:
         most.append(sum(is_claimed(run) for run in runs))
 
-    shares = make_shares(["3", "5"], 0, 1, 4)
+    shares = make_shares(["3", "5"], 2, 4)
     outcomes = run_side_by_side(runs, shares, 3, lambda: False, lambda run, outcome: told.append(run.name), watch)
     assert [outcome.state for outcome in outcomes] == ["done", "done", "failed", "done", "done", "done"]
     assert sorted(told) == [run.name for run in runs]
@@ -203,18 +204,31 @@ def test_a_second_interrupt_waits_for_nobody(tmp_path):
 
 def test_shares_divide_gpus_and_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    shares = make_shares(["0", "1"], 0, 2, 16)
+    shares = make_shares(["0", "1"], 4, 16)
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["0", "1", "0", "1"]
     assert {share["OMP_NUM_THREADS"] for share in shares} == {"4"}
-    assert make_shares([], 0, 4, 2) == [{"OMP_NUM_THREADS": "2"}], "without a GPU one at a time"
-    assert len(make_shares(["0"], 3, 1, 2)) == 3
+    assert count_places(["0", "1"], 0, 2, 9) == 4
+    assert count_places([], 0, 4, 9) == 1, "without a GPU one at a time"
+    assert count_places(["0"], 3, 1, 9) == 3
+    assert count_places([], 8, 1, 2) == 2, "cores are for those that run"
+    assert count_places([], 8, 1, 0) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert make_shares([], 2, 1, 16) == [{"OMP_NUM_THREADS": "7"}] * 2
+    assert make_shares([], 2, 16) == [{"OMP_NUM_THREADS": "7"}] * 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-1")
     assert visible_gpus() == ["2", "MIG-1"]
     assert visible_gpus("0") == ["0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+def test_parts_of_a_gpu_are_no_gpus(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    lines = ("GPU 0: H200 (UUID: GPU-1)", "  MIG 1g.18gb Device 0: (UUID: MIG-1)", "GPU 1: H200 (UUID: GPU-2)")
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1"]
 
 
 def test_a_record_that_a_kill_cut_short_is_read_and_goes_on(tmp_path):

@@ -93,7 +93,10 @@ def test_outside_a_job_there_is_no_name(monkeypatch):
     assert this_job() is None
 
 
-@pytest.mark.parametrize("setting", ["slurm.gpus=-1", "slurm.memory_gb=0", "slurm.cpus=0", "gpus=0,,1", "slurm=1"])
+@pytest.mark.parametrize(
+    "setting",
+    ["slurm.gpus=-1", "slurm.memory_gb=0", "slurm.memory_gb=inf", "slurm.cpus=0", "gpus=0,,1", "slurm=1"],
+)
 def test_settings_that_cannot_be_are_refused(setting):
     with pytest.raises(ConfigError):
         read_sweep_config([setting])
