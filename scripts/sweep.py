@@ -30,6 +30,7 @@ goes on. docs/scale.md says what a table costs and how to size shares.
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
 from mlr.sweeps.ray import connect, run_on_ray
 from mlr.sweeps.slurm import queue, submit
 from mlr.sweeps.status import read_status, summary, table
-from mlr.training.cli import Options, check_choice, config_groups, refuse, schema_keys, shorten
+from mlr.training.cli import Options, check_choice, config_groups, in_one_line, refuse, schema_keys, shorten
 from mlr.training.exit_codes import DONE, RESUME_ME
 from mlr.training.stop import StopRequest
 from scripts.ablation import MOST_SEEDS, NOT_OF_ALL, names, read_seeds
@@ -208,9 +209,13 @@ def choose_seeds(what: dict[str, str]) -> list[int]:
 
 
 def known_jobs() -> dict[str, str]:
+    """The jobs in the queue; none, and a line that says so, where it does not answer."""
+    if shutil.which("squeue") is None:
+        return {}
     try:
         return queue()
-    except ConfigError:  # no SLURM here
+    except ConfigError as error:
+        print(f"{in_one_line(str(error))}: what waits or runs there is not known", file=sys.stderr)
         return {}
 
 
@@ -256,9 +261,10 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     )
     task = bar.add_task("sweep", total=len(runs), completed=len(runs) - len(waiting), note="")
     note_eta = every(ETA_SECONDS, lambda: bar.update(task, note=summary([read_status(run, {}) for run in runs])))
+    watch = note_eta if console.is_terminal else lambda: None
     with StopRequest() as request, bar:
         try:
-            outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=note_eta)
+            outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=watch)
         except KeyboardInterrupt:  # the second one
             bar.stop()
             console.print("left at once; the runs write their checkpoints by themselves")

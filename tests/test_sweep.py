@@ -158,6 +158,23 @@ def test_ablation_groups_expand_as_their_own_script_lists_them(capsys):
     ]
 
 
+def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: no contact' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    settings = ["status", "table=atari100k", "tasks=pong", "seeds=1", *tiny("atari")]
+    assert script.main(settings) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "no contact" in captured.err
+    assert "0 done, 0 running, 1 waiting" in captured.out
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert script.main(settings) == 0
+    assert not capsys.readouterr().err, "there is none"
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

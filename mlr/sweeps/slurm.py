@@ -16,9 +16,6 @@ from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun
 from mlr.sweeps.record import note
 
-# SLURM sends its warning to every process of a job. Training writes a checkpoint at this one; submitit's own choice,
-# USR2, would end it.
-os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
 WAIT_SECONDS = 0.5
 
 
@@ -70,6 +67,9 @@ def this_job() -> str | None:
 
 def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
     """Submits the runs as one array; the names of its jobs. Raises ConfigError if SLURM does not take it."""
+    # SLURM sends its warning to every process of a job. Training writes a checkpoint at this one; submitit's own
+    # choice, USR2, would end it. submitit reads the variable when it is imported, here and in a job, which inherits it.
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
     try:
         import submitit
     except ImportError as error:
@@ -77,8 +77,10 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
     slurm = config.slurm
     parts = [list(runs[i : i + slurm.runs_per_job]) for i in range(0, len(runs), slurm.runs_per_job)]
     further = {"partition": slurm.partition, "gpus_per_node": slurm.gpus}
+    folder = Path(slurm.folder).absolute()
+    before = set(folder.glob("*"))
     try:
-        executor = submitit.SlurmExecutor(Path(slurm.folder).absolute() / "%j", max_num_timeout=slurm.requeues)
+        executor = submitit.SlurmExecutor(folder / "%j", max_num_timeout=slurm.requeues)
         executor.update_parameters(
             job_name="mlr",
             time=slurm.minutes,
@@ -92,6 +94,9 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
             jobs = executor.map_array(Job(config), parts)
     except (OSError, RuntimeError, submitit.core.utils.FailedJobError) as error:
+        for path in set(folder.glob("*")) - before:
+            if path.suffix in (".pkl", ".sh"):
+                path.unlink(missing_ok=True)
         raise ConfigError(f"SLURM did not take the runs: {error}") from error
     for job, part in zip(jobs, parts, strict=True):
         for run in part:

@@ -12,7 +12,7 @@ from mlr.config import ConfigError
 from mlr.sweeps.attempt import Outcome
 from mlr.sweeps.config import read_sweep_config
 from mlr.sweeps.record import note, read_events
-from mlr.sweeps.slurm import Job, job_of, queue, this_job
+from mlr.sweeps.slurm import Job, job_of, queue, submit, this_job
 from mlr.sweeps.status import read_status
 from tests.mlr.sweeps.test_attempt import FINISH, make_run, wait_until
 
@@ -77,6 +77,24 @@ def test_the_queue_is_read_by_job_names(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="no squeue"):
         queue()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_slurm_does_not_take_leaves_nothing(count, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    for name, text in (("srun", "exit 0"), ("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    (folder / "earlier.pkl").write_text("")
+    runs = [make_run(tmp_path, FINISH, f"run_{i}") for i in range(count)]
+    with pytest.raises(ConfigError, match="invalid account"):
+        submit(runs, read_sweep_config([f"slurm.folder={folder}"]))
+    assert [path.name for path in folder.iterdir()] == ["earlier.pkl"]
+    assert not any(read_events(run) for run in runs)
 
 
 def test_the_last_submission_counts(tmp_path):
