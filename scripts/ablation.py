@@ -26,11 +26,12 @@ from pathlib import Path
 
 from mlr.ablations import choose_arms, expand, read_groups
 from mlr.config import ConfigError, require
-from mlr.training.cli import Options, check_choice, refuse
+from mlr.training.cli import Options, check_choice, refuse, shorten
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 NEEDED = ("group", "benchmark", "tasks", "seeds")
-OF_THE_RUNS = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
+NOT_OF_ALL = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
+MOST_SEEDS, SEED_DIGITS = 10_000, 9
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +79,7 @@ def read_settings(settings: list[str]) -> tuple[dict[str, str], list[str]]:
         name, equals, value = setting.partition("=")
         require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
         require(name not in own, f"{name} is given twice")
-        require(name not in OF_THE_RUNS, f"{name} is decided by {OF_THE_RUNS.get(name)}=A,B")
+        require(name not in NOT_OF_ALL, f"{name} is decided by {NOT_OF_ALL.get(name)}=A,B")
         if name in (*NEEDED, "arms"):
             own[name] = value
         else:
@@ -91,15 +92,20 @@ def read_settings(settings: list[str]) -> tuple[dict[str, str], list[str]]:
 def names(own: dict[str, str], key: str) -> list[str]:
     found = own[key].split(",")
     require(
-        all(found) and len(set(found)) == len(found), f"{key}={own[key]} must be different names with commas between"
+        all(found) and len(set(found)) == len(found),
+        f"{key}={shorten(own[key])} must be different names with commas between",
     )
     return found
 
 
 def read_seeds(own: dict[str, str]) -> list[int]:
-    seeds = names(own, "seeds")
-    require(all(seed.isdecimal() for seed in seeds), f"seeds={own['seeds']} must be integers with commas between")
-    return [int(seed) for seed in seeds]
+    listed, given = names(own, "seeds"), f"seeds={shorten(own['seeds'])}"
+    require(all(seed.isdecimal() for seed in listed), f"{given} must be integers with commas between")
+    require(max(map(len, listed)) <= SEED_DIGITS, f"{given}: an integer of seeds= has at most {SEED_DIGITS} digits")
+    require(len(listed) <= MOST_SEEDS, f"{given} are {len(listed)}: give at most {MOST_SEEDS:,}")
+    seeds = [int(seed) for seed in listed]
+    require(len(set(seeds)) == len(seeds), f"{given} must be different integers")
+    return seeds
 
 
 def table(runs: list[dict]) -> str:

@@ -16,6 +16,7 @@ What to run:
   arms=ratio_0.1          of a group: some of its arms
   key=value               any further setting is one of all runs: preset=cpu, fidelity=paper, ...
                           A preset other than full keeps its own length.
+                          python scripts/train_atari.py --cfg job shows them all.
   atari.key=value         a setting of one benchmark's runs only, or dmcontrol.key=value
 How (configs/sweep.yaml has the rest):
   launcher=local          or slurm, ray
@@ -29,6 +30,7 @@ goes on. docs/scale.md says what a table costs and how to size shares.
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -43,15 +45,15 @@ from mlr.ablations import choose_arms, read_groups
 from mlr.config import ConfigError, require
 from mlr.sweeps.attempt import Outcome, require_tools
 from mlr.sweeps.config import SweepConfig, is_own, read_sweep_config
-from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
+from mlr.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
 from mlr.sweeps.ray import connect, run_on_ray
 from mlr.sweeps.slurm import queue, submit
 from mlr.sweeps.status import read_status, summary, table
-from mlr.training.cli import Options, check_choice, config_groups, refuse, schema_keys
+from mlr.training.cli import Options, check_choice, config_groups, in_one_line, refuse, schema_keys, shorten
 from mlr.training.exit_codes import DONE, RESUME_ME
 from mlr.training.stop import StopRequest
-from scripts.ablation import names
+from scripts.ablation import MOST_SEEDS, NOT_OF_ALL, names, read_seeds
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 SOME_FAILED = 1
@@ -62,7 +64,6 @@ TABLES = {
     "dmcontrol100k": ("dmcontrol", ("budget=100k",)),
     "dmcontrol500k": ("dmcontrol", ("budget=500k",)),
 }
-NOT_OF_ALL = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return hand_to_slurm(runs, config, console)
         return run_here(runs, config, console)
     except ConfigError as error:
-        return refuse(error)
+        return refuse(ConfigError(str(error).replace("--cfg job shows them all", "--help says which there are")))
 
 
 def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
@@ -100,22 +101,35 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
     for setting in settings:
         key, equals, value = setting.partition("=")
         require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
-        require(key not in what, f"{key} is given twice")
-        require(key not in NOT_OF_ALL, f"{key} is decided by {NOT_OF_ALL.get(key)}=...")
+        name = key_of(setting)
+        require(name not in NOT_OF_ALL, f"{key} is decided by {NOT_OF_ALL.get(name)}=...")
+        require(key in WHAT or name not in WHAT, f"{key} is written {name}={shorten(value)}, for all runs")
         close = [] if key in of_runs else get_close_matches(key, [*WHAT, *schema_keys(SweepConfig)], n=1, cutoff=0.8)
         require(not close or key in close, f"no key {key}; did you mean {''.join(close)}?")
         if key in WHAT:
             what[key] = value
         else:
             (own if is_own(key) else common).append(setting)
+    for benchmark in COMMANDS:
+        keys = [key_of(setting) for setting in settings_of(benchmark, settings)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        require(twice is None, f"{twice} is given twice")
     return what, own, common
+
+
+def key_of(setting: str) -> str:
+    """Its key without a benchmark's name and without Hydra's signs."""
+    key = setting.partition("=")[0]
+    for benchmark in COMMANDS:
+        key = key.removeprefix(f"{benchmark}.")
+    return key.lstrip("+~")
 
 
 def plan(what: dict[str, str], common: list[str]) -> list[SweepRun]:
     """Every run, each found valid. Raises ConfigError."""
     require(("table" in what) != ("group" in what), f"give table={'|'.join(TABLES)}, or group=NAME of an ablation")
     require("seeds" in what, "seeds must be given: seeds=3 are three, seeds=4,5 are these")
-    seeds = read_seeds(what)
+    seeds = choose_seeds(what)
     if "table" in what:
         unfit = {"benchmark", "arms"} & what.keys()
         require(not unfit, f"{', '.join(sorted(unfit))}= belongs to group=NAME, not to a table")
@@ -128,6 +142,8 @@ def plan(what: dict[str, str], common: list[str]) -> list[SweepRun]:
     group = groups[what["group"]]
     if "arms" in what:
         group = choose_arms(group, names(what, "arms"))
+    require_benchmarks(common, [what["benchmark"]])
+    require("," not in what.get("aux", ""), f"aux={what.get('aux')}: all arms of a group have one aux, such as aux=mlr")
     command, key = COMMANDS[what["benchmark"]], TASK_KEYS[what["benchmark"]]
     tasks = {task: [f"{key}={task}"] for task in names(what, "tasks")}
     aux = [f"aux={what['aux']}"] if "aux" in what else []
@@ -143,18 +159,21 @@ def plan_tables(what: dict[str, str], seeds: list[int], common: list[str]) -> li
         "the runs of dmcontrol500k fill the rows of dmcontrol100k as well: leave out table dmcontrol100k",
     )
     benchmarks = {name: TABLES[name][0] for name in tables}
+    require_benchmarks(common, list(benchmarks.values()))
+    require_no_budget(common)
     tasks = {name: benchmark_tasks(benchmark) for name, benchmark in benchmarks.items()}
     chosen = names(what, "tasks") if "tasks" in what else [task for found in tasks.values() for task in found]
     for task in chosen:
         check_choice("task in this table", task, [task for found in tasks.values() for task in found], {})
     arms = names(what, "aux") if "aux" in what else ["mlr"]
-    full = [setting for setting in common if setting.startswith("preset=")] in ([], ["preset=full"])
     runs = []
     for name in tables:
         command, key = COMMANDS[benchmarks[name]], TASK_KEYS[benchmarks[name]]
-        length = TABLES[name][1] if full else ()
+        settings = settings_of(benchmarks[name], common)
+        presets = [setting for setting in settings if key_of(setting) == "preset"]
+        length = TABLES[name][1] if presets in ([], ["preset=full"]) else ()
         wanted = [task for task in chosen if task in tasks[name]]
-        runs += table_runs(command, key, wanted, arms, seeds, [*length, *settings_of(benchmarks[name], common)])
+        runs += table_runs(command, key, wanted, arms, seeds, [*length, *settings])
     return runs
 
 
@@ -164,23 +183,39 @@ def settings_of(benchmark: str, common: Sequence[str]) -> list[str]:
     return [setting.removeprefix(f"{benchmark}.") for setting in common if not setting.startswith(others)]
 
 
+def require_benchmarks(common: Sequence[str], benchmarks: Sequence[str]) -> None:
+    for setting in common:
+        name = next((name for name in COMMANDS if setting.startswith(f"{name}.")), None)
+        require(name is None or name in benchmarks, f"{shorten(setting)} is of no run here: leave it out")
+
+
+def require_no_budget(common: Sequence[str]) -> None:
+    for setting in common:
+        name = f"dmcontrol{setting.partition('=')[2]}"
+        close = name if name in TABLES else "dmcontrol100k or dmcontrol500k"
+        require(key_of(setting) != "budget", f"{shorten(setting)} is decided by the table: write table={close}")
+
+
 def benchmark_tasks(benchmark: str) -> list[str]:
     return list(GAMES) if benchmark == "atari" else config_groups(benchmark)["task"]
 
 
-def read_seeds(what: dict[str, str]) -> list[int]:
-    listed = names(what, "seeds")
-    require(all(seed.isdecimal() for seed in listed), f"seeds={what['seeds']} must be a number of seeds, or a list")
+def choose_seeds(what: dict[str, str]) -> list[int]:
+    listed = read_seeds(what)
     if len(listed) > 1:
-        return [int(seed) for seed in listed]
-    require(int(listed[0]) > 0, "seeds=0 leaves nothing to run")
-    return list(range(1, int(listed[0]) + 1))
+        return listed
+    require(0 < listed[0] <= MOST_SEEDS, f"seeds={listed[0]} must be 1..{MOST_SEEDS:,}, the number of seeds, or a list")
+    return list(range(1, listed[0] + 1))
 
 
 def known_jobs() -> dict[str, str]:
+    """The jobs in the queue; none, and a line that says so, where it does not answer."""
+    if shutil.which("squeue") is None:
+        return {}
     try:
         return queue()
-    except ConfigError:  # no SLURM here
+    except ConfigError as error:
+        print(f"{in_one_line(str(error))}: what waits or runs there is not known", file=sys.stderr)
         return {}
 
 
@@ -189,7 +224,11 @@ def hand_to_slurm(runs: list[SweepRun], config: SweepConfig, console: Console) -
     jobs = queue()
     statuses = [read_status(run, jobs) for run in runs]
     console.print(summary(statuses))
-    waiting = [status.run for status in statuses if status.state in ("waiting", "failed") and not status.queued]
+    waiting = [
+        status.run
+        for status in statuses
+        if status.state == "failed" or (status.state == "waiting" and not status.queued)
+    ]
     if waiting:
         submitted = submit(waiting, config)
         console.print(f"{len(waiting)} runs submitted as {len(submitted)} jobs, {submitted[0]} to {submitted[-1]}")
@@ -208,7 +247,8 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
         place = partial(run_on_ray, waiting, config)
     else:
         gpus = visible_gpus(config.gpus)
-        shares = make_shares(gpus, config.parallel, config.runs_per_gpu, len(os.sched_getaffinity(0)))
+        count = count_places(gpus, config.parallel, config.runs_per_gpu, len(waiting))
+        shares = make_shares(gpus, count, len(os.sched_getaffinity(0)))
         console.print(f"{len(shares)} side by side, threads and GPU of each: {describe(shares)}")
         place = partial(run_side_by_side, waiting, shares, config.attempts)
     bar = Progress(
@@ -221,10 +261,12 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     )
     task = bar.add_task("sweep", total=len(runs), completed=len(runs) - len(waiting), note="")
     note_eta = every(ETA_SECONDS, lambda: bar.update(task, note=summary([read_status(run, {}) for run in runs])))
+    watch = note_eta if console.is_terminal else lambda: None
     with StopRequest() as request, bar:
         try:
-            outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=note_eta)
+            outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=watch)
         except KeyboardInterrupt:  # the second one
+            bar.stop()
             console.print("left at once; the runs write their checkpoints by themselves")
             sys.stdout.flush()
             os._exit(RESUME_ME)

@@ -17,6 +17,14 @@ TINY = [
 ]  # fmt: skip
 
 
+def tiny(benchmark: str, *changed: str) -> list[str]:
+    """The settings of one benchmark's, or with "" of both; `changed` ones take the place of theirs."""
+    keys = {setting.partition("=")[0] for setting in changed}
+    kept = [setting for setting in TINY if setting.partition("=")[0] not in keys]
+    others = tuple(f"{name}." for name in ("atari", "dmcontrol") if benchmark and name != benchmark)
+    return [*(setting for setting in kept if not setting.startswith(others)), *changed]
+
+
 def sweep(folder: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
     """The command, run in `folder`, where runs/ will be."""
     command = [*SWEEP, *arguments]

@@ -13,7 +13,7 @@ import pytest
 
 from mlr.results.scores import read_runs
 from scripts import sweep as script
-from tests.sweeps import SWEEP, TINY, attempts, sweep
+from tests.sweeps import SWEEP, TINY, attempts, sweep, tiny
 
 FORTY = [
     "table=atari100k,dmcontrol100k", "tasks=pong,boxing,breakout,freeway,finger_spin", "aux=mlr,none", "seeds=4",
@@ -117,7 +117,7 @@ def test_what_holds_another_configuration_is_refused_before_anything_starts(tmp_
     folder = tmp_path / "runs/atari/pong/mlr-released-tiny/seed_1"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("benchmark: atari\n")
-    result = sweep(tmp_path, "table=atari100k", "tasks=boxing,pong", "seeds=1", *TINY)
+    result = sweep(tmp_path, "table=atari100k", "tasks=boxing,pong", "seeds=1", *tiny("atari"))
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "holds another configuration" in result.stderr
@@ -141,6 +141,9 @@ def test_tables_expand_to_stable_names_and_commands(capsys):
     assert listed(capsys, "table=dmcontrol100k", "seeds=7,9", "tasks=walker_walk", "preset=tiny")[1].endswith(
         "task=walker_walk aux=mlr preset=tiny seed=9"
     ), "a preset keeps its own length"
+    short = listed(capsys, "table=atari100k,dmcontrol100k", "tasks=pong,walker_walk", "seeds=1", "dmcontrol.preset=cpu")
+    assert short[0].endswith("game=pong aux=mlr seed=1")
+    assert short[1].endswith("task=walker_walk aux=mlr preset=cpu seed=1"), "also where it is that benchmark's alone"
     both = ["table=atari100k,dmcontrol100k", "tasks=pong,walker_walk"]
     lines = listed(capsys, *both, "seeds=1", "atari.agent_steps=3000")
     assert [("agent_steps" in line) for line in lines[:2]] == [True, False]
@@ -153,6 +156,23 @@ def test_ablation_groups_expand_as_their_own_script_lists_them(capsys):
         "dmcontrol/finger_spin/base/seed_1",
         "dmcontrol/finger_spin/cube_depth_2/seed_1",
     ]
+
+
+def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: no contact' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    settings = ["status", "table=atari100k", "tasks=pong", "seeds=1", *tiny("atari")]
+    assert script.main(settings) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "no contact" in captured.err
+    assert "0 done, 0 running, 1 waiting" in captured.out
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert script.main(settings) == 0
+    assert not capsys.readouterr().err, "there is none"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +199,26 @@ def test_ablation_groups_expand_as_their_own_script_lists_them(capsys):
         ("group=tau seeds=1", "benchmark and tasks"),
         ("group=tua benchmark=atari tasks=pong seeds=1", "did you mean tau"),
         ("table", "key=value"),
+        ("table=atari100k seeds=1 atari.seed=3", "atari.seed is decided by seeds=..."),
+        ("table=atari100k seeds=1 ++game=pong", "++game is decided by tasks=..."),
+        ("table=dmcontrol100k seeds=1 dmcontrol.task=walker_walk", "tasks=..."),
+        ("table=atari100k seeds=1 atari.aux=none", "written aux=none"),
+        ("table=dmcontrol100k seeds=1 budget=500k", "write table=dmcontrol500k"),
+        ("table=dmcontrol100k seeds=1 dmcontrol.budget=1k", "write table=dmcontrol100k or dmcontrol500k"),
+        ("table=atari100k seeds=1 preset=cpu preset=tiny", "preset is given twice"),
+        ("table=atari100k seeds=1 preset=cpu atari.preset=tiny", "preset is given twice"),
+        ("table=atari100k seeds=1 parallel=1 parallel=2", "parallel is given twice"),
+        ("table=atari100k seeds=1 seeds=2", "seeds is given twice"),
+        ("table=atari100k seeds=1 dmcontrol.env_steps=300", "dmcontrol.env_steps=300 is of no run here"),
+        ("group=tau benchmark=atari tasks=pong seeds=1 dmcontrol.env_steps=300", "no run here"),
+        ("group=tau benchmark=atari tasks=pong seeds=1 aux=mlr,none", "one aux"),
+        (f"table=atari100k seeds={'9' * 5000}", "at most 9 digits"),
+        ("table=atari100k seeds=10001", "10,000"),
+        (f"table=atari100k seeds={','.join(map(str, range(10001)))}", "at most 10,000"),
+        ("table=atari100k seeds=1,01", "different"),
+        ("table=atari100k seeds=1 slurm.memory_gb=inf", "slurm.memory_gb=inf"),
+        ("table=atari100k seeds=1 zzzzzz=1", "--help"),
+        ("table=atari100k seeds=1 slurm.zzzzzz=1", "--help"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(settings, complaint, tmp_path, monkeypatch, capsys):
@@ -187,5 +227,7 @@ def test_wrong_input_is_one_line_and_nothing_is_written(settings, complaint, tmp
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert complaint in captured.err
+    assert "--cfg" not in captured.err
+    assert len(captured.err) < 300
     assert not captured.out
     assert not list(tmp_path.iterdir())

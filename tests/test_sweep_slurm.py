@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlr.results.scores import read_runs
-from tests.sweeps import TINY, attempts, sweep
+from tests.sweeps import attempts, sweep, tiny
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 CONF = """
@@ -149,8 +149,9 @@ def hurry(lift: bool = False) -> None:
 def test_an_array_of_both_benchmarks_is_warned_put_back_killed_and_ends_complete(cluster, tmp_path):
     """The warning comes 10 to 40 seconds after a job's start: SLURM looks every 30 seconds, and is early."""
     settings = [
-        "table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=2", *TINY, "atari.agent_steps=2000",
-        "checkpoint_every=100", "launcher=slurm", "slurm.gpus=1", "slurm.cpus=1", "slurm.memory_gb=1",
+        "table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=2",
+        *tiny("", "atari.agent_steps=2000", "checkpoint_every=100"),
+        "launcher=slurm", "slurm.gpus=1", "slurm.cpus=1", "slurm.memory_gb=1",
         "slurm.minutes=1", "slurm.warning_seconds=20",
     ]  # fmt: skip
     first = sweep(tmp_path, *settings)

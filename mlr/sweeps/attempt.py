@@ -38,11 +38,11 @@ def run_to_end(
     stop: asked all the time; once it is true the run is told to write its checkpoint. job: its number in a cluster.
     """
     try:
-        with claimed(run, stop) as free:
-            while free and not stop():
+        with claimed(run, stop) as claim:
+            while claim is not None and not stop():
                 if is_settled(run):
                     return Outcome("done")
-                outcome = _attempt(run, environment, attempts, stop, job)
+                outcome = _attempt(run, claim, environment, attempts, stop, job)
                 if outcome is not None:
                     return outcome
         return Outcome("stopped")
@@ -51,7 +51,7 @@ def run_to_end(
 
 
 def _attempt(
-    run: SweepRun, environment: dict[str, str], attempts: int, stop: Callable[[], bool], job: str | None
+    run: SweepRun, claim: int, environment: dict[str, str], attempts: int, stop: Callable[[], bool], job: str | None
 ) -> Outcome | None:
     """How it ended; None if it is to be started once more."""
     with log_path(run).open("ab") as log:
@@ -62,6 +62,7 @@ def _attempt(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,  # else an error is not the last line
+            pass_fds=[claim],  # it may outlive the sweep before it has a lock of its own
             start_new_session=True,  # Ctrl-C is the sweep's to pass on
         )
         where = {"host": socket.gethostname(), "job": job, "gpu": environment.get("CUDA_VISIBLE_DEVICES")}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlr.config import ConfigError, at_least, one_of, require
-from mlr.training.cli import CONFIGS, check_override, explain, schema_keys
+from mlr.training.cli import CONFIGS, check_override, explain, require_finite, schema_keys
 
 LAUNCHERS = ("local", "slurm", "ray")
 
@@ -64,6 +64,7 @@ def read_sweep_config(settings: Sequence[str]) -> SweepConfig:
         config = OmegaConf.to_object(merged)
     except Exception as error:  # OmegaConf and its parser have no common class for wrong input
         raise ConfigError(explain(error, kinds, {})) from error
+    require_finite(OmegaConf.to_container(merged))
     validate(config)
     return config
 

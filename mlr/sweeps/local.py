@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from mlr.sweeps.attempt import Outcome, run_to_end
@@ -22,12 +22,17 @@ def visible_gpus(chosen: str = "") -> list[str]:
         found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
     except OSError:
         return []
-    return [str(i) for i, _ in enumerate(found.stdout.splitlines())] if found.returncode == 0 else []
+    lines = [line for line in found.stdout.splitlines() if line.startswith("GPU ")]  # a part of one is indented
+    return [str(i) for i, _ in enumerate(lines)] if found.returncode == 0 else []
 
 
-def make_shares(gpus: Sequence[str], parallel: int, runs_per_gpu: int, cores: int) -> list[dict[str, str]]:
-    """The environment of each of the runs that go side by side; `parallel` = 0 lets the GPUs decide."""
-    count = parallel or max(1, len(gpus) * runs_per_gpu)
+def count_places(gpus: Sequence[str], parallel: int, runs_per_gpu: int, waiting: int) -> int:
+    """How many runs go side by side; `parallel` = 0 lets the GPUs decide."""
+    return max(1, min(parallel or len(gpus) * runs_per_gpu, waiting))
+
+
+def make_shares(gpus: Sequence[str], count: int, cores: int) -> list[dict[str, str]]:
+    """The environment of each of the `count` runs that go side by side."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // count))
     share = {"OMP_NUM_THREADS": threads}
     return [share | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(count)]
@@ -56,9 +61,10 @@ def run_side_by_side(
         ended(run, outcome)
         return outcome
 
-    with ThreadPoolExecutor(len(shares)) as pool:
-        futures = [pool.submit(work, run) for run in runs]
-        while wait(futures, timeout=0, return_when=FIRST_EXCEPTION).not_done:
-            watch()
-            time.sleep(WATCH_SECONDS)
+    pool = ThreadPoolExecutor(len(shares))  # no `with`: it would wait for the runs where `watch` raises
+    futures = [pool.submit(work, run) for run in runs]
+    while not all(future.done() for future in futures):
+        watch()
+        time.sleep(WATCH_SECONDS)
+    pool.shutdown()
     return [future.result() for future in futures]

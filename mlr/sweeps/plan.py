@@ -1,5 +1,6 @@
 """The runs of a sweep: each with its name, its command and its folder, found valid before any of them starts."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,8 +59,7 @@ def group_runs(
 def in_order(runs: Iterable[SweepRun]) -> list[SweepRun]:
     """All tasks with the first seed come first. Raises ConfigError for runs that share a folder."""
     found = sorted(runs, key=lambda run: run.seed)
-    folders = [run.run_dir for run in found]
-    shared = next((folder for folder in folders if folders.count(folder) > 1), None)
+    shared = next((folder for folder, count in Counter(run.run_dir for run in found).items() if count > 1), None)
     require(shared is None, f"several runs share run_dir={shared}: leave out run_dir and experiment")
     return found
 

@@ -12,7 +12,7 @@ WATCH_SECONDS = 0.5
 
 
 def connect(config: SweepConfig) -> None:
-    """Joins the cluster, or starts a Ray of this machine. Raises ConfigError where there is none.
+    """Joins the cluster, or starts a Ray of this machine. Raises ConfigError where there is none, or no room.
 
     It takes the signals for itself: whoever wants them sets their handlers afterwards.
     """
@@ -24,6 +24,17 @@ def connect(config: SweepConfig) -> None:
         ray.init(address=config.ray.address or None, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"ray.address={config.ray.address}: {error}") from error
+    there = ray.cluster_resources()
+    for key, wanted, name in (("cpus", config.ray.cpus, "CPU"), ("gpus", config.ray.gpus, "GPU")):
+        if wanted > there.get(name, 0):
+            ray.shutdown()
+            raise ConfigError(f"ray.{key}={wanted:g} is more than Ray has, {there.get(name, 0):g}: lower it")
+
+
+def reason(error: Exception) -> str:
+    """In one line; a task's own exception is its cause, without the traceback."""
+    cause = getattr(error, "cause", None) or error
+    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
 
 
 def run_on_ray(
@@ -44,7 +55,10 @@ def run_on_ray(
         while waiting and not stop():
             for done in ray.wait(list(waiting), timeout=WATCH_SECONDS)[0]:
                 run = waiting.pop(done)
-                outcomes[run.name] = ray.get(done)
+                try:
+                    outcomes[run.name] = ray.get(done)
+                except ray.exceptions.RayError as error:
+                    outcomes[run.name] = Outcome("failed", f"Ray: {reason(error)}")
                 ended(run, outcomes[run.name])
             watch()
         for reference in waiting:

@@ -81,10 +81,11 @@ def futile_attempts(run: SweepRun) -> int:
 
 
 @contextmanager
-def claimed(run: SweepRun, stop: Callable[[], bool]) -> Iterator[bool]:
-    """Waits until nobody else attempts the run or trains in its folder, and keeps others away. False if stopped first.
+def claimed(run: SweepRun, stop: Callable[[], bool]) -> Iterator[int | None]:
+    """Waits until nobody else attempts the run or trains in its folder, and keeps others away. None if stopped first.
 
-    A training process may outlive a sweep by as long as its last checkpoint takes.
+    Yields the lock's descriptor: a process that inherits it holds the claim as long as it lives, also where it outlives
+    the sweep.
     """
     folder = Path(run.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,11 +93,11 @@ def claimed(run: SweepRun, stop: Callable[[], bool]) -> Iterator[bool]:
         for file in (ours, training):
             while not _try_lock(file):
                 if stop():
-                    yield False
+                    yield None
                     return
                 time.sleep(POLL_SECONDS)
         fcntl.flock(training, fcntl.LOCK_UN)
-        yield True
+        yield ours.fileno()
 
 
 def is_claimed(run: SweepRun) -> bool:

@@ -16,9 +16,6 @@ from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun
 from mlr.sweeps.record import note
 
-# SLURM sends its warning to every process of a job. Training writes a checkpoint at this one; submitit's own choice,
-# USR2, would end it.
-os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
 WAIT_SECONDS = 0.5
 
 
@@ -33,7 +30,7 @@ class Job:
         """Attempts `runs` side by side on what the job has."""
         slurm = self.config.slurm
         gpus = visible_gpus() if slurm.gpus else []
-        shares = make_shares(gpus, len(runs), 1, slurm.cpus)
+        shares = make_shares(gpus, len(runs), slurm.cpus)
         # A signal handler must not wait for what it interrupted: the work has a thread of its own.
         self.work = threading.Thread(target=self._attempt, args=(runs, shares), daemon=True)
         self.work.start()
@@ -43,14 +40,16 @@ class Job:
         return self.outcomes
 
     def checkpoint(self, runs: list[SweepRun]):
-        """Stops the runs; the job as it is to be put back, or None if there is nothing left to do."""
+        """Stops the runs; the job to be put back, with those that were stopped, or None if there is nothing left."""
         from submitit.helpers import DelayedSubmission
 
         self.stopping = True
         self._join()
-        if self.work is None or any(outcome.state == "stopped" for outcome in self.outcomes or ()):
+        if self.work is None:  # nothing was attempted yet
             return DelayedSubmission(Job(self.config), runs)
-        return None
+        outcomes = zip(runs, self.outcomes or (), strict=False)
+        left = [run for run, outcome in outcomes if outcome.state == "stopped"]
+        return DelayedSubmission(Job(self.config), left) if left else None
 
     def _join(self) -> None:
         while self.work is not None and self.work.is_alive():
@@ -68,6 +67,9 @@ def this_job() -> str | None:
 
 def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
     """Submits the runs as one array; the names of its jobs. Raises ConfigError if SLURM does not take it."""
+    # SLURM sends its warning to every process of a job. Training writes a checkpoint at this one; submitit's own
+    # choice, USR2, would end it. submitit reads the variable when it is imported, here and in a job, which inherits it.
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
     try:
         import submitit
     except ImportError as error:
@@ -75,8 +77,10 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
     slurm = config.slurm
     parts = [list(runs[i : i + slurm.runs_per_job]) for i in range(0, len(runs), slurm.runs_per_job)]
     further = {"partition": slurm.partition, "gpus_per_node": slurm.gpus}
+    folder = Path(slurm.folder).absolute()
+    before = set(folder.glob("*"))
     try:
-        executor = submitit.SlurmExecutor(Path(slurm.folder).absolute() / "%j", max_num_timeout=slurm.requeues)
+        executor = submitit.SlurmExecutor(folder / "%j", max_num_timeout=slurm.requeues)
         executor.update_parameters(
             job_name="mlr",
             time=slurm.minutes,
@@ -90,6 +94,9 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
             jobs = executor.map_array(Job(config), parts)
     except (OSError, RuntimeError, submitit.core.utils.FailedJobError) as error:
+        for path in set(folder.glob("*")) - before:
+            if path.suffix in (".pkl", ".sh"):
+                path.unlink(missing_ok=True)
         raise ConfigError(f"SLURM did not take the runs: {error}") from error
     for job, part in zip(jobs, parts, strict=True):
         for run in part:

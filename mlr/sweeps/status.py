@@ -28,20 +28,21 @@ def read_status(run: SweepRun, jobs: Mapping[str | None, str]) -> Status:
     """jobs: state of each pending or running job of the cluster, by its name."""
     events = read_events(run)
     job = job_of(events)
-    running = is_claimed(run) or jobs.get(job) == "RUNNING"
     last = events[-1] if events else {}
     if is_settled(run):
         state, reason = "done", ""
-    elif running:
+    elif is_claimed(run):
+        state, reason = "running", ""
+    elif last.get("outcome") == "failed":  # the other runs of its job may go on
+        state, reason = "failed", f"{last['reason']} ({log_path(run)})"
+    elif jobs.get(job) == "RUNNING":
         state, reason = "running", ""
     elif job in jobs:
         state, reason = "waiting", f"job {job}"
-    elif last.get("outcome") == "failed":
-        state, reason = "failed", f"{last['reason']} ({log_path(run)})"
     else:
         state, reason = "waiting", ""
     attempts = sum(event["event"] == "started" for event in events)
-    return Status(run, state, agent_step(run), attempts, _seconds(events, running), job in jobs, reason)
+    return Status(run, state, agent_step(run), attempts, _seconds(events, state == "running"), job in jobs, reason)
 
 
 def _seconds(events: Sequence[dict], running: bool) -> float:

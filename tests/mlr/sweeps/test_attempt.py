@@ -1,16 +1,18 @@
 """Attempts of runs that are small scripts: what is done about each way to end."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mlr.sweeps.attempt import Outcome, run_to_end
-from mlr.sweeps.local import make_shares, run_side_by_side, visible_gpus
+from mlr.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
 from mlr.sweeps.plan import SweepRun
 from mlr.sweeps.record import futile_attempts, is_claimed, is_finished, is_settled, log_path, note, read_events
 from mlr.sweeps.status import read_status, seconds_left, summary, table
@@ -29,6 +31,24 @@ def make_run(folder: Path, body: str, name: str = "atari/pong/mlr/seed_1") -> Sw
 
 def attempt(run: SweepRun, **options) -> Outcome:
     return run_to_end(run, **({"environment": {}, "attempts": 3, "stop": lambda: False} | options))
+
+
+def start_sweep(run: SweepRun) -> subprocess.Popen:
+    """Attempts the run in a process of its own."""
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from mlr.sweeps.attempt import run_to_end
+from mlr.sweeps.plan import SweepRun
+run_to_end({run!r}, {{}}, 3, lambda: False)
+"""
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def codes(run: SweepRun) -> list[int]:
@@ -127,23 +147,26 @@ def test_a_process_that_outlived_its_sweep_is_waited_for(tmp_path):
 
 def test_runs_of_a_sweep_that_is_killed_are_told_to_stop(tmp_path):
     run = make_run(tmp_path, "signal.signal(15, lambda *_: (open('told', 'w'), sys.exit(75))); time.sleep(60)")
-    code = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
-from mlr.sweeps.attempt import run_to_end
-from mlr.sweeps.plan import SweepRun
-run_to_end({run!r}, {{}}, 3, lambda: False)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
-    while not read_events(run) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    process = start_sweep(run)
+    wait_until(lambda: read_events(run))
     time.sleep(0.5)
     process.kill()
     process.wait()
-    told = Path(run.run_dir) / "told"
-    while not told.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert told.exists()
+    wait_until((Path(run.run_dir) / "told").exists)
+
+
+def test_a_process_that_outlived_its_sweep_without_a_lock_of_its_own_is_waited_for(tmp_path):
+    """As training does before its parts are made."""
+    body = f"signal.signal(15, signal.SIG_IGN); alone = not os.path.exists('first'); open('first', 'w'); {FINISH}"
+    body += "\nif alone: time.sleep(2); open('over', 'w')\nelse: assert os.path.exists('over')"
+    run = make_run(tmp_path, body)
+    process = start_sweep(run)
+    wait_until((Path(run.run_dir) / "first").exists)
+    process.kill()
+    process.wait()
+    assert is_claimed(run)
+    assert attempt(run) == Outcome("done")
+    assert codes(run) == [0]
 
 
 def test_no_more_runs_than_shares_go_at_once_and_a_failure_stops_nobody(tmp_path):
@@ -155,7 +178,7 @@ def test_no_more_runs_than_shares_go_at_once_and_a_failure_stops_nobody(tmp_path
     def watch() -> None:
         most.append(sum(is_claimed(run) for run in runs))
 
-    shares = make_shares(["3", "5"], 0, 1, 4)
+    shares = make_shares(["3", "5"], 2, 4)
     outcomes = run_side_by_side(runs, shares, 3, lambda: False, lambda run, outcome: told.append(run.name), watch)
     assert [outcome.state for outcome in outcomes] == ["done", "done", "failed", "done", "done", "done"]
     assert sorted(told) == [run.name for run in runs]
@@ -163,20 +186,49 @@ def test_no_more_runs_than_shares_go_at_once_and_a_failure_stops_nobody(tmp_path
     assert set(log.read_text()) == {"3", "5"}
 
 
+def test_a_second_interrupt_waits_for_nobody(tmp_path):
+    run = make_run(tmp_path, "signal.signal(15, lambda *_: sys.exit(75)); open('ready', 'w'); time.sleep(60)")
+    left = threading.Event()
+
+    def watch() -> None:
+        if (Path(run.run_dir) / "ready").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_side_by_side([run], [{}], 3, left.is_set, watch=watch)
+    assert is_claimed(run), "the run goes on until it is told"
+    left.set()
+    wait_until(lambda: not is_claimed(run))
+    assert codes(run) == [75]
+
+
 def test_shares_divide_gpus_and_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    shares = make_shares(["0", "1"], 0, 2, 16)
+    shares = make_shares(["0", "1"], 4, 16)
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["0", "1", "0", "1"]
     assert {share["OMP_NUM_THREADS"] for share in shares} == {"4"}
-    assert make_shares([], 0, 4, 2) == [{"OMP_NUM_THREADS": "2"}], "without a GPU one at a time"
-    assert len(make_shares(["0"], 3, 1, 2)) == 3
+    assert count_places(["0", "1"], 0, 2, 9) == 4
+    assert count_places([], 0, 4, 9) == 1, "without a GPU one at a time"
+    assert count_places(["0"], 3, 1, 9) == 3
+    assert count_places([], 8, 1, 2) == 2, "cores are for those that run"
+    assert count_places([], 8, 1, 0) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert make_shares([], 2, 1, 16) == [{"OMP_NUM_THREADS": "7"}] * 2
+    assert make_shares([], 2, 16) == [{"OMP_NUM_THREADS": "7"}] * 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-1")
     assert visible_gpus() == ["2", "MIG-1"]
     assert visible_gpus("0") == ["0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+def test_parts_of_a_gpu_are_no_gpus(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    lines = ("GPU 0: H200 (UUID: GPU-1)", "  MIG 1g.18gb Device 0: (UUID: MIG-1)", "GPU 1: H200 (UUID: GPU-2)")
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1"]
 
 
 def test_a_record_that_a_kill_cut_short_is_read_and_goes_on(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mlr.config import ConfigError
 from mlr.sweeps.attempt import Outcome
 from mlr.sweeps.config import read_sweep_config
 from mlr.sweeps.ray import connect, run_on_ray
@@ -11,6 +12,23 @@ from mlr.sweeps.record import read_events
 from tests.mlr.sweeps.test_attempt import FINISH, STEP, make_run
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40,<3'")
+
+
+def test_what_ray_can_never_place_is_refused():
+    import ray
+
+    with pytest.raises(ConfigError, match=r"ray\.gpus=1000 is more than Ray has"):
+        connect(read_sweep_config(["launcher=ray", "ray.cpus=0.5", "ray.gpus=1000"]))
+    assert not ray.is_initialized()
+
+
+def test_an_error_within_ray_is_that_runs_failure(tmp_path):
+    config = read_sweep_config(["launcher=ray", "ray.cpus=0.5", "ray.gpus=0"])
+    fine = make_run(tmp_path, FINISH, "fine")
+    odd = make_run(tmp_path, FINISH, "odd\0")  # no folder can have the name
+    connect(config)
+    outcomes = run_on_ray([odd, fine], config, lambda: False, lambda run, outcome: None, lambda: None)
+    assert outcomes == [Outcome("failed", "Ray: embedded null byte"), Outcome("done")]
 
 
 def test_ray_runs_all_names_failures_and_stops(tmp_path):

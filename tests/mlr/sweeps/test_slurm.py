@@ -12,8 +12,9 @@ from mlr.config import ConfigError
 from mlr.sweeps.attempt import Outcome
 from mlr.sweeps.config import read_sweep_config
 from mlr.sweeps.record import note, read_events
-from mlr.sweeps.slurm import Job, job_of, queue, this_job
-from tests.mlr.sweeps.test_attempt import FINISH, make_run
+from mlr.sweeps.slurm import Job, job_of, queue, submit, this_job
+from mlr.sweeps.status import read_status
+from tests.mlr.sweeps.test_attempt import FINISH, make_run, wait_until
 
 CONFIG = read_sweep_config(["slurm.gpus=0"])
 
@@ -44,6 +45,21 @@ def test_a_job_that_is_warned_stops_its_runs_and_goes_back_to_the_queue(tmp_path
     assert delayed.args == ([run],)
 
 
+def test_only_runs_that_were_stopped_go_back_to_the_queue(tmp_path):
+    endless = make_run(tmp_path, "signal.signal(15, lambda *_: sys.exit(75)); time.sleep(60)", "endless")
+    runs = [make_run(tmp_path, FINISH, "done"), make_run(tmp_path, "sys.exit(2)", "failing"), endless]
+    note(runs[1], "submitted", job="7_0")
+    job = Job(CONFIG)
+    thread = threading.Thread(target=job, args=(runs,))
+    thread.start()
+    wait_until(lambda: all(any(event["event"] == "ended" for event in read_events(run)) for run in runs[:2]))
+    wait_until(lambda: read_events(endless))
+    time.sleep(0.5)
+    assert read_status(runs[1], {"7_0": "RUNNING"}).state == "failed", "its job goes on with the others"
+    assert job.checkpoint(runs).args == ([endless],)
+    thread.join()
+
+
 def test_a_warning_before_the_work_began_loses_nothing(tmp_path):
     run = make_run(tmp_path, FINISH)
     assert Job(CONFIG).checkpoint([run]).args == ([run],)
@@ -63,6 +79,24 @@ def test_the_queue_is_read_by_job_names(tmp_path, monkeypatch):
         queue()
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_slurm_does_not_take_leaves_nothing(count, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    for name, text in (("srun", "exit 0"), ("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    (folder / "earlier.pkl").write_text("")
+    runs = [make_run(tmp_path, FINISH, f"run_{i}") for i in range(count)]
+    with pytest.raises(ConfigError, match="invalid account"):
+        submit(runs, read_sweep_config([f"slurm.folder={folder}"]))
+    assert [path.name for path in folder.iterdir()] == ["earlier.pkl"]
+    assert not any(read_events(run) for run in runs)
+
+
 def test_the_last_submission_counts(tmp_path):
     run = make_run(tmp_path, "")
     assert job_of([]) is None
@@ -77,7 +111,10 @@ def test_outside_a_job_there_is_no_name(monkeypatch):
     assert this_job() is None
 
 
-@pytest.mark.parametrize("setting", ["slurm.gpus=-1", "slurm.memory_gb=0", "slurm.cpus=0", "gpus=0,,1", "slurm=1"])
+@pytest.mark.parametrize(
+    "setting",
+    ["slurm.gpus=-1", "slurm.memory_gb=0", "slurm.memory_gb=inf", "slurm.cpus=0", "gpus=0,,1", "slurm=1"],
+)
 def test_settings_that_cannot_be_are_refused(setting):
     with pytest.raises(ConfigError):
         read_sweep_config([setting])
