@@ -210,6 +210,8 @@ def evaluate_weights(
 ) -> list[dict]:
     """Rows of the evaluation's episodes, the same for any number of worker processes. Raises WorkerLost."""
     set_precision(config.precision, config.deterministic)  # also where this is a process of its own
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # the same
     seed = derive_seed(config.seed, "evaluation", index)
     with (
         episode_video(video) if video is not None else nullcontext() as film,
