@@ -15,9 +15,10 @@ import os
 import secrets
 import select
 import signal
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,10 @@ from mlr.training.run_folder import RunFolder, read_config, read_manifest
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
 UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
+LOG_HEADER_BYTES = 7  # of W&B's log, whose layout is LevelDB's behind them
+LOG_BLOCK_BYTES = 32768
+LOG_PIECE = struct.Struct("<IHB")
+LAST_PIECES = (1, 4)  # a whole record, or the last piece of one
 
 Row = dict[str, int | float]
 Say = Callable[[str], None]
@@ -51,13 +56,13 @@ class TensorBoard:
         self._writer.add_event(Event(wall_time=time.time(), step=0, session_log=start))
         say(f"to look at it: tensorboard --logdir {folder.path}")
 
-    def write(self, row: Row) -> None:
-        keys = [key for key in row if "eval/score" not in row or key not in UNITS]  # a metrics row has these already
-        values = [self._make_summary.Value(tag=key, simple_value=row[key]) for key in keys]
-        summary = self._make_summary(value=values)
-        self._writer.add_event(self._make_event(wall_time=time.time(), step=row["agent_steps"], summary=summary))
-
-    def flush(self) -> None:
+    def write(self, rows: list[tuple[str, Row]]) -> None:
+        """rows: (`metrics` or `evaluations`, the row)."""
+        for kind, row in rows:
+            keys = [key for key in row if kind == "metrics" or key not in UNITS]  # a metrics row has these already
+            values = [self._make_summary.Value(tag=key, simple_value=row[key]) for key in keys]
+            summary = self._make_summary(value=values)
+            self._writer.add_event(self._make_event(wall_time=time.time(), step=row["agent_steps"], summary=summary))
         self._writer.flush()
 
     def summarise(self, scores: Row) -> None:
@@ -68,7 +73,11 @@ class TensorBoard:
 
 
 class WandB:
-    """A W&B run, the same at each start in a run folder; RUN/wandb/sent.json remembers its id and what it has got."""
+    """A W&B run, the same at each start in a run folder.
+
+    RUN/wandb/sent.json has its id and, in the order of their numbers, the rows that were handed over. W&B holds them in
+    memory for a while; which of them have arrived, the service knows, or W&B's log on disk, also after a kill.
+    """
 
     def __init__(self, config: dict, folder: RunFolder, say: Say):
         # Its own reports of errors go to a service as well.
@@ -77,14 +86,18 @@ class WandB:
 
         self._file = folder.path / "wandb" / "sent.json"
         self._file.parent.mkdir(exist_ok=True)
-        self._state = {"id": secrets.token_hex(8), "rows": 0, "sent": {"metrics": -1, "evaluations": -1}}
+        # order: (kind, agent steps) of each row. kept: how many of them are safe, whatever becomes of this start.
+        self._state = {"id": secrets.token_hex(8), "order": [], "kept": 0}
         if self._file.is_file():
             self._state = json.loads(self._file.read_text())
-        self.sent = self._state["sent"]
+        self._remember()  # the id also where the start below hangs
+        arrived = max(self._state["kept"], logged_rows(self._file.parent))
         later = f"wandb sync --yes {self._file.parent}/offline-run-*"
-        self._say, mode = say, LoggerConfig(**config["logger"]).wandb
+        self._say, self._summary, mode = say, {}, LoggerConfig(**config["logger"]).wandb
         try:
             self._run = self._start(wandb, config, folder, mode)
+            if mode == "online":
+                arrived = self._run.starting_step
             say(self._run.url if mode == "online" else f"offline; to send it: {later}")
         except Exception as error:  # wandb documents none; no key, no network, a refusal, no answer in time
             if mode == "offline":
@@ -92,8 +105,11 @@ class WandB:
             wandb.teardown()
             self._run = self._start(wandb, config, folder, "offline")
             say(f"{in_one_line(error)}; goes on offline, to send it: {later}")
+        unknown = [("metrics", -1)] * (arrived - len(self._state["order"]))  # somebody else's: their numbers are taken
+        self._state |= {"order": self._state["order"][:arrived] + unknown, "kept": arrived}
+        self.sent = {"metrics": -1, "evaluations": -1} | {kind: steps for kind, steps in self._state["order"]}
         self._run.define_metric("*", step_metric="agent_steps")
-        self.flush()
+        self._remember()
 
     def _start(self, wandb, config: dict, folder: RunFolder, mode: str):
         logger = LoggerConfig(**config["logger"])
@@ -122,24 +138,82 @@ class WandB:
             ),
         )
 
-    def write(self, row: Row) -> None:
-        """Numbers of their own count the rows: W&B drops what has an earlier one, so nothing is there twice."""
-        self._run.log(row, step=self._state["rows"], commit=True)
-        self._state["rows"] += 1
-
-    def flush(self) -> None:
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(self._state))
-        os.replace(part, self._file)
+    def write(self, rows: list[tuple[str, Row]]) -> None:
+        """Numbers of their own count the rows: W&B drops what has an earlier one. rows: see TensorBoard.write."""
+        first = len(self._state["order"])
+        self._state["order"] += [(kind, row["agent_steps"]) for kind, row in rows]
+        self._remember()  # before W&B has them: a kill in between must not leave rows that nobody can name
+        for i, (_, row) in enumerate(rows, first):
+            self._run.log(row, step=i, commit=True)
 
     def summarise(self, scores: Row) -> None:
-        self._run.summary.update(scores)
+        if scores != self._summary:
+            self._run.summary.update(scores)
+            self._summary = scores
 
     def close(self, code: int) -> None:
         try:
             self._run.finish(exit_code=code)
         except TimeoutError:
-            self._say(f"no time to send all; to send it: wandb sync --yes --include-online {self._file.parent}/*run-*")
+            log = Path(self._run.dir).parent
+            self._say(f"no time to send all; the next start does, or: wandb sync --yes --include-online {log}")
+        else:
+            self._state["kept"] = len(self._state["order"])
+            self._remember()
+
+    def _remember(self) -> None:
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(self._state))
+        os.replace(part, self._file)
+
+
+def logged_rows(folder: Path) -> int:
+    """The number after that of the last row in W&B's logs below `folder`: their newest one that has a row at all."""
+    logs = sorted(folder.glob("*run-*/*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
+    return next((numbers[-1] + 1 for numbers in map(mended_log, reversed(logs)) if numbers), 0)
+
+
+def mended_log(log: Path) -> list[int]:
+    """The numbers of the rows in a W&B log.
+
+    The record that a kill has cut is taken off its end: `wandb sync` would send no log after this one.
+    """
+    from google.protobuf.message import DecodeError
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, numbers, end = log.read_bytes(), [], LOG_HEADER_BYTES
+    with suppress(DecodeError):
+        for content, position in log_records(data):
+            record = Record.FromString(content)
+            if record.WhichOneof("record_type") == "history":
+                numbers.append(record.history.step.num)
+            end = position
+    if end < len(data):
+        os.truncate(log, end)
+    return numbers
+
+
+def log_records(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The whole records of a W&B log, each with the position of its end.
+
+    After a header, there are blocks of pieces, each with checksum, length, kind and content.
+    """
+    position, record = LOG_HEADER_BYTES, b""
+    while True:
+        left = LOG_BLOCK_BYTES - position % LOG_BLOCK_BYTES
+        if left < LOG_PIECE.size:
+            position += left
+        start = position + LOG_PIECE.size
+        if start > len(data):
+            return
+        _, length, kind = LOG_PIECE.unpack_from(data, position)
+        position = start + length
+        if kind == 0 or position > len(data):
+            return
+        record += data[start:position]
+        if kind in LAST_PIECES:
+            yield record, position
+            record = b""
 
 
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
@@ -179,15 +253,18 @@ def start_delay(logger: LoggerConfig, folder: RunFolder) -> float:
 def copy(tracker: TensorBoard | WandB, config: dict, folder: RunFolder, milestones: list[int]) -> None:
     """Writes the rows that `tracker` has not got, in the order of their agent steps."""
     found = {"metrics": metrics_rows(folder), "evaluations": evaluation_rows(folder, config["evaluation"]["episodes"])}
-    new = [(row, kind) for kind, rows in found.items() for row in rows if row["agent_steps"] > tracker.sent[kind]]
-    for row, kind in sorted(new, key=lambda entry: entry[0]["agent_steps"]):
-        tracker.write(row)
-        tracker.sent[kind] = row["agent_steps"]
-        if kind == "evaluations" and row["agent_steps"] in milestones:
-            scores = {f"score_{row['env_steps']}_env_steps": row["eval/score"]}
-            final = {"score": row["eval/score"]} if row["agent_steps"] == milestones[-1] else {}
-            tracker.summarise(scores | final)
-    tracker.flush()
+    new = [(kind, row) for kind, rows in found.items() for row in rows if row["agent_steps"] > tracker.sent[kind]]
+    new.sort(key=lambda entry: entry[1]["agent_steps"])
+    tracker.write(new)
+    tracker.sent |= {kind: row["agent_steps"] for kind, row in new}
+    tracker.summarise(summary_scores(found["evaluations"], milestones))
+
+
+def summary_scores(evaluations: list[Row], milestones: list[int]) -> Row:
+    """score_<N>_env_steps for each milestone that has been evaluated, and `score` for the last."""
+    scores = {row["agent_steps"]: row for row in evaluations if row["agent_steps"] in milestones}
+    final = {"score": scores[milestones[-1]]["eval/score"]} if milestones[-1] in scores else {}
+    return {f"score_{row['env_steps']}_env_steps": row["eval/score"] for row in scores.values()} | final
 
 
 def metrics_rows(folder: RunFolder) -> list[Row]:

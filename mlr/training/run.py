@@ -209,7 +209,10 @@ def evaluate_weights(
     workers: int = 0,
 ) -> list[dict]:
     """Rows of the evaluation's episodes, the same for any number of worker processes. Raises WorkerLost."""
-    set_precision(config.precision, config.deterministic)  # also where this is a process of its own
+    # Here too: this may be a process of its own.
+    set_precision(config.precision, config.deterministic)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     seed = derive_seed(config.seed, "evaluation", index)
     with (
         episode_video(video) if video is not None else nullcontext() as film,

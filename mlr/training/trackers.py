@@ -30,17 +30,21 @@ def tracked(config, folder: RunFolder, milestones: list[int], console: Console) 
     """Within it the chosen trackers follow metrics.csv and evaluations.csv, which must be cut to the checkpoint before.
 
     milestones: agent steps whose mean score is a summary value, the last one `score` itself.
-    Prints at most a line or two per tracker, and raises nothing of its own.
+    Prints at most a line or two per tracker, and raises nothing of its own. A KeyboardInterrupt passes without a wait:
+    the trackers then end by themselves, as after a kill.
     """
     trackers = [Tracker(name, folder, milestones, console) for name in chosen(config.logger)]
-    code = 1
+    code, wait = 1, True
     try:
         yield
         code = 0
+    except KeyboardInterrupt:
+        wait = False
+        raise
     finally:
         for tracker in trackers:
             tracker.tell_end(code)
-        for tracker in trackers:
+        for tracker in trackers if wait else ():
             tracker.wait(config.logger.finish_timeout_seconds)
 
 

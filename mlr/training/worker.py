@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
+from multiprocessing.process import _children as _children_to_join
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,13 +21,14 @@ from mlr.training.stop import STOP_SIGNALS
 
 SPAWN = multiprocessing.get_context("spawn")  # a forked process would share threads' locks, CUDA and OpenGL with us
 PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
+END_SECONDS = 5.0  # for a killed process to be gone; one that hangs in a driver or a file system may never be
 
 
 class Worker:
     """Runs target(connection, *arguments) in a spawned process; everything it is given must be picklable.
 
     Messages should be small: then each is sent in one piece, and a worker cannot hang in the middle of one. Use as a
-    context manager, at whose end the process and those that it has started are killed.
+    context manager, at whose end the process and those that it has started are killed, and waited for some seconds.
     """
 
     def __init__(self, name: str, timeout_seconds: float, target: Callable, *arguments):
@@ -85,7 +87,9 @@ class Worker:
         for child in children:  # one that hangs would stay
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        self._process.join()
+        self._process.join(END_SECONDS)
+        if self._process.exitcode is None:  # the kernel has not let go of it; Python would wait for it at exit
+            _children_to_join.discard(self._process)
         self._connection.close()
 
     def _death(self) -> str:

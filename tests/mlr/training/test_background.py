@@ -13,7 +13,7 @@ from mlr.training.background import Background
 from mlr.training.errors import WorkerLost
 from mlr.training.inspection import inspect
 from mlr.training.loggers import CsvLog
-from mlr.training.run import run
+from mlr.training.run import make_evaluate, run
 from mlr.training.run_folder import RunFolder
 from tests.conftest import make_config
 
@@ -55,6 +55,18 @@ def test_evaluations_one_after_the_other_until_the_process_dies(monkeypatch):
             wait(background)
     finally:
         background.close()
+
+
+def test_a_gpu_is_chosen_where_an_evaluation_is_played(monkeypatch, tmp_path):
+    """A process in the background would use the first one for what names none."""
+
+    def choose(device):
+        raise LookupError(device)
+
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
+    evaluate = make_evaluate(make_config(tmp_path), ATARI, torch.device("cuda:1"))
+    with pytest.raises(LookupError, match="cuda:1"):
+        evaluate(tmp_path, 0, None, None)
 
 
 def digests(folder):

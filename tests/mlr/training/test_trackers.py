@@ -1,10 +1,12 @@
 import csv
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -16,7 +18,7 @@ from atari.training import ATARI
 from mlr.config import ConfigError
 from mlr.training.inspection import inspect
 from mlr.training.loggers import CsvLog
-from mlr.training.mirror import evaluation_rows, metrics_rows, start_delay
+from mlr.training.mirror import evaluation_rows, mended_log, metrics_rows, start_delay
 from mlr.training.run import run
 from mlr.training.run_folder import RunFolder, record_start
 from mlr.training.trackers import chosen, tracked
@@ -48,6 +50,8 @@ def wandb_records(path):
             position += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
+        if position + 7 + length > len(data):  # cut off
+            return
         piece += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -195,6 +199,31 @@ def test_a_killed_run_leaves_no_process_and_says_that_it_failed(tmp_path):
     assert not set(services) & processes()
 
 
+@contextmanager
+def mirror(folder):
+    """A tracker's process for W&B, which has started it when this begins; at the end both are gone by SIGKILL."""
+    command = [sys.executable, "-m", "mlr.training.mirror", "wandb", str(folder.path), "120"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline()
+        yield
+    finally:
+        for pid in [*(pid for pid in processes() if parent_of(pid) == process.pid), process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def handed_over(folder):
+    return json.loads((folder.path / "wandb/sent.json").read_text())["order"]
+
+
+def until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
 def processes():
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}
 
@@ -242,7 +271,7 @@ class Answering(BaseHTTPRequestHandler):
         answer = {}
         if self.path.endswith("graphql"):
             query = json.loads(body)
-            answer = {"data": self.answer(query["query"], query["variables"])}
+            answer = {"data": self.answer(query["query"], query.get("variables", {}))}
         elif self.path.endswith("file_stream"):
             history = json.loads(body).get("files", {}).get("wandb-history.jsonl")
             if history:
@@ -322,6 +351,7 @@ def test_a_service_that_hangs_costs_one_line_and_the_allowed_seconds(service, tm
     [line], seconds = lines_of(folder, config, capsys)
     assert line == "wandb: not done within 1 s of the run's end; metrics.csv has all of it"
     assert seconds < 5
+    assert json.loads((folder.path / "wandb/sent.json").read_text())["id"]  # the next start is the same W&B run
 
 
 @pytest.mark.parametrize("service", [Hanging], indirect=True)
@@ -354,18 +384,64 @@ def test_what_a_service_that_began_to_hang_has_not_got_is_kept_on_disk(service, 
     folder, config = make_folder(tmp_path / "run", *ONLINE, "logger.finish_timeout_seconds=5")
 
     def write():
-        deadline = time.monotonic() + 30
-        while not (folder.path / "wandb/sent.json").is_file() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        add_metrics(folder, (20, 1.0))
+        until(lambda: (folder.path / "wandb/sent.json").is_file() and handed_over(folder))
         Answering.hanging.set()
-        add_metrics(folder, (20, 1.0), (40, 2.0))
+        add_metrics(folder, (40, 2.0))
 
     followed(folder, config, write)
     started, ended = capsys.readouterr().out.splitlines()
     assert "/somebody/mlr/runs/" in started and "wandb sync --yes --include-online" in ended
-    assert sent(service) == []
+    assert sent(service) in ([], [(0, 20)])
     [log] = folder.path.glob("wandb/run-*/*.wandb")
     assert [row["agent_steps"] for row in wandb_history(log).values()] == [20, 40]
+    assert str(log.parent) in ended
+    Answering.hanging.clear()
+    followed(folder, config, lambda: add_metrics(folder, (60, 3.0)))
+    assert sent(service) == [(0, 20), (1, 40), (2, 60)]  # without that log
+
+
+@pytest.mark.parametrize("service", [Answering], indirect=True)
+def test_rows_that_a_kill_of_all_processes_took_from_wandb_are_handed_over_again(service, tmp_path):
+    folder, config = make_folder(tmp_path / "run", "logger.wandb=offline")
+    steps = range(20, 4020, 20)
+    add_metrics(folder, *((step, step / 7) for step in steps))
+    with mirror(folder):
+        until(lambda: len(handed_over(folder)) == 200)
+        until(lambda: wandb_logs(folder)[0].stat().st_size >= 40000)
+    [log] = wandb_logs(folder)
+    os.truncate(log, 40000)  # within a record, as W&B's blocks end
+    arrived = wandb_history(log)
+    assert 0 < len(arrived) < 200
+    add_evaluation(folder, 20, 5.0, 7.0)  # came late, so it may have no number from the middle
+    time.sleep(1)  # W&B names its folders by the second
+    followed(folder, config, lambda: None)
+    again = wandb_history(max(wandb_logs(folder)))
+    assert list(again) == list(range(len(arrived), 201))
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", *(str(log.parent) for log in wandb_logs(folder))]
+    environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert sorted(step for _, step in sent(service)) == sorted([20, *steps])
+    assert [number for number, _ in sent(service)] == list(range(201))
+
+
+def test_a_log_that_was_cut_anywhere_is_mended(tmp_path):
+    from wandb.proto.wandb_internal_pb2 import HistoryRecord, HistoryStep, Record
+
+    records = [Record(history=HistoryRecord(step=HistoryStep(num=i))).SerializeToString() for i in range(3)]
+    header = bytes(7)
+    pieces = [struct.pack("<IHB", 0, len(record), 1) + record for record in records]
+    pieces[1] = b"".join(  # a record of two pieces
+        struct.pack("<IHB", 0, len(part), kind) + part for part, kind in ((records[1][:2], 2), (records[1][2:], 4))
+    )
+    ends = [len(header) + sum(map(len, pieces[:count])) for count in range(4)]
+    whole = header + b"".join(pieces)
+    for length in range(len(header), len(whole) + 1):
+        log = tmp_path / "log"
+        log.write_bytes(whole[:length])
+        rows = sum(end <= length for end in ends[1:])
+        assert mended_log(log) == list(range(rows))
+        assert log.stat().st_size == ends[rows]
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
@@ -403,6 +479,23 @@ def test_an_error_of_the_run_is_passed_on(tmp_path):
         followed(folder, config, fail)
     [log] = wandb_logs(folder)
     assert only(wandb_records(log), "exit").exit_code == 1
+
+
+def test_a_second_ctrl_c_does_not_wait_for_trackers(tmp_path):
+    folder, config = make_folder(tmp_path / "run", "logger.wandb=offline")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        followed(folder, config, interrupt)
+    assert time.monotonic() - start < 0.5  # W&B is not even imported by then
+
+    def kinds():
+        return {record.WhichOneof("record_type") for log in wandb_logs(folder) for record in wandb_records(log)}
+
+    until(lambda: "exit" in kinds())  # it ends by itself
 
 
 def test_no_tracker_is_chosen_by_itself_and_none_imports_the_other(tmp_path):
