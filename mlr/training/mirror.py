@@ -15,10 +15,9 @@ import os
 import secrets
 import select
 import signal
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,10 +28,6 @@ from mlr.training.run_folder import RunFolder, read_config, read_manifest
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
 UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
-LOG_HEADER_BYTES = 7  # of W&B's log, whose layout is LevelDB's behind them
-LOG_BLOCK_BYTES = 32768
-LOG_PIECE = struct.Struct("<IHB")
-LAST_PIECES = (1, 4)  # a whole record, or the last piece of one
 
 Row = dict[str, int | float]
 Say = Callable[[str], None]
@@ -75,8 +70,8 @@ class TensorBoard:
 class WandB:
     """A W&B run, the same at each start in a run folder.
 
-    RUN/wandb/sent.json has its id and, in the order of their numbers, the rows that were handed over. W&B holds them in
-    memory for a while; which of them have arrived, the service knows, or W&B's log on disk, also after a kill.
+    RUN/wandb/sent.json has its id and, in the order of their numbers, the rows that were handed over. How many of them
+    have arrived, the service says; offline they count as arrived.
     """
 
     def __init__(self, config: dict, folder: RunFolder, say: Say):
@@ -86,12 +81,11 @@ class WandB:
 
         self._file = folder.path / "wandb" / "sent.json"
         self._file.parent.mkdir(exist_ok=True)
-        # order: (kind, agent steps) of each row. kept: how many of them are safe, whatever becomes of this start.
-        self._state = {"id": secrets.token_hex(8), "order": [], "kept": 0}
+        self._state = {"id": secrets.token_hex(8), "order": []}  # order: (kind, agent steps) of each row
         if self._file.is_file():
             self._state = json.loads(self._file.read_text())
         self._remember()  # the id also where the start below hangs
-        arrived = max(self._state["kept"], logged_rows(self._file.parent))
+        arrived = len(self._state["order"])
         later = f"wandb sync --yes {self._file.parent}/offline-run-*"
         self._say, self._summary, mode = say, {}, LoggerConfig(**config["logger"]).wandb
         try:
@@ -106,7 +100,7 @@ class WandB:
             self._run = self._start(wandb, config, folder, "offline")
             say(f"{in_one_line(error)}; goes on offline, to send it: {later}")
         unknown = [("metrics", -1)] * (arrived - len(self._state["order"]))  # somebody else's: their numbers are taken
-        self._state |= {"order": self._state["order"][:arrived] + unknown, "kept": arrived}
+        self._state["order"] = self._state["order"][:arrived] + unknown
         self.sent = {"metrics": -1, "evaluations": -1} | {kind: steps for kind, steps in self._state["order"]}
         self._run.define_metric("*", step_metric="agent_steps")
         self._remember()
@@ -157,63 +151,11 @@ class WandB:
         except TimeoutError:
             log = Path(self._run.dir).parent
             self._say(f"no time to send all; the next start does, or: wandb sync --yes --include-online {log}")
-        else:
-            self._state["kept"] = len(self._state["order"])
-            self._remember()
 
     def _remember(self) -> None:
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(self._state))
         os.replace(part, self._file)
-
-
-def logged_rows(folder: Path) -> int:
-    """The number after that of the last row in W&B's logs below `folder`: their newest one that has a row at all."""
-    logs = sorted(folder.glob("*run-*/*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
-    return next((numbers[-1] + 1 for numbers in map(mended_log, reversed(logs)) if numbers), 0)
-
-
-def mended_log(log: Path) -> list[int]:
-    """The numbers of the rows in a W&B log.
-
-    The record that a kill has cut is taken off its end: `wandb sync` would send no log after this one.
-    """
-    from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, numbers, end = log.read_bytes(), [], LOG_HEADER_BYTES
-    with suppress(DecodeError):
-        for content, position in log_records(data):
-            record = Record.FromString(content)
-            if record.WhichOneof("record_type") == "history":
-                numbers.append(record.history.step.num)
-            end = position
-    if end < len(data):
-        os.truncate(log, end)
-    return numbers
-
-
-def log_records(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The whole records of a W&B log, each with the position of its end.
-
-    After a header, there are blocks of pieces, each with checksum, length, kind and content.
-    """
-    position, record = LOG_HEADER_BYTES, b""
-    while True:
-        left = LOG_BLOCK_BYTES - position % LOG_BLOCK_BYTES
-        if left < LOG_PIECE.size:
-            position += left
-        start = position + LOG_PIECE.size
-        if start > len(data):
-            return
-        _, length, kind = LOG_PIECE.unpack_from(data, position)
-        position = start + length
-        if kind == 0 or position > len(data):
-            return
-        record += data[start:position]
-        if kind in LAST_PIECES:
-            yield record, position
-            record = b""
 
 
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
-from multiprocessing.process import _children as _children_to_join
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,8 +87,6 @@ class Worker:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         self._process.join(END_SECONDS)
-        if self._process.exitcode is None:  # the kernel has not let go of it; Python would wait for it at exit
-            _children_to_join.discard(self._process)
         self._connection.close()
 
     def _death(self) -> str:

@@ -1,12 +1,10 @@
 import csv
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -18,7 +16,7 @@ from atari.training import ATARI
 from mlr.config import ConfigError
 from mlr.training.inspection import inspect
 from mlr.training.loggers import CsvLog
-from mlr.training.mirror import evaluation_rows, mended_log, metrics_rows, start_delay
+from mlr.training.mirror import evaluation_rows, metrics_rows, start_delay
 from mlr.training.run import run
 from mlr.training.run_folder import RunFolder, record_start
 from mlr.training.trackers import chosen, tracked
@@ -197,20 +195,6 @@ def test_a_killed_run_leaves_no_process_and_says_that_it_failed(tmp_path):
     while set(services) & processes() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not set(services) & processes()
-
-
-@contextmanager
-def mirror(folder):
-    """A tracker's process for W&B, which has started it when this begins; at the end both are gone by SIGKILL."""
-    command = [sys.executable, "-m", "mlr.training.mirror", "wandb", str(folder.path), "120"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline()
-        yield
-    finally:
-        for pid in [*(pid for pid in processes() if parent_of(pid) == process.pid), process.pid]:
-            os.kill(pid, signal.SIGKILL)
-        process.communicate()
 
 
 def handed_over(folder):
@@ -399,49 +383,6 @@ def test_what_a_service_that_began_to_hang_has_not_got_is_kept_on_disk(service, 
     Answering.hanging.clear()
     followed(folder, config, lambda: add_metrics(folder, (60, 3.0)))
     assert sent(service) == [(0, 20), (1, 40), (2, 60)]  # without that log
-
-
-@pytest.mark.parametrize("service", [Answering], indirect=True)
-def test_rows_that_a_kill_of_all_processes_took_from_wandb_are_handed_over_again(service, tmp_path):
-    folder, config = make_folder(tmp_path / "run", "logger.wandb=offline")
-    steps = range(20, 4020, 20)
-    add_metrics(folder, *((step, step / 7) for step in steps))
-    with mirror(folder):
-        until(lambda: len(handed_over(folder)) == 200)
-        until(lambda: wandb_logs(folder)[0].stat().st_size >= 40000)
-    [log] = wandb_logs(folder)
-    os.truncate(log, 40000)  # within a record, as W&B's blocks end
-    arrived = wandb_history(log)
-    assert 0 < len(arrived) < 200
-    add_evaluation(folder, 20, 5.0, 7.0)  # came late, so it may have no number from the middle
-    time.sleep(1)  # W&B names its folders by the second
-    followed(folder, config, lambda: None)
-    again = wandb_history(max(wandb_logs(folder)))
-    assert list(again) == list(range(len(arrived), 201))
-    command = [sys.executable, "-m", "wandb", "sync", "--yes", *(str(log.parent) for log in wandb_logs(folder))]
-    environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    assert sorted(step for _, step in sent(service)) == sorted([20, *steps])
-    assert [number for number, _ in sent(service)] == list(range(201))
-
-
-def test_a_log_that_was_cut_anywhere_is_mended(tmp_path):
-    from wandb.proto.wandb_internal_pb2 import HistoryRecord, HistoryStep, Record
-
-    records = [Record(history=HistoryRecord(step=HistoryStep(num=i))).SerializeToString() for i in range(3)]
-    header = bytes(7)
-    pieces = [struct.pack("<IHB", 0, len(record), 1) + record for record in records]
-    pieces[1] = b"".join(  # a record of two pieces
-        struct.pack("<IHB", 0, len(part), kind) + part for part, kind in ((records[1][:2], 2), (records[1][2:], 4))
-    )
-    ends = [len(header) + sum(map(len, pieces[:count])) for count in range(4)]
-    whole = header + b"".join(pieces)
-    for length in range(len(header), len(whole) + 1):
-        log = tmp_path / "log"
-        log.write_bytes(whole[:length])
-        rows = sum(end <= length for end in ends[1:])
-        assert mended_log(log) == list(range(rows))
-        assert log.stat().st_size == ends[rows]
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
