@@ -7,6 +7,7 @@ refused configuration answers at once.
 import argparse
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class Command:
 
         configs = [self.resolve(combination)[1] for combination in combinations(overrides)]
         folders = [config.run_dir for config in configs if hasattr(config, "run_dir")]
-        twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+        twice = next((folder for folder, count in Counter(folders).items() if count > 1), None)
         if twice is not None:
             raise ConfigError(
                 f"several combinations share run_dir={twice}: add experiment='name-${{key}}' with their key"
