@@ -1,7 +1,9 @@
 """Signals become a request that the loop honours at the next step boundary."""
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Self
 
 from mlr.training.exit_codes import RESUME_ME
@@ -12,10 +14,17 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 def resume_me_at_a_signal() -> None:
     """From now on a stop signal ends the process with exit code 75 at once, until a `StopRequest` is entered.
 
-    For a start-up, the imports above all: there is nothing to save yet.
+    For a start-up, the imports above all: there is nothing to save yet. Not by an exception: some imports swallow any,
+    and leave half a module behind.
     """
+
+    def leave(number: int, frame) -> None:
+        with suppress(Exception):  # a stream may be in the middle of a write
+            sys.stdout.flush()
+        os._exit(RESUME_ME)
+
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda number, frame: sys.exit(RESUME_ME))
+        signal.signal(number, leave)
 
 
 class StopRequested(Exception):
