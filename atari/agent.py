@@ -18,7 +18,7 @@ from mlr.decoder import reads_actions
 from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.objective import MLR, PixelMLR
-from mlr.precision import Autocast, autocast
+from mlr.precision import Autocast, make_autocast
 from mlr.spans import span
 from mlr.training.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
@@ -49,7 +49,7 @@ class RainbowAgent:
     def __init__(self, config: AtariConfig, actions: int, device: torch.device):
         self.config, self.actions, self.device = config, actions, device
         self.generators = Generators(config.seed, device, GENERATORS)
-        self._autocast = autocast(config.precision, device)
+        self._autocast = make_autocast(config.precision, device)
         self._exploration = numpy_generator(config.seed, "exploration")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "parameters"))

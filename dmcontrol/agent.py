@@ -30,7 +30,7 @@ from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.momentum import frozen_copy, momentum_update
 from mlr.objective import MLR, PixelMLR
-from mlr.precision import Autocast, autocast
+from mlr.precision import Autocast, make_autocast
 from mlr.spans import span
 from mlr.training.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
 from mlr.training.run_folder import RunFolder, load_config
@@ -70,7 +70,7 @@ class SACAgent:
         self.config, self.action_size, self.device = config, action_size, device
         agent = config.agent
         self.generators = Generators(config.seed, device, GENERATORS)
-        self._autocast = autocast(config.precision, device)
+        self._autocast = make_autocast(config.precision, device)
         self._exploration = numpy_generator(config.seed, "exploration")
         self._centre_crop = CentreCrop(agent.crop_size)
         self._random_crop = RandomCrop(
@@ -248,7 +248,7 @@ class SACAgent:
         with torch.no_grad():
             parts = self._parts(len(obs))
             pieces = [self._encode(self.encoder.convolutions, self._pixels(obs, part)) for part in parts]
-        maps = pieces[0] if len(pieces) == 1 else torch.cat(pieces)  # [B, M, h, w]
+        maps = pieces[0] if len(pieces) == 1 else torch.cat(pieces)  # [B, M, h, w]; on a GPU a copy of 160 MB less
         mean, log_std = self.actor(maps)
         action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_actor"))
         return self.q_heads(self.encoder.latent(maps), action), log_prob

@@ -5,6 +5,7 @@ N images, C channels, H W pixels, S side of the source window of a crop.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class View:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: slice | tuple[slice, ...]) -> Tensor:
+    def __getitem__(self, index: slice | tuple[slice, ...] | EllipsisType) -> Tensor:
         """float32 [..., C, crop, crop], new with each call."""
         images, offsets = self.images[index], self.offsets[index]
         factor = None if self.factor is None else self.factor[index].reshape(-1)

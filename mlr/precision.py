@@ -10,8 +10,8 @@ import torch
 Autocast = Callable[[], AbstractContextManager]
 
 
-def autocast(precision: str, device: torch.device) -> Autocast:
-    """Makes the context in which encoders and the decoder run: products in bfloat16 if `precision` is bf16.
+def make_autocast(precision: str, device: torch.device) -> Autocast:
+    """A maker of the context in which encoders and the decoder run: products in bfloat16 if `precision` is bf16.
 
     Norms, softmax, losses and everything outside it stay float32, and so do weights and optimiser states.
     """

@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 from atari.training import ATARI
 from dmcontrol.training import DMCONTROL
-from mlr.precision import autocast, set_precision
+from mlr.precision import make_autocast, set_precision
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import fill, held, make_agent_and_replay
 
@@ -44,7 +44,7 @@ def test_what_a_product_on_a_gpu_is():
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_autocast_is_for_bf16_alone(precision):
-    with autocast(precision, CPU)():
+    with make_autocast(precision, CPU)():
         assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
         assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
 
