@@ -101,7 +101,8 @@ def read(path: Path) -> list[dict]:
 @pytest.mark.gl
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
     settings = ["table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=1", "parallel=2", *TINY]
-    failing = [*settings, "dmcontrol.device=cuda:77"]
+    failing = [setting for setting in settings if setting != "device=cpu"]
+    failing += ["atari.device=cpu", "dmcontrol.device=cuda:77"]
     result = sweep(tmp_path, *failing)
     assert result.returncode == 1
     assert "failed   dmcontrol/finger_spin/mlr/seed_1: exit code 2: error: device=cuda:77" in result.stdout
