@@ -1,6 +1,5 @@
 """Groups of ablations: several runs that differ from one base in one key each."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import yaml
 
 from mlr.config import require
-from mlr.training.cli import CONFIGS, Command, check_choice, config_groups
+from mlr.training.cli import CONFIGS, Command, check_choice, config_groups, repeated
 from mlr.training.run_folder import OUTSIDE_HASH
 
 GROUPS = CONFIGS / "ablation_groups.yaml"
@@ -68,7 +67,7 @@ def expand(
                 runs += [make_run(command.benchmark, task, arm, seed, changed, settings, composed) for seed in seeds]
     require(any(run.arm != BASE for run in runs), "no arm changes anything: take away the settings that decide its key")
     folders = [run.run_dir for run in runs]
-    shared = next((folder for folder, count in Counter(folders).items() if count > 1), None)
+    shared = repeated(folders)
     require(shared is None, f"several runs share run_dir={shared}: leave run_dir and experiment to the arms")
     return runs
 

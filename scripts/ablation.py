@@ -24,9 +24,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from mlr.ablations import choose_arms, expand, read_groups
+from mlr.ablations import Group, choose_arms, expand, read_groups
 from mlr.config import ConfigError, require
-from mlr.training.cli import Options, check_choice, refuse, shorten
+from mlr.training.cli import Command, Options, check_choice, refuse, shorten
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 NEEDED = ("group", "benchmark", "tasks", "seeds")
@@ -54,14 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def list_runs(settings: list[str]) -> dict:
     """The manifest of a group; raises ConfigError for what does not exist or cannot run."""
     own, common = read_settings(settings)
-    groups = read_groups()
-    check_choice("group", own["group"], list(groups), {})
-    check_choice("benchmark", own["benchmark"], list(COMMANDS), {})
-    group = groups[own["group"]]
-    if "arms" in own:
-        group = choose_arms(group, names(own, "arms"))
-    command, key = COMMANDS[own["benchmark"]], TASK_KEYS[own["benchmark"]]
-    tasks = {task: [f"{key}={task}"] for task in names(own, "tasks")}
+    group, command, tasks = choose_group(own)
     runs = expand(group, command, tasks, read_seeds(own), common)
     return {
         "group": own["group"],
@@ -70,6 +63,18 @@ def list_runs(settings: list[str]) -> dict:
         "together": group.together,
         "runs": [asdict(run) for run in runs],
     }
+
+
+def choose_group(own: dict[str, str]) -> tuple[Group, Command, dict[str, list[str]]]:
+    """The group with the arms asked for, its benchmark's command, and the settings of each task. Raises ConfigError."""
+    groups = read_groups()
+    check_choice("group", own["group"], list(groups), {})
+    check_choice("benchmark", own["benchmark"], list(COMMANDS), {})
+    group = groups[own["group"]]
+    if "arms" in own:
+        group = choose_arms(group, names(own, "arms"))
+    key = TASK_KEYS[own["benchmark"]]
+    return group, COMMANDS[own["benchmark"]], {task: [f"{key}={task}"] for task in names(own, "tasks")}
 
 
 def read_settings(settings: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -41,7 +41,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from atari.games import GAMES
-from mlr.ablations import choose_arms, read_groups
 from mlr.config import ConfigError, require
 from mlr.sweeps.attempt import Outcome, require_tools
 from mlr.sweeps.config import SweepConfig, is_own, read_sweep_config
@@ -50,10 +49,10 @@ from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
 from mlr.sweeps.ray import connect, run_on_ray
 from mlr.sweeps.slurm import queue, submit
 from mlr.sweeps.status import read_status, summary, table
-from mlr.training.cli import Options, check_choice, config_groups, in_one_line, refuse, schema_keys, shorten
+from mlr.training.cli import Options, check_choice, config_groups, in_one_line, refuse, repeated, schema_keys, shorten
 from mlr.training.exit_codes import DONE, RESUME_ME
 from mlr.training.stop import StopRequest
-from scripts.ablation import MOST_SEEDS, NOT_OF_ALL, names, read_seeds
+from scripts.ablation import MOST_SEEDS, NOT_OF_ALL, choose_group, names, read_seeds
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 SOME_FAILED = 1
@@ -112,7 +111,7 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
             (own if is_own(key) else common).append(setting)
     for benchmark in COMMANDS:
         keys = [key_of(setting) for setting in settings_of(benchmark, settings)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
+        twice = repeated(keys)
         require(twice is None, f"{twice} is given twice")
     return what, own, common
 
@@ -136,16 +135,9 @@ def plan(what: dict[str, str], common: list[str]) -> list[SweepRun]:
         return in_order(plan_tables(what, seeds, common))
     missing = {"benchmark", "tasks"} - what.keys()
     require(not missing, f"{' and '.join(sorted(missing))} must be given with group={what['group']}")
-    groups = read_groups()
-    check_choice("group", what["group"], list(groups), {})
-    check_choice("benchmark", what["benchmark"], list(COMMANDS), {})
-    group = groups[what["group"]]
-    if "arms" in what:
-        group = choose_arms(group, names(what, "arms"))
+    group, command, tasks = choose_group(what)
     require_benchmarks(common, [what["benchmark"]])
     require("," not in what.get("aux", ""), f"aux={what.get('aux')}: all arms of a group have one aux, such as aux=mlr")
-    command, key = COMMANDS[what["benchmark"]], TASK_KEYS[what["benchmark"]]
-    tasks = {task: [f"{key}={task}"] for task in names(what, "tasks")}
     aux = [f"aux={what['aux']}"] if "aux" in what else []
     return in_order(group_runs(group, command, tasks, seeds, [*aux, *settings_of(what["benchmark"], common)]))
 

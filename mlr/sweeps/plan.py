@@ -1,13 +1,12 @@
 """The runs of a sweep: each with its name, its command and its folder, found valid before any of them starts."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mlr.ablations import Group, Run, expand, make_run
 from mlr.config import require
-from mlr.training.cli import CONFIGS, Command
+from mlr.training.cli import CONFIGS, Command, repeated
 from mlr.training.run_folder import check_run
 
 SCRIPTS = CONFIGS.parent / "scripts"
@@ -59,7 +58,7 @@ def group_runs(
 def in_order(runs: Iterable[SweepRun]) -> list[SweepRun]:
     """All tasks with the first seed come first. Raises ConfigError for runs that share a folder."""
     found = sorted(runs, key=lambda run: run.seed)
-    shared = next((folder for folder, count in Counter(run.run_dir for run in found).items() if count > 1), None)
+    shared = repeated(run.run_dir for run in found)
     require(shared is None, f"several runs share run_dir={shared}: leave out run_dir and experiment")
     return found
 

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -118,7 +118,7 @@ class Command:
 
         configs = [self.resolve(combination)[1] for combination in combinations(overrides)]
         folders = [config.run_dir for config in configs if hasattr(config, "run_dir")]
-        twice = next((folder for folder, count in Counter(folders).items() if count > 1), None)
+        twice = repeated(folders)
         if twice is not None:
             raise ConfigError(
                 f"several combinations share run_dir={twice}: add experiment='name-${{key}}' with their key"
@@ -359,6 +359,11 @@ def require_finite(value: Any, key: str = "") -> None:
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, entry in entries:
         require_finite(entry, f"{key}.{name}" if key else str(name))
+
+
+def repeated(values: Iterable[str]) -> str | None:
+    """The first of the values that comes more than once."""
+    return next((value for value, count in Counter(values).items() if count > 1), None)
 
 
 def shorten(text: str, length: int = 60) -> str:

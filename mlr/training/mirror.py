@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mlr.config import LoggerConfig
 from mlr.results.scores import score_columns
+from mlr.training.cli import in_one_line, shorten
 from mlr.training.run_folder import RunFolder, read_config, read_manifest
 
 UNITS = ("agent_steps", "env_steps", "frames")
@@ -98,7 +99,7 @@ class WandB:
                 raise
             wandb.teardown()
             self._run = self._start(wandb, config, folder, "offline")
-            say(f"{in_one_line(error)}; goes on offline, to send it: {later}")
+            say(f"{reason(error)}; goes on offline, to send it: {later}")
         unknown = [("metrics", -1)] * (arrived - len(self._state["order"]))  # somebody else's: their numbers are taken
         self._state["order"] = self._state["order"][:arrived] + unknown
         self.sent = {"metrics": -1, "evaluations": -1} | {kind: steps for kind, steps in self._state["order"]}
@@ -238,9 +239,8 @@ def number(text: str) -> int | float:
     return int(text) if text.isdigit() else float(text)
 
 
-def in_one_line(error: Exception, length: int = 200) -> str:
-    text = " ".join(str(error).split()) or repr(error)
-    return text if len(text) <= length else f"{text[:length]}..."
+def reason(error: Exception) -> str:
+    return shorten(in_one_line(str(error)) or repr(error), 200)
 
 
 def main(name: str, run: str, *milestones: str) -> None:
@@ -259,7 +259,7 @@ def main(name: str, run: str, *milestones: str) -> None:
     except ModuleNotFoundError as error:
         say(f"no package {error.name}: pip install -e '.[track]'; metrics.csv goes on without")
     except Exception as error:  # whatever it is, the run goes on
-        say(f"{in_one_line(error)}; metrics.csv goes on without")
+        say(f"{reason(error)}; metrics.csv goes on without")
     os._exit(0)  # W&B's own hooks at exit may wait for a service
 
 
