@@ -16,7 +16,7 @@ from dmcontrol.training import DMCONTROL
 from mlr.precision import set_precision
 from mlr.training.capture import capture_updates
 from mlr.training.inspection import inspect
-from mlr.training.loggers import MetricMeans
+from mlr.training.means import MetricMeans
 from mlr.training.run import choose_device
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.operations import fill, make_agent_and_replay, places

@@ -7,7 +7,6 @@
 
 import csv
 import fcntl
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlr.sweeps.plan import SweepRun
+from mlr.training.loggers import whole_lines
 from mlr.training.run_folder import RunFolder
 
 POLL_SECONDS = 0.2
@@ -130,8 +130,7 @@ def _cut_short(path: Path) -> bool:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    text = _text(path)
-    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    rows = csv.DictReader(whole_lines(_text(path)))
     return [row for row in rows if (row.get("agent_steps") or "").isdecimal()]
 
 

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
 from mlr.config import ConfigError
 
 
@@ -42,12 +40,10 @@ class CsvLog:
         return list(csv.DictReader(self._lines()))
 
     def _lines(self) -> io.StringIO:
-        """The file without a last line that a kill or a full disk left unfinished, though it may have every column."""
         try:
-            text = self.path.read_text()
+            return whole_lines(self.path.read_text())
         except UnicodeDecodeError as error:
             raise ConfigError(f"{self.path} is damaged: move it away") from error
-        return io.StringIO(text[: text.rfind("\n") + 1])
 
     def keep(self, rows: Iterable[dict]) -> None:
         """Leaves only `rows` in the file."""
@@ -65,6 +61,12 @@ class CsvLog:
         self._columns = columns
 
 
+def whole_lines(text: str) -> io.StringIO:
+    """A file without a last line that is still being written, or that a kill or a full disk left unfinished, though it
+    may have every column."""
+    return io.StringIO(text[: text.rfind("\n") + 1])
+
+
 def _flush(file: io.TextIOBase) -> None:
     """To the disk: a checkpoint that survives a power cut must find the rows before it."""
     file.flush()
@@ -73,37 +75,3 @@ def _flush(file: io.TextIOBase) -> None:
 
 def _complete(row: dict) -> bool:
     return None not in row and None not in row.values() and row["agent_steps"].isdigit()
-
-
-class MetricMeans:
-    """Means of each metric over the updates that gave it, since they were last read; adding waits for no device."""
-
-    def __init__(self):
-        self._sums: dict[str, torch.Tensor] = {}  # float64, on the metrics' device, from the first `add` on
-        self._restored: dict[str, float] = {}  # what the sums begin with
-        self._counts: dict[str, int] = {}
-
-    def add(self, metrics: dict[str, torch.Tensor]) -> None:
-        for key, value in metrics.items():
-            if key not in self._sums:
-                start = self._restored.pop(key, 0.0)
-                self._sums[key] = torch.full_like(value, start, dtype=torch.float64)
-            self._sums[key] += value
-            self._counts[key] = self._counts.get(key, 0) + 1
-
-    def read(self) -> dict[str, float]:
-        """The means as floats (the one wait for the device), and a new beginning."""
-        means = {key: total / self._counts[key] for key, total in self._totals().items()}
-        self._sums, self._restored, self._counts = {}, {}, {}
-        return means
-
-    def state(self) -> dict:
-        return {"counts": dict(self._counts), "sums": self._totals()}
-
-    def load_state(self, state: dict) -> None:
-        self._sums, self._restored, self._counts = {}, dict(state["sums"]), dict(state["counts"])
-
-    def _totals(self) -> dict[str, float]:
-        if not self._sums:
-            return dict(self._restored)
-        return self._restored | dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))

@@ -14,7 +14,8 @@ from mlr.training.clock import Clock
 from mlr.training.errors import CheckpointError, Miscounted, NotFinite
 from mlr.training.evaluation import Evaluate, Evaluations
 from mlr.training.exit_codes import DONE, RESUME_ME
-from mlr.training.loggers import CsvLog, MetricMeans
+from mlr.training.loggers import CsvLog
+from mlr.training.means import MetricMeans
 from mlr.training.progress import RunProgress
 from mlr.training.run_folder import RunFolder, config_hash
 from mlr.training.stop import StopRequest

@@ -9,7 +9,6 @@ lines on its standard output, which that library never gets to see.
 import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ from pathlib import Path
 from mlr.config import LoggerConfig
 from mlr.results.scores import score_columns
 from mlr.training.cli import in_one_line, shorten
+from mlr.training.loggers import whole_lines
 from mlr.training.run_folder import RunFolder, read_config, read_manifest
 
 UNITS = ("agent_steps", "env_steps", "frames")
@@ -232,7 +232,7 @@ def evaluation_row(rows: list[dict[str, str]]) -> Row:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file that may be growing: without a last line that has no end yet."""
     text = path.read_text() if path.is_file() else ""
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+    return list(csv.DictReader(whole_lines(text)))
 
 
 def number(text: str) -> int | float:

@@ -1,10 +1,7 @@
-import json
-
 import pytest
-import torch
 
 from mlr.config import ConfigError
-from mlr.training.loggers import CsvLog, MetricMeans
+from mlr.training.loggers import CsvLog
 
 
 def test_a_new_key_adds_a_column_to_old_rows(tmp_path):
@@ -37,23 +34,6 @@ def test_a_last_row_cut_within_its_last_value_is_none(tmp_path):
     log = CsvLog(path, keep_until=20)
     log.append({"agent_steps": 20, "loss": 0.25})
     assert [row["loss"] for row in log.read()] == ["0.5", "0.25"]
-
-
-def test_means_since_the_last_reading_and_after_a_restore():
-    means = MetricMeans()
-    assert means.read() == {}
-    for value in (1.0, 3.0):
-        means.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
-    saved = json.loads(json.dumps(means.state()))  # as a checkpoint keeps it
-    assert means.read() == {"a": 2.0, "b": -2.0}
-    assert means.read() == {}
-    unread = MetricMeans()
-    unread.load_state(saved)
-    assert unread.read() == {"a": 2.0, "b": -2.0}
-    restored = MetricMeans()
-    restored.load_state(saved)
-    restored.add({"a": torch.tensor(8.0), "b": torch.tensor(0.0)})
-    assert restored.read() == {"a": 4.0, "b": -4 / 3}
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name,price\n1,2\n", b"agent_steps\n1\n\xff\n"])
