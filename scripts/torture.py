@@ -249,6 +249,7 @@ def save_until_killed(folder: Path, stride: int, prepare: Callable[[], None]) ->
     loaded = checkpoints.load(lambda start, rows: None, lambda line: None)
     for step in itertools.count(stride if loaded is None else loaded[0] + stride, stride):
         checkpoints.save(step, saved_state(step), saved_rows)
+        checkpoints.wait()
 
 
 def saved_state(step: int) -> dict:
@@ -635,7 +636,8 @@ def hostile(count: int, random: Random, scratch: Path) -> Iterator[Case]:
     for name in itertools.islice(HOSTILE, count):
         folder = scratch / name.replace("/", "") / "checkpoints"
         folder.mkdir(parents=True)
-        Checkpoints(folder, CAPACITY, "hash").save(10, saved_state(10), saved_rows)
+        with Checkpoints(folder, CAPACITY, "hash") as checkpoints:
+            checkpoints.save(10, saved_state(10), saved_rows)
         HOSTILE[name](folder)
         answer, mine = FORK.Pipe(duplex=False)
         process = FORK.Process(target=load_hostile, args=(folder, mine))

@@ -5,17 +5,21 @@
     checkpoints/replay/000000000-000010000.safetensors
 
 A directory is written beside the older ones, flushed and renamed, so that a checkpoint is whole or absent.
-Loading runs no code and checks every file.
+A thread writes it, from a copy of the state, while training goes on. Loading runs no code and checks every file.
 """
 
+import copy
 import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
+from threading import Thread
+from typing import Self
 
 import numpy as np
 import torch
@@ -31,40 +35,88 @@ TYPES = {"agent_steps": int, "capacity": int, "values": dict, "tensors": dict, "
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one run. Leaving the context waits for the one that is being written.
+
+    newest: agent steps of the checkpoint that was loaded, or begun to be written, last.
+    """
 
     def __init__(self, folder: Path, capacity: int, config_hash: str):
         self._folder = folder
         self._capacity = capacity  # steps that the replay holds
         self._config_hash = config_hash
-        self._pieces: list[dict] = []  # of the newest checkpoint, oldest first
-        self._previous: str | None = None
+        self._pieces: list[dict] = []  # of the newest checkpoint that is whole, oldest first
+        self._previous: str | None = None  # the name of that one
+        self._writing: Future | None = None
+        self._copies: dict[str, torch.Tensor] = {}  # of the state; kept, since new memory takes longer than a copy
+        self.newest: int | None = None
 
-    @property
-    def newest(self) -> int | None:
-        """Agent steps of the checkpoint that was last written or loaded."""
-        return None if self._previous is None else int(self._previous)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        if kind is None or not issubclass(kind, KeyboardInterrupt):  # which wants the process to end at once
+            self.wait()
 
     def save(self, agent_steps: int, state: dict, rows: Callable[[int, int], dict[str, torch.Tensor]]) -> int:
-        """Writes `state` (nested dicts of tensors, arrays and JSON values) and the replay; returns the bytes written.
+        """Copies `state` (nested dicts of tensors, arrays and JSON values) and the replay, and begins to write them.
 
-        rows(start, stop) gives the replay's arrays of the global steps start..stop-1; only steps that the previous
-        checkpoint lacks are written. The previous checkpoint is kept beside the new one.
-        Raises NotFinite, before a checkpoint is written, if a value is no number; OSError if the disk takes no more.
+        rows(start, stop) gives copies of the replay's arrays of the global steps start..stop-1; only steps that the
+        previous checkpoint lacks are written, and that one is kept beside the new one. Returns the tensors' bytes.
+        Waits for the save before. Raises what that raised, and NotFinite if a value is no number.
         """
+        self.wait()
         tensors, values = {}, {}
         _flatten(state, "", tensors, values)
-        require_finite({**tensors, **values})
+        pieces, start = self._usable_pieces(agent_steps)
+        steps = rows(start, agent_steps) if start < agent_steps else {}
+        require_finite({**tensors, **values, **steps})
+        tensors = {name: self._copied(name, tensor) for name, tensor in tensors.items()}
+        steps = {name: tensor.cpu().contiguous() for name, tensor in steps.items()}
+        manifest = {
+            "schema": SCHEMA,
+            "agent_steps": agent_steps,
+            "capacity": self._capacity,
+            "config_hash": self._config_hash,
+            "versions": library_versions(),
+            "threads": torch.get_num_threads(),
+            "values": copy.deepcopy(values),
+        }
+        self.newest = agent_steps
+        self._writing = _in_a_thread(lambda: self._write(manifest, tensors, pieces, start, steps))
+        return sum(tensor.nbytes for tensor in (*tensors.values(), *steps.values()))
+
+    def check(self) -> None:
+        """Raises OSError if the last save has failed already."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the last save is on the disk. Raises OSError if the disk does not take it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _copied(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """In the host's memory, where nothing but the next save changes it."""
+        kept = self._copies.get(name)
+        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
+            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._copies[name] = kept
+        return kept.copy_(tensor)
+
+    def _write(self, manifest: dict, tensors: dict, pieces: list[dict], start: int, steps: dict) -> None:
         for folder in (self._folder, self._folder / "replay"):
             folder.mkdir(exist_ok=True)  # not the run's own: somebody who removed that wants no other
-        final = self._folder / f"{agent_steps:09d}"
+        final = self._folder / f"{manifest['agent_steps']:09d}"
         scratch = self._folder / f".{final.name}.part"
         for leftover in (*self._folder.glob(".*.part"), *self._folder.glob("replay/*.part")):  # of killed saves
             _remove(leftover)
         try:
-            pieces, written = self._extended_pieces(agent_steps, rows)
+            if steps:
+                pieces = [*pieces, self._write_piece(start, manifest["agent_steps"], steps)]
+            digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
             scratch.mkdir()
-            written += _write_directory(scratch, self._manifest(agent_steps, tensors, values, pieces), tensors)
+            _write_directory(scratch, manifest | {"tensors": digests, "pieces": pieces}, tensors)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)  # a full disk needs the room
             raise
@@ -73,20 +125,6 @@ class Checkpoints:
         flush(self._folder)
         self._pieces = pieces
         self._prune(final.name)
-        return written
-
-    def _manifest(self, agent_steps: int, tensors: dict, values: dict, pieces: list[dict]) -> dict:
-        return {
-            "schema": SCHEMA,
-            "agent_steps": agent_steps,
-            "capacity": self._capacity,
-            "config_hash": self._config_hash,
-            "versions": library_versions(),
-            "threads": torch.get_num_threads(),
-            "values": values,
-            "tensors": {name: tensor_digest(tensor) for name, tensor in tensors.items()},
-            "pieces": pieces,
-        }
 
     def load(self, load_rows: Callable[[int, dict[str, torch.Tensor]], None], report: Callable[[str], None]):
         """The steps and the state of the newest checkpoint that is whole, with the replay restored; None without any.
@@ -107,35 +145,33 @@ class Checkpoints:
             for piece in manifest["pieces"]:
                 load_rows(piece["start"], load_file(self._piece(piece)))
             tensors = load_file(self._folder / name / "state.safetensors")
-            self._pieces, self._previous = manifest["pieces"], name
+            self._pieces, self._previous, self.newest = manifest["pieces"], name, manifest["agent_steps"]
             return manifest["agent_steps"], _unflatten(tensors | manifest["values"])
         if names:
             raise CheckpointError(f"no usable checkpoint in {self._folder}: delete that folder to start anew")
         return None
 
-    def _extended_pieces(self, agent_steps: int, rows) -> tuple[list[dict], int]:
-        """The pieces of a checkpoint now, the new one among them, and the bytes written for it."""
+    def _usable_pieces(self, agent_steps: int) -> tuple[list[dict], int]:
+        """Those of the newest checkpoint that the next one can list too, and the first step that they lack."""
         oldest = max(0, agent_steps - self._capacity)
         pieces = [piece for piece in self._pieces if piece["stop"] > oldest]
         if len(pieces) >= MOST_PIECES or not all(self._piece(piece).is_file() for piece in pieces):
             pieces = []
-        start = max(pieces[-1]["stop"] if pieces else 0, oldest)
-        if start == agent_steps:
-            return pieces, 0
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in rows(start, agent_steps).items()}
-        require_finite(tensors)
-        path = self._piece({"file": _piece_name(start, agent_steps)})
+        return pieces, max(pieces[-1]["stop"] if pieces else 0, oldest)
+
+    def _write_piece(self, start: int, stop: int, steps: dict[str, torch.Tensor]) -> dict:
+        path = self._piece({"file": _piece_name(start, stop)})
         part = path.with_suffix(".part")
         try:
-            write_tensors(tensors, part)
+            write_tensors(steps, part)
             flush(part)
-            digest, size = _digest(part), part.stat().st_size
+            digest = _digest(part)
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
         flush(path.parent)
-        return [*pieces, {"file": path.name, "start": start, "stop": agent_steps, "sha256": digest}], size
+        return {"file": path.name, "start": start, "stop": stop, "sha256": digest}
 
     def _prune(self, newest: str) -> None:
         """Leaves the newest checkpoint, the one before it, and the pieces that these two list."""
@@ -187,15 +223,14 @@ def _parsed(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor]) -> int:
-    """Writes and flushes the files of a checkpoint; returns their bytes."""
+def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor]) -> None:
+    """Writes and flushes the files of a checkpoint."""
     state, description = path / "state.safetensors", path / "manifest.json"
     write_tensors(tensors, state)
     manifest = manifest | {"state_sha256": _digest(state)}
     description.write_text(json.dumps(manifest | {"manifest_sha256": _manifest_digest(manifest)}))
     for file in (state, description, path):
         flush(file)
-    return state.stat().st_size + description.stat().st_size
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -210,7 +245,8 @@ def require_finite(entries: dict) -> None:
     """Raises NotFinite if one of these tensors or JSON values holds a NaN or an infinity."""
     for name, value in entries.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            finite = bool(torch.isfinite(value).all())
+            # Both extremes of values with a NaN are NaN: one pass, where `isfinite` makes three and as many copies.
+            finite = value.numel() == 0 or bool(torch.stack(torch.aminmax(value)).isfinite().all())
         else:
             finite = not isinstance(value, float) or math.isfinite(value)
         if not finite:
@@ -251,9 +287,23 @@ def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:
         elif isinstance(value, np.ndarray):
             tensors[path] = torch.from_numpy(np.array(value, order="C"))
         elif isinstance(value, torch.Tensor):
-            tensors[path] = value.detach().cpu().contiguous()
+            tensors[path] = value.detach()
         else:
             values[path] = value
+
+
+def _in_a_thread(work: Callable[[], None]) -> Future:
+    """Does `work` in a thread that ends with the process, whose end does not wait for it."""
+    future = Future()
+
+    def attempt() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=attempt, daemon=True, name="checkpoint").start()
+    return future
 
 
 def _unflatten(flat: dict) -> dict:

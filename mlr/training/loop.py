@@ -114,11 +114,11 @@ def train(
         agent.save_weights(folder.weights_at(position.step))
         if checkpoints.newest != position.step:
             with clock("checkpoint"):
-                written = checkpoints.save(
+                size = checkpoints.save(
                     position.step, {name: part.state() for name, part in stateful.items()}, replay.rows
                 )
-            seconds = clock.last
-            console.print(f"checkpoint after agent step {position.step}: {written / 1e6:.1f} MB in {seconds:.2f} s")
+            waited = f"{size / 1e6:.1f} MB, training waited {clock.last:.2f} s"
+            console.print(f"checkpoint after agent step {position.step}: {waited}")
         drop_older_weights()
 
     def evaluate() -> bool:
@@ -138,7 +138,7 @@ def train(
         stop.check()
 
     bar = RunProgress(config.agent_steps, position.step, console)
-    with tracked(config, folder, parts.milestones, console), bar as progress, closing(evaluations):
+    with tracked(config, folder, parts.milestones, console), bar as progress, closing(evaluations), checkpoints:
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
                 action = agent.act(position.observation, position.step)
@@ -158,12 +158,14 @@ def train(
                 observation, _ = environment.reset()
             position.advance(observation)
             progress.step(position.step)
+            checkpoints.check()
             if position.step % config.log_every == 0 or position.step == config.agent_steps:
                 row = _metrics_row(parts.units(position.step), position, means.read(), clock.read())
                 metrics.append(row)
                 progress.note(position.step, row["time/agent_steps_per_second"], _note(row, evaluations.last_score))
             if position.step % config.checkpoint_every == 0 or position.step == config.agent_steps:
                 save()
+        checkpoints.wait()  # a run with all its rows is done, and may be prolonged: its last checkpoint must be whole
         if position.step == config.agent_steps and evaluate():
             _check_counts(config, position, evaluations)
             return DONE

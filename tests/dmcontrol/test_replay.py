@@ -271,6 +271,7 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(sizes, saves, tmp_path)
     for step in saves:
         script.play([original], step - len(script))
         checkpoints.save(step, {"replay": original.state()}, original.rows)
+        checkpoints.wait()
         if script.last[-1] or step % 10 == 0 or step == saves[-1]:
             restored = restored_from(tmp_path, sizes)
             assert_equal_draws(restored, original)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from threading import Event
 
 import numpy as np
 import pytest
@@ -37,8 +38,13 @@ def state(number):
 def saved(folder, *steps):
     checkpoints = Checkpoints(folder, CAPACITY, "hash")
     for step in steps:
-        checkpoints.save(step, state(step), Rows().get)
+        save(checkpoints, step)
     return checkpoints
+
+
+def save(checkpoints, step):
+    checkpoints.save(step, state(step), Rows().get)
+    checkpoints.wait()
 
 
 def load(folder, config_hash="hash"):
@@ -73,11 +79,68 @@ def test_pieces_hold_what_is_new_and_old_ones_go(tmp_path):
     assert names == [f"{a:09d}-{b:09d}.safetensors" for a, b in ((0, 10), (10, 20), (20, 40))]
     saved_again = Checkpoints(tmp_path, CAPACITY, "hash")
     saved_again.load(Rows().put, print)
-    saved_again.save(50, state(50), Rows().get)
-    saved_again.save(70, state(70), Rows().get)
+    save(saved_again, 50)
+    save(saved_again, 70)
     assert sorted(path.name for path in (tmp_path / "replay").iterdir()) == [
         f"{a:09d}-{b:09d}.safetensors" for a, b in ((20, 40), (40, 50), (50, 70))
     ]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that takes a state when it is told to."""
+    ready, write = Event(), checkpoint._write_directory
+
+    def write_when_ready(*arguments):
+        assert ready.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write_directory", write_when_ready)
+    return ready
+
+
+def test_training_goes_on_while_a_copy_is_written(tmp_path, disk):
+    parts, rows = {"weights": torch.zeros(5), "finished": [1.0]}, Rows()
+    with Checkpoints(tmp_path, CAPACITY, "hash") as checkpoints:
+        checkpoints.save(10, parts, rows.get)
+        parts["weights"] += 1
+        parts["finished"].append(2.0)
+        checkpoints.check()
+        assert checkpoints.newest == 10 and load(tmp_path)[0] is None
+        disk.set()
+        checkpoints.save(20, parts, rows.get)
+    for expected, number in ((parts, "000000020"), ({"weights": torch.zeros(5), "finished": [1.0]}, "000000010")):
+        (step, found), _, _ = load(tmp_path)
+        assert step == int(number) and torch.equal(found["weights"], expected["weights"])
+        assert found["finished"] == expected["finished"]
+        shutil.rmtree(tmp_path / number)
+
+
+@pytest.mark.parametrize("notice", ["check", "wait", "save", "leave"])
+def test_a_save_that_fails_is_noticed_later(tmp_path, monkeypatch, notice):
+    def refuse(*arguments):
+        raise OSError("the disk is full")
+
+    checkpoints = saved(tmp_path, 10)
+    monkeypatch.setattr(checkpoint, "_write_directory", refuse)
+    with pytest.raises(OSError, match="disk is full"), checkpoints:
+        checkpoints.save(20, state(20), Rows().get)
+        while notice == "check":
+            checkpoints.check()
+        if notice == "wait":
+            checkpoints.wait()
+        if notice == "save":
+            checkpoints.save(30, state(30), Rows().get)
+    assert load(tmp_path)[0][0] == 10 and not list(tmp_path.glob(".*"))
+    checkpoints.wait()  # it was said
+
+
+def test_a_second_ctrl_c_waits_for_no_disk(tmp_path, disk):
+    with pytest.raises(KeyboardInterrupt), Checkpoints(tmp_path, CAPACITY, "hash") as checkpoints:
+        checkpoints.save(10, state(10), Rows().get)
+        raise KeyboardInterrupt
+    disk.set()
+    checkpoints.wait()
 
 
 def flip(path):
@@ -161,7 +224,7 @@ def test_a_damaged_newer_checkpoint_does_not_displace_the_good_one(tmp_path):
     flip(tmp_path / "000000020" / "state.safetensors")
     checkpoints = Checkpoints(tmp_path, CAPACITY, "hash")
     checkpoints.load(Rows().put, lambda line: None)
-    checkpoints.save(15, state(15), Rows().get)
+    save(checkpoints, 15)
     assert sorted(path.name for path in tmp_path.glob("0*")) == ["000000010", "000000015"]
     (step, _), rows, lines = load(tmp_path)
     assert step == 15 and rows == {i: i for i in range(15)} and lines == []
@@ -181,7 +244,7 @@ def test_what_killed_saves_left_goes_with_the_next_one(tmp_path):
     (tmp_path / "replay" / "000000010-000000015.part").write_bytes(b"")
     checkpoints = Checkpoints(tmp_path, CAPACITY, "hash")
     checkpoints.load(Rows().put, print)
-    checkpoints.save(20, state(20), Rows().get)
+    save(checkpoints, 20)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000020", "replay"]
     assert not list((tmp_path / "replay").glob("*.part"))
 
@@ -190,19 +253,19 @@ def test_what_killed_saves_left_goes_with_the_next_one(tmp_path):
 def test_whatever_has_a_checkpoints_name_makes_room(tmp_path, put):
     checkpoints = saved(tmp_path, 10, 20)
     put(tmp_path / "000000010")
-    checkpoints.save(30, state(30), Rows().get)
+    save(checkpoints, 30)
     assert sorted(path.name for path in tmp_path.glob("0*")) == ["000000020", "000000030"]
     saved_again = Checkpoints(tmp_path, CAPACITY, "hash")
     saved_again.load(Rows().put, print)
     (tmp_path / "000000040").write_bytes(b"")
-    saved_again.save(40, state(40), Rows().get)
+    save(saved_again, 40)
     assert load(tmp_path)[0][0] == 40
 
 
 def test_pieces_that_somebody_removed_are_written_again(tmp_path):
     checkpoints = saved(tmp_path, 10)
     shutil.rmtree(tmp_path / "replay")
-    checkpoints.save(20, state(20), Rows().get)
+    save(checkpoints, 20)
     (step, _), rows, lines = load(tmp_path)
     assert step == 20 and rows == {i: i for i in range(20)} and lines == []
 
@@ -219,7 +282,7 @@ def test_a_run_folder_that_was_removed_is_not_made_anew(tmp_path):
     checkpoints = saved(tmp_path / "checkpoints")
     checkpoints._folder = tmp_path / "gone" / "checkpoints"
     with pytest.raises(FileNotFoundError):
-        checkpoints.save(10, state(10), Rows().get)
+        save(checkpoints, 10)
     assert not (tmp_path / "gone").exists()
 
 
@@ -227,6 +290,19 @@ def test_a_state_with_a_nan_is_found_by_name():
     require_finite_state(state(1))
     with pytest.raises(NotFinite, match="agent/weights/a.b holds"):
         require_finite_state(state(float("nan")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_no_number_is_found_anywhere(dtype, bad):
+    values = torch.linspace(-1, 1, 301, dtype=dtype)
+    checkpoint.require_finite({"values": values, "scalar": values[0], "empty": values[:0]})
+    for index in (0, 150, 299, 300):
+        broken = values.clone()
+        broken[index] = bad
+        for tensor in (broken, broken[index], broken[:300].view(20, 15).T if index < 300 else broken):
+            with pytest.raises(NotFinite, match="^x holds"):
+                checkpoint.require_finite({"values": values, "x": tensor})
 
 
 def test_a_digest_is_of_type_shape_and_values():
