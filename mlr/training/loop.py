@@ -137,7 +137,7 @@ def train(
         progress.evaluation(finished, config.evaluation.episodes)
         stop.check()
 
-    bar = RunProgress(config.agent_steps, position.step, console)
+    bar = RunProgress(config.agent_steps, position.step, console, loop.learning_starts)
     with tracked(config, folder, parts.milestones, console), bar as progress, closing(evaluations), checkpoints:
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
