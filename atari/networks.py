@@ -24,7 +24,8 @@ def renormalize(features: Tensor) -> Tensor:
     A constant sample gives zeros. The released code divides 0 by 0 there and stays NaN for good.
     """
     values = features.flatten(1)
-    low, high = torch.aminmax(values, dim=1, keepdim=True)  # [B, 1]
+    # Not torch.aminmax: that of torch 2.11 has no derivative.
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)  # [B, 1]
     span = high - low
     # A replaced divisor, not an added epsilon: every other result keeps its bits.
     span = torch.where(span == 0, torch.ones_like(span), span)
