@@ -236,7 +236,7 @@ class SACAgent:
         return {
             "actor_loss": loss,
             "entropy": -log_prob.mean(),
-            "temperature": temperature,
+            "temperature": temperature.float(),
             "temperature_loss": temperature_loss,
         }
 

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("benchmark", choices=("atari", "dmcontrol"))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--size", choices=("tiny", "quick", "full"), default="full", help="the preset")
+    parser.add_argument("--size", choices=("tiny", "quick", "cpu", "full"), default="full", help="the preset")
     parser.add_argument("--aux", choices=("mlr", "none"), default="mlr", help="none: the Baseline")
     parser.add_argument("--repeats", type=int, default=5, help="timings of an update")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each of the other measurements")
