@@ -9,6 +9,7 @@ from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mlr.config import AugmentationConfig, one_of, require
 
@@ -47,11 +48,9 @@ class RandomCrop(nn.Module):
         self.memory_format = memory_format
         offsets = padded_size - crop_size + 1
         self.offsets = offsets if last_offset else max(offsets - 1, 1)
-        # A resampled pixel lies less than one pixel from the sliced one: its neighbours are in reach of a margin of 1.
-        self.margin = 1 if mode == "resample" else 0
-        self.border = pad + self.margin
-        taps = resampling_taps(padded_size, crop_size) if mode == "resample" else None
-        self.register_buffer("taps", taps, persistent=False)
+        self.pad = pad
+        lines = resampled_lines(padded_size, crop_size) if mode == "resample" else None
+        self.register_buffer("lines", lines, persistent=False)
 
     def draw(self, count: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Offsets (x, y), int64 [N, 2], uniform over 0..self.offsets - 1; all x are drawn before all y."""
@@ -69,9 +68,8 @@ class RandomCrop(nn.Module):
         cropped = torch.empty(shape, device=images.device, memory_format=self.memory_format)
         for start in range(0, len(images), count):
             piece = slice(start, start + count)
-            pixels = self._window(images[piece], offsets[piece])
-            if self.taps is not None:
-                pixels = self._resample(pixels.float(), offsets[piece])
+            read = self._window if self.lines is None else self._resample
+            pixels = read(images[piece], offsets[piece])
             if factor is None:
                 cropped[piece].copy_(pixels)
             else:
@@ -79,35 +77,38 @@ class RandomCrop(nn.Module):
         return cropped
 
     def _window(self, images: Tensor, offsets: Tensor) -> Tensor:
-        """The cropped pixels and the margin around them, [N, C, S, S]."""
+        """The cropped pixels [N, C, S, S] as they are."""
         count, channels, height, _ = images.shape
-        side = self.crop_size + 2 * self.margin
-        shape = (*images.shape[:3], self.border)
-        wide = torch.cat([images[..., :1].expand(shape), images, images[..., -1:].expand(shape)], dim=-1)
-        row = offsets[:, 1:] - self.border + torch.arange(side, device=images.device)
+        wide = images
+        if self.pad:
+            shape = (*images.shape[:3], self.pad)
+            wide = torch.cat([images[..., :1].expand(shape), images, images[..., -1:].expand(shape)], dim=-1)
+        row = offsets[:, 1:] - self.pad + torch.arange(self.crop_size, device=images.device)
         row = row.clamp(0, height - 1)[:, None]  # [N, 1, S]; the rows above and below repeat the edge
         image = torch.arange(count * channels, device=images.device).view(count, channels, 1)
         start = (image * height + row) * wide.shape[-1] + offsets[:, :1, None]  # [N, C, S], in flat pixels
-        runs = wide.flatten().unfold(0, side, 1)  # every run of S neighbouring pixels, as a view
-        return runs.index_select(0, start.flatten()).view(count, channels, side, side)
+        runs = wide.flatten().unfold(0, self.crop_size, 1)  # every run of S neighbouring pixels, as a view
+        return runs.index_select(0, start.flatten()).view(count, channels, self.crop_size, self.crop_size)
 
-    def _resample(self, window: Tensor, offsets: Tensor) -> Tensor:
-        x_taps, y_taps = self.taps[offsets].unbind(1)  # [N, 3, crop]
-        rows = _blend(window, y_taps[:, :, None, :, None], -2)
-        return _blend(rows, x_taps[:, :, None, None, :], -1)
+    def _resample(self, images: Tensor, offsets: Tensor) -> Tensor:
+        """The pixels [N, C, S, S] between those of the padded images, bilinear."""
+        padded = images.float()
+        if self.pad:
+            padded = F.pad(padded, (self.pad,) * 4, mode="replicate")
+        x, y = self.lines[offsets].unbind(1)  # [N, S]
+        grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)  # [N, S, S, 2]
+        return F.grid_sample(padded, grid, align_corners=False)
 
 
-def resampling_taps(padded_size: int, crop_size: int) -> Tensor:
-    """Weights of the pixels offset + k - 1, offset + k and offset + k + 1 in output pixel k: [offsets, 3, crop].
+def resampled_lines(padded_size: int, crop_size: int) -> Tensor:
+    """Where the output's lines of pixels are read for each offset, float32 [offsets, crop].
 
-    A pixel's weight falls linearly with its distance from the source position; outside the padded image it is 0.
+    In `grid_sample`'s unit: -1 and 1 are the outer edges of the padded image.
     """
-    offset = torch.arange(padded_size - crop_size + 1, dtype=torch.float64)[:, None, None]
+    offset = torch.arange(padded_size - crop_size + 1, dtype=torch.float64)[:, None]
     k = torch.arange(crop_size, dtype=torch.float64)
-    neighbour = offset + k + torch.arange(-1.0, 2.0, dtype=torch.float64)[:, None]  # [offsets, 3, crop]
     position = (offset + (k + 0.5) * (crop_size - 1) / crop_size) * padded_size / (padded_size - 1) - 0.5
-    inside = (neighbour >= 0) & (neighbour < padded_size)
-    return ((1 - (position - neighbour).abs()).clamp(min=0) * inside).float()
+    return ((2 * position + 1) / padded_size - 1).float()
 
 
 def intensity_factor(
@@ -180,12 +181,3 @@ def _extra(names: list[str]) -> list[Callable[[Tensor, torch.Generator], Tensor]
     from mlr.extra_augmentation import EXTRA  # imports kornia, an optional dependency
 
     return [EXTRA[name] for name in names]
-
-
-def _blend(pixels: Tensor, taps: Tensor, dim: int) -> Tensor:
-    """The sum of `pixels` shifted by 0, 1, 2 along `dim`, each times its tap [N, 3, ...]."""
-    size = taps.shape[dim]
-    blended = pixels.narrow(dim, 0, size) * taps[:, 0]
-    for shift in range(1, taps.shape[1]):
-        blended.addcmul_(pixels.narrow(dim, shift, size), taps[:, shift])
-    return blended
