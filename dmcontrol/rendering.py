@@ -65,3 +65,10 @@ def renderer_name(physics) -> str:
 
     with physics.contexts.gl.make_current() as context:
         return context.call(GL.glGetString, GL.GL_RENDERER).decode()
+
+
+def with_advice(renderer: str, device_type: str) -> str:
+    """The renderer's name, with what to do where frames are drawn in software beside a GPU that trains."""
+    if device_type == "cpu" or "llvmpipe" not in renderer:
+        return renderer
+    return f"{renderer}: slow, OpenGL does not find the GPU; a container needs NVIDIA_DRIVER_CAPABILITIES=all"

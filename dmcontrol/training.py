@@ -8,6 +8,7 @@ from dmcontrol.agent import SACAgent, TrainedAgent, hidden_shares
 from dmcontrol.config import RGB, DMControlConfig
 from dmcontrol.cost import update_flops
 from dmcontrol.environment import DMControlEnv, make_environment
+from dmcontrol.rendering import with_advice
 from dmcontrol.replay import TransitionReplay
 from mlr.results.scores import published
 from mlr.training.evaluation import Act
@@ -65,7 +66,7 @@ def describe(config: DMControlConfig, parts: Parts) -> list[str]:
         f"networks     {trained / 1e6:.2f} M trained parameters, {len(encoder.strides)} convolutions of "
         f"{encoder.filters} filters, latent {encoder.latent}, heads {agent.hidden}",
         batch,
-        f"renderer     {parts.environment.renderer}",
+        f"renderer     {with_advice(parts.environment.renderer, parts.agent.device.type)}",
     ]
 
 

@@ -27,7 +27,9 @@ def set_precision(precision: str, deterministic: bool) -> None:
     inner = "ieee" if precision == "fp32" else "tf32"
     torch.backends.cuda.matmul.fp32_precision = inner
     torch.backends.cudnn.conv.fp32_precision = inner
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # partial sums in float32
     torch.backends.cudnn.benchmark = not deterministic  # shapes are static: the fastest kernel is looked for once
     torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts

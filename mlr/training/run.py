@@ -154,8 +154,10 @@ def make_parts_that_fit(config, benchmark: Benchmark, device: torch.device) -> P
     try:
         parts = make_parts(config, benchmark, device)
     except (MemoryError, RuntimeError) as error:
-        # On the CPU torch has no class of its own for a refused allocation.
-        if isinstance(error, RuntimeError) and not re.search("memory|alloc|overflow", str(error)):
+        # On the CPU torch has no class of its own for a refused allocation. On a GPU it has, and words do not tell: an
+        # "illegal memory access" is something else.
+        refused = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not refused and (device.type == "cuda" or not re.search("memory|alloc|overflow", str(error))):
             raise
         raise ConfigError(f"this run does not fit on {device}: {str(error).splitlines()[0]}") from error
     available = available_bytes() if device.type == "cpu" else None  # a GPU has refused already

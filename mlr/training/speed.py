@@ -243,6 +243,8 @@ def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float,
     """The training loop's steps, without logs and checkpoints: for `seconds`, and at least `least` of them."""
     agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
     observation, _ = environment.reset()
+    agent.act(observation, loop.learning_starts + 1)  # a GPU's libraries look for the best kernels first
+    synchronize(device)
     clock, steps, updates, begin = Clock(), 0, 0, time.perf_counter()
 
     def update(step: int) -> int:
@@ -324,6 +326,7 @@ def time_evaluation(config, benchmark: Benchmark, agent, device: torch.device, s
         weights = Path(folder) / "weights.safetensors"
         agent.save_weights(weights)
         act = benchmark.make_player(config, weights, seed, device)
+    act(np.zeros((environments, *config.observation_shape), np.uint8))
     workers = config.evaluation.workers
     with suppress(TimeIsUp), make_environments(config, benchmark, seed, film=False, workers=workers) as places:
         play_episodes(act, places, episodes=environments, film=None, watch=watch)

@@ -96,3 +96,10 @@ def test_the_renderer_has_the_name_that_opengl_gives_it():
     physics.free()
     with _render.Renderer(8, 8).make_current() as context:
         assert name == context.call(GL.glGetString, GL.GL_RENDERER).decode() != ""
+
+
+def test_software_beside_a_gpu_is_worth_a_word():
+    with_advice, software, card = rendering.with_advice, "llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA H200/PCIe/SSE2"
+    assert with_advice(software, "cuda").startswith(f"{software}: slow")
+    assert with_advice(software, "cpu") == software
+    assert with_advice(card, "cuda") == card

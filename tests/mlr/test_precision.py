@@ -36,9 +36,11 @@ def test_what_a_product_on_a_gpu_is():
     for precision, expected in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "tf32")):
         set_precision(precision, deterministic=False)
         assert backends.cuda.matmul.fp32_precision == backends.cudnn.conv.fp32_precision == expected
+        assert not backends.cuda.matmul.allow_bf16_reduced_precision_reduction
         assert backends.cudnn.benchmark and not torch.are_deterministic_algorithms_enabled()
     set_precision("tf32", deterministic=True)
     assert torch.are_deterministic_algorithms_enabled() and not backends.cudnn.benchmark
+    assert not torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 

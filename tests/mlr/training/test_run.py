@@ -12,7 +12,7 @@ import torch
 from atari.training import ATARI
 from mlr.config import ConfigError
 from mlr.training.inspection import inspect
-from mlr.training.run import choose_device, run
+from mlr.training.run import choose_device, make_parts_that_fit, run
 from mlr.training.run_folder import RunFolder
 from tests.conftest import ROOT, make_config
 
@@ -40,6 +40,24 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(tmp_path)
     with pytest.raises(ConfigError, match="does not fit"):
         run(make_config(tmp_path / "run", "replay.capacity=1000000000000"), ATARI)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "device, error, expected",
+    [
+        ("cpu", RuntimeError("DefaultCPUAllocator: can't allocate memory"), ConfigError),
+        ("cuda", torch.OutOfMemoryError("CUDA out of memory"), ConfigError),
+        ("cuda", RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError),
+    ],
+)
+def test_only_a_refused_allocation_is_said_not_to_fit(device, error, expected):
+    def make_agent(*arguments):
+        raise error
+
+    benchmark = replace(ATARI, make_agent=make_agent, make_environment=lambda *arguments: None)
+    with pytest.raises(expected) as raised:
+        make_parts_that_fit(make_config("unused"), benchmark, torch.device(device))
+    assert ("does not fit" in str(raised.value)) == (expected is ConfigError)
 
 
 def with_agent(change):
