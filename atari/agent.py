@@ -261,7 +261,7 @@ def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHe
 
 def make_augmentation(config: AtariConfig) -> Augmentation:
     size = config.environment.image_size
-    return Augmentation(config.augmentation, size, size, memory_format=torch.channels_last)
+    return Augmentation(config.augmentation, size, size)
 
 
 def make_mlr(

@@ -172,7 +172,6 @@ def rom_md5(game: str, emulator: str) -> str:
     return hashlib.md5(CONSOLES[emulator].rom_path(game).read_bytes()).hexdigest()
 
 
-
 @dataclass
 class Outcome:
     """What can be seen of one agent step."""

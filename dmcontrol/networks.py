@@ -43,7 +43,7 @@ class Convolutions(nn.Module):
             layer = convolution(channels, config.filters, KERNEL, stride)
             self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU())
         self.out_features = config.filters * map_sides(config, crop_size)[-1] ** 2
-        self.to(memory_format=torch.channels_last)  # weights decide for the maps; pixels may come as they are
+        self.to(memory_format=torch.channels_last)  # for pixels that lie otherwise; crops do not
 
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         features = pixels.float()

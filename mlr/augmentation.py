@@ -24,19 +24,11 @@ class RandomCrop(nn.Module):
     `(offset + (k + 1/2) * (out - 1) / out) * in / (in - 1) - 1/2` for output pixel k, zeros outside, where `in` is
     the padded and `out` the cropped size: what the released code's library does (F9 in docs/fidelity.md).
     Without `last_offset` the window never lies at the far edge: offsets end one short (F10).
-    The result comes in `memory_format`.
+    The result lies channels-last, as convolutions want it.
     Raises ConfigError for a crop larger than the padded image or an unknown mode.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        crop_size: int,
-        pad: int,
-        mode: str,
-        last_offset: bool = True,
-        memory_format: torch.memory_format = torch.contiguous_format,
-    ):
+    def __init__(self, image_size: int, crop_size: int, pad: int, mode: str, last_offset: bool = True):
         super().__init__()
         one_of("augmentation.crop", mode, ("resample", "slice"))
         padded_size = image_size + 2 * pad
@@ -45,7 +37,6 @@ class RandomCrop(nn.Module):
             f"a crop of {crop_size} does not fit an image of {image_size} padded by augmentation.pad={pad}",
         )
         self.crop_size = crop_size
-        self.memory_format = memory_format
         offsets = padded_size - crop_size + 1
         self.offsets = offsets if last_offset else max(offsets - 1, 1)
         self.pad = pad
@@ -65,7 +56,7 @@ class RandomCrop(nn.Module):
         """
         count = CPU_PIECE if images.device.type == "cpu" else len(images)
         shape = (*images.shape[:2], self.crop_size, self.crop_size)
-        cropped = torch.empty(shape, device=images.device, memory_format=self.memory_format)
+        cropped = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
         for start in range(0, len(images), count):
             piece = slice(start, start + count)
             read = self._window if self.lines is None else self._resample
@@ -145,19 +136,13 @@ class Augmentation(nn.Module):
     """Crop, then intensity. Frames [..., C, H, W], uint8 or float -> float32 [..., C, crop, crop], still 0..255.
 
     Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal. The result's
-    images come in `memory_format`. The generator must be on the frames' device. What `config.extra` names comes before
-    all that; with it the module cannot be captured in a CUDA graph. Source: paper, appendix B.
+    images lie channels-last. The generator must be on the frames' device. What `config.extra` names comes before all
+    that; with it the module cannot be captured in a CUDA graph. Source: paper, appendix B.
     """
 
-    def __init__(
-        self,
-        config: AugmentationConfig,
-        image_size: int,
-        crop_size: int,
-        memory_format: torch.memory_format = torch.contiguous_format,
-    ):
+    def __init__(self, config: AugmentationConfig, image_size: int, crop_size: int):
         super().__init__()
-        self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop, memory_format=memory_format)
+        self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop)
         self.intensity = config.intensity
         self.intensity_clamp = config.intensity_clamp
         self.extra = _extra(config.extra)

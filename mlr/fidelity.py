@@ -60,9 +60,7 @@ class Lab:
     frames and actions. overrides: settings of all configurations, on top of `fidelity=released`.
     """
 
-    def __init__(
-        self, benchmark: Benchmark, resolve: Callable, draw: Callable, overrides: Sequence[str], sizes: Sizes
-    ):
+    def __init__(self, benchmark: Benchmark, resolve: Callable, draw: Callable, overrides: Sequence[str], sizes: Sizes):
         self.sizes = sizes
         self._benchmark, self._resolve, self._draw, self._overrides = benchmark, resolve, draw, list(overrides)
         self.seeds = range(1, sizes.seeds + 1)

@@ -128,9 +128,7 @@ def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_nor
                 default_priority=1.0,
                 priority_eps=1e-5,
             ),
-            "augmentation": AugmentationConfig(
-                crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0, extra=[]
-            ),
+            "augmentation": AugmentationConfig(crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0, extra=[]),
             "mlr": mlr_config(decoder_config(arrays), seq_len, RELEASED_SCALE),
         }
     )
