@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from mlr.training.errors import CheckpointError, NotFinite
 
-SCHEMA = 2
+SCHEMA = 3
 LARGEST_TEXT = 4 * 2**20  # bytes of a manifest, or of the header of a tensor file; parsed ones take far more
 MOST_PIECES = 1000
 TYPES = {"agent_steps": int, "capacity": int, "values": dict, "tensors": dict, "versions": dict, "pieces": list}
