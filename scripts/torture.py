@@ -48,7 +48,7 @@ from safetensors.torch import load_file
 
 import mlr.training.run as run_module
 from mlr.config import ConfigError
-from mlr.training.checkpoint import Checkpoints, checkpoint_names, read_manifest, tensor_digest
+from mlr.training.checkpoint import SCHEMA, Checkpoints, checkpoint_names, read_manifest, tensor_digest
 from mlr.training.cli import Options, launch, refuse, schema_keys
 from mlr.training.errors import CheckpointError
 from mlr.training.inspection import inspect
@@ -384,7 +384,7 @@ def take_others(random: Random, checkpoints: Path, other: Callable[[], Path]) ->
 
 def newer_schema(random: Random, checkpoints: Path, other: Callable[[], Path]) -> None:
     name = random.choice(checkpoint_names(checkpoints))
-    rewrite_manifest(checkpoints / name, schema=random.randrange(3, 100))
+    rewrite_manifest(checkpoints / name, schema=random.randrange(SCHEMA + 1, 100))
 
 
 def not_a_directory(random: Random, checkpoints: Path, other: Callable[[], Path]) -> None:
