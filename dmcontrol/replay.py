@@ -202,10 +202,14 @@ class TransitionReplay:
         }
 
     def load_state(self, state: dict) -> None:
-        """Restores `state()` in place, after `load_rows`. Raises ValueError for another capacity."""
-        if state["starts"].shape != self.starts.leaves.shape:
-            raise ValueError(f"the state has {len(state['starts'])} leaves, this replay {self.capacity}")
-        self.starts.leaves.copy_(state["starts"])
+        """Restores `state()` in place, after `load_rows`.
+
+        It may be that of a smaller replay in which nothing was overwritten yet; raises ValueError for another capacity.
+        """
+        held = len(state["starts"])
+        if held != self.capacity and not state["steps_stored"] <= held < self.capacity:
+            raise ValueError(f"the state has {held} leaves, this replay {self.capacity}")
+        self.starts.leaves.zero_()[:held].copy_(state["starts"])
         self.oldest, self.steps_stored = state["oldest"], state["steps_stored"]
         self.frames_stored, self.episode_step = state["frames_stored"], state["episode_step"]
         self.newest_start = state["newest_start"]

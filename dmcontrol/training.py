@@ -25,7 +25,7 @@ def make_agent(config: DMControlConfig, environment: DMControlEnv, device: torch
 def make_replay(config: DMControlConfig, environment: DMControlEnv, device: torch.device) -> TransitionReplay:
     size, stack = config.environment.image_size, config.environment.frame_stack
     return TransitionReplay(
-        capacity=config.replay.capacity,
+        capacity=min(config.replay.capacity, config.agent_steps),  # a run of more steps may go on from this one
         seq_len=config.mlr.seq_len,
         frame_shape=(RGB, size, size),
         frame_stack=stack,

@@ -292,6 +292,30 @@ def restored_from(folder, sizes):
     return replay
 
 
+@pytest.mark.parametrize("steps", [20, 41])
+def test_a_run_is_prolonged_with_a_larger_replay(steps, tmp_path):
+    larger = SIZES[0]
+    smaller, script = SimpleNamespace(**vars(larger) | {"capacity": steps}), Script(larger, seed=3)
+    first, expected = make_replay(smaller), make_replay(larger)
+    script.play([first, expected], steps)
+    with Checkpoints(tmp_path, steps, "hash") as checkpoints:
+        checkpoints.save(steps, {"replay": first.state()}, first.rows)
+    prolonged = restored_from(tmp_path, larger)
+    for _ in range(larger.capacity):
+        assert_equal_draws(prolonged, expected)
+        script.play([prolonged, expected], 3)
+
+
+def test_a_replay_that_overwrote_steps_goes_on_in_none_of_another_size():
+    sizes = SIZES[0]
+    full, larger = make_replay(sizes), make_replay(SimpleNamespace(**vars(sizes) | {"capacity": 2 * sizes.capacity}))
+    Script(sizes).play([full], sizes.capacity + 1)
+    with pytest.raises(ValueError, match="60 leaves, this replay 120"):
+        larger.load_state(full.state())
+    with pytest.raises(ValueError, match="120 leaves, this replay 60"):
+        full.load_state(larger.state())
+
+
 def test_a_saved_state_and_rows_do_not_follow_the_replay():
     script, replay = Script(SIZES[0]), make_replay()
     script.play([replay], 30)
@@ -331,12 +355,6 @@ def test_rows_that_are_not_stored_are_refused():
         with pytest.raises(ValueError, match=r"20\.\.80"):
             replay.rows(start, stop)
     assert len(replay.rows(20, 80)["rewards"]) == replay.capacity
-
-
-def test_a_state_of_another_capacity_is_refused():
-    other = make_replay(SIZES[1])
-    with pytest.raises(ValueError, match="50 leaves, this replay 60"):
-        make_replay().load_state(other.state())
 
 
 def test_an_observation_of_another_shape_is_refused():
