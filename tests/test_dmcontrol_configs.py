@@ -90,7 +90,7 @@ def test_a_budget_is_environment_steps_and_wins_over_the_preset():
             config = compose(f"task={task}", f"budget={budget}k")
             assert (config.env_steps, config.agent_steps) == (budget * 1000, budget * 1000 // repeat)
             assert config.eval_every * repeat == 5000
-    assert compose("preset=cpu").env_steps == 50_000
+    assert compose("preset=cpu").env_steps == 100_000
     assert compose("preset=cpu", "budget=500k").env_steps == 500_000
 
 
