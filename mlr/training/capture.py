@@ -18,10 +18,17 @@ def capture_updates(agent: Any, replay: Any) -> None:
     Warming up and recording run on the state that is there; afterwards it is as before. From then on states must be
     loaded in place, as `load_state` does.
     """
-    before = copy.deepcopy(agent.state()), replay.state()
+    before = _on_host(agent.state()), replay.state()
     agent.update_on_device = record(agent.update_on_device, replay, agent.variants, agent.generators)
     agent.load_state(before[0])
     replay.load_state(before[1])
+
+
+def _on_host(state: Any) -> Any:
+    """A copy in the host's memory: on a small GPU a second one there could be what does not fit."""
+    if isinstance(state, dict):
+        return {key: _on_host(value) for key, value in state.items()}
+    return state.to("cpu", copy=True) if isinstance(state, Tensor) else copy.deepcopy(state)
 
 
 def record(update: Update, replay: Any, variants: Sequence[tuple], generators: Iterable[torch.Generator]) -> Update:
