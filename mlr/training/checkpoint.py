@@ -69,7 +69,8 @@ class Checkpoints:
         _flatten(state, "", tensors, values)
         pieces, start = self._usable_pieces(agent_steps)
         steps = rows(start, agent_steps) if start < agent_steps else {}
-        require_finite({**tensors, **values, **steps})
+        require_finite({**tensors, **values})
+        require_finite(steps)
         tensors = {name: self._copied(name, tensor) for name, tensor in tensors.items()}
         steps = {name: tensor.cpu().contiguous() for name, tensor in steps.items()}
         manifest = {
