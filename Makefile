@@ -54,4 +54,4 @@ $(BIN)/pip:
 clean:
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 	rm -rf .pytest_cache .ruff_cache *.egg-info
-	find atari dmcontrol mlr scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	find atari auxiliaries dmcontrol harness mlr scripts studies tests -name __pycache__ -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ import numpy as np
 from atari.config import AtariConfig, EnvironmentConfig
 from atari.emulators import NOOP, generator_state, load_generator_state, make_emulator
 from atari.games import require_emulator, require_game
-from mlr.spans import span
+from harness.spans import span
 
 
 def seed_words(seed: int) -> tuple[int, int]:

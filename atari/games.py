@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from importlib.util import find_spec
 
-from mlr.config import ConfigError, one_of, require
+from harness.config import ConfigError, one_of, require
 
 NAMES = """
     alien amidar assault asterix bank_heist battle_zone boxing breakout chopper_command crazy_climber demon_attack

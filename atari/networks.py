@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from atari.config import AgentConfig, EncoderConfig, map_sides
+from harness.pixels import PixelConv2d
 from mlr.decoder import Chosen
 from mlr.masking import StageMask
-from mlr.pixels import PixelConv2d
 
 Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [..., in], [..., out]
 

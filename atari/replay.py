@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from atari.config import AgentConfig, ReplayConfig
-from mlr.replay.frames import FrameStore, steps_since_first
-from mlr.replay.priorities import Priorities
+from harness.replay.frames import FrameStore, steps_since_first
+from harness.replay.priorities import Priorities
 
 
 @dataclass

@@ -12,10 +12,10 @@ from atari.cost import update_flops
 from atari.emulators import emulator_note, rom_md5
 from atari.environment import AtariEnv, make_environment
 from atari.replay import SequenceReplay
-from mlr.results.scores import human_normalised, published
-from mlr.training.evaluation import Act
-from mlr.training.loop import Parts
-from mlr.training.run import Benchmark
+from harness.evaluation import Act
+from harness.loop import Parts
+from harness.report.scores import human_normalised, published
+from harness.run import Benchmark
 
 
 def make_agent(config: AtariConfig, environment: AtariEnv, device: torch.device) -> RainbowAgent:

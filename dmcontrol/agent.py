@@ -24,18 +24,18 @@ from dmcontrol.networks import (
     mlp,
 )
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
+from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
+from harness.precision import Autocast, make_autocast
+from harness.run_folder import RunFolder, load_config
+from harness.seeding import Generators, derive_seed, numpy_generator
+from harness.spans import span
+from harness.weights import read_weights, write_weights
 from mlr.augmentation import Augmentation, RandomCrop, View
+from mlr.cells import Hidden, hidden_by
 from mlr.decoder import reads_actions
-from mlr.difficulty import Hidden, hidden_by
 from mlr.masking import sample_mask
 from mlr.momentum import frozen_copy, momentum_update
 from mlr.objective import MLR, PixelMLR
-from mlr.precision import Autocast, make_autocast
-from mlr.spans import span
-from mlr.training.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
-from mlr.training.run_folder import RunFolder, load_config
-from mlr.training.seeding import Generators, derive_seed, numpy_generator
-from mlr.training.weights import read_weights, write_weights
 
 Images = View | Tensor  # of which a slice is pixels [b, C, crop, crop]
 

@@ -3,24 +3,26 @@
 from dataclasses import dataclass
 
 from dmcontrol.tasks import PAPER_TASKS, require_domain, require_task
-from mlr.config import (
-    AugmentationConfig,
+from harness.config import (
     LoggerConfig,
     LoopConfig,
-    MLRConfig,
     above,
     at_least,
     one_of,
     require,
-    require_hidden,
-    validate_augmentation,
     validate_hardware,
     validate_logger,
     validate_loop,
-    validate_mlr,
-    validate_stage,
     validate_workers,
     within,
+)
+from mlr.config import (
+    AugmentationConfig,
+    MLRConfig,
+    require_hidden,
+    validate_augmentation,
+    validate_mlr,
+    validate_stage,
 )
 
 RGB = 3  # channels of a frame

@@ -13,10 +13,10 @@ import numpy as np
 from dmcontrol.config import RGB, DMControlConfig, EnvironmentConfig
 from dmcontrol.rendering import choose_backend, renderer_name
 from dmcontrol.tasks import require_task
-from mlr.config import require
-from mlr.spans import span
-from mlr.training.errors import NotFinite
-from mlr.training.seeding import derive_seed
+from harness.config import require
+from harness.errors import NotFinite
+from harness.seeding import derive_seed
+from harness.spans import span
 
 RENDER_SCALE = 3  # render() draws this many times larger than an observation: its pictures are for people
 FIXED_ARRAYS = ("tex_", "mesh_", "skin_", "bvh_")  # of a model: megabytes that no task changes

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmcontrol.config import AgentConfig, EncoderConfig, map_sides
+from harness.pixels import PixelConv2d
 from mlr.masking import StageMask
-from mlr.pixels import PixelConv2d
 
 KERNEL = 3  # pixels a side, of every convolution
 

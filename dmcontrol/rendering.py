@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from mlr.config import ConfigError, one_of
+from harness.config import ConfigError, one_of
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
 WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa

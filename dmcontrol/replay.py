@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mlr.replay.frames import FrameStore, copy_from_host
-from mlr.replay.priorities import Priorities
+from harness.replay.frames import FrameStore, copy_from_host
+from harness.replay.priorities import Priorities
 
 
 @dataclass

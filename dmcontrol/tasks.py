@@ -6,7 +6,7 @@ Linear quadratic regulators (lqr) are left out: their actions have no bounds and
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from mlr.config import ConfigError
+from harness.config import ConfigError
 
 TASKS = {
     "acrobot": ("swingup", "swingup_sparse"),

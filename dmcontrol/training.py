@@ -10,10 +10,10 @@ from dmcontrol.cost import update_flops
 from dmcontrol.environment import DMControlEnv, make_environment
 from dmcontrol.rendering import with_advice
 from dmcontrol.replay import TransitionReplay
-from mlr.results.scores import published
-from mlr.training.evaluation import Act
-from mlr.training.loop import Parts
-from mlr.training.run import Benchmark
+from harness.evaluation import Act
+from harness.loop import Parts
+from harness.report.scores import published
+from harness.run import Benchmark
 
 BUDGETS = {"100k": 100_000, "500k": 500_000}  # environment steps
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlr.config import AugmentationConfig, one_of, require
+from harness.config import one_of, require
+from mlr.config import AugmentationConfig
 
 # On a CPU the crop runs in pieces of this many images: what it makes on the way stays in the cache.
 CPU_PIECE = 16

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlr.config import DecoderConfig, MLRConfig, require
+from harness.config import require
+from mlr.config import DecoderConfig, MLRConfig
 
 
 def reads_actions(config: MLRConfig) -> bool:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.pixels import to_unit_range
+from harness.precision import Autocast
+from harness.spans import span
 from mlr.config import MLRConfig
 from mlr.decoder import Decoder, reads_actions
 from mlr.masking import StageMask, enlarge, hide
 from mlr.momentum import frozen_copy, momentum_update
-from mlr.pixels import to_unit_range
-from mlr.precision import Autocast
-from mlr.spans import span
 
 
 class Clips(Protocol):

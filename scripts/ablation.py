@@ -24,9 +24,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from mlr.ablations import Group, choose_arms, expand, read_groups
-from mlr.config import ConfigError, require
-from mlr.training.cli import Command, Options, check_choice, refuse, shorten
+from harness.command_line import Command, Options, check_choice, refuse, shorten
+from harness.config import ConfigError, require
+from harness.sweeps.ablations import Group, choose_arms, expand, read_groups
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 NEEDED = ("group", "benchmark", "tasks", "seeds")

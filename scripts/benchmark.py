@@ -19,9 +19,9 @@ import os
 import sys
 from pathlib import Path
 
-from mlr.config import ConfigError, above, at_least, require
-from mlr.training.cli import CONFIGS, Options, check_single, complain, refuse
-from mlr.training.exit_codes import DISK_FAILED, DONE
+from harness.command_line import CONFIGS, Options, check_single, complain, refuse
+from harness.config import ConfigError, above, at_least, require
+from harness.exit_codes import DISK_FAILED, DONE
 from scripts.benchmarks import COMMANDS, load_benchmark
 
 OPTIONS = {"preset": "--size", "aux": "--aux"}
@@ -74,9 +74,9 @@ def compose(options: argparse.Namespace, *further: str):
 
 
 def run(options: argparse.Namespace, config, others: dict, command: list[str]) -> None:
-    from mlr.training.run import choose_device  # imports torch
-    from mlr.training.run_folder import environment
-    from mlr.training.speed import measure
+    from harness.run import choose_device  # imports torch
+    from harness.run_folder import environment
+    from studies.speed import measure
 
     machine = {"load_before": os.getloadavg()[0]}
     if choose_device(config.device).type == "cpu" and others.pop(REPEATABLE, None):

@@ -4,8 +4,8 @@ from atari.config import AtariConfig
 from atari.config import validate as validate_atari
 from dmcontrol.config import DMControlConfig
 from dmcontrol.config import validate as validate_dmcontrol
-from mlr.config import ConfigError
-from mlr.training.cli import Command
+from harness.command_line import Command
+from harness.config import ConfigError
 
 COMMANDS = {
     "atari": Command("atari", AtariConfig, validate_atari),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from atari.emulators import FRAMES, table
 from atari.games import require_emulator
-from mlr.config import ConfigError
-from mlr.training.cli import Options, refuse
+from harness.command_line import Options, refuse
+from harness.config import ConfigError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "emulators.md"
 

@@ -7,11 +7,11 @@ python scripts/evaluate.py RUN --agent-steps 12500       # of a budget that the 
 import sys
 from pathlib import Path
 
-from mlr.config import ConfigError
-from mlr.training.cli import Options, complain
-from mlr.training.errors import NotFinite
-from mlr.training.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
-from mlr.training.run_folder import RunFolder, read_config
+from harness.command_line import Options, complain
+from harness.config import ConfigError
+from harness.errors import NotFinite
+from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
+from harness.run_folder import RunFolder, read_config
 from scripts.benchmarks import command_of, load_benchmark
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         name = command_of(options.run, read_config(options.run)).benchmark
         RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
         benchmark = load_benchmark(name)
-        from mlr.training.run import evaluate_run
+        from harness.run import evaluate_run
 
         evaluate_run(benchmark=benchmark, **vars(options))
         return DONE

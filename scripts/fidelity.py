@@ -20,8 +20,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from mlr.config import ConfigError, at_least, require
-from mlr.training.cli import Options, refuse
+from harness.command_line import Options, refuse
+from harness.config import ConfigError, at_least, require
 
 DOCS = Path(__file__).parents[1] / "docs"
 LEDGER, EFFECTS = DOCS / "fidelity.md", DOCS / "fidelity_effects.csv"
@@ -102,7 +102,7 @@ def show(effects: list, settings: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mlr.fidelity import COLUMNS
+    from studies.fidelity import COLUMNS
 
     table = Table(*COLUMNS, caption=settings)
     for effect in effects:
@@ -120,7 +120,7 @@ def write_docs() -> None:
 
 def block() -> str:
     """The generated part of the ledger."""
-    from mlr.fidelity import markdown, read_csv
+    from studies.fidelity import markdown, read_csv
 
     effects, settings = read_csv(EFFECTS)
     return f"Measured with {settings}.\n\n{markdown(effects)}"

@@ -8,8 +8,8 @@ Runs that went the same way print the same digests, also if one of them was inte
 import sys
 from pathlib import Path
 
-from mlr.config import ConfigError
-from mlr.training.cli import Options, refuse
+from harness.command_line import Options, refuse
+from harness.config import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="run folder")
     try:
         options = parser.parse_args(arguments)
-        from mlr.training.inspection import inspect  # imports torch
+        from harness.inspection import inspect  # imports torch
 
         for name, digest, note in inspect(options.run):
             print(f"{name:<16} {digest}  {note}")

@@ -18,8 +18,8 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
-from mlr.config import ConfigError, at_least
-from mlr.training.cli import Options, refuse
+from harness.command_line import Options, refuse
+from harness.config import ConfigError, at_least
 
 BENCHMARKS = ("atari", "dmcontrol")
 PRECISIONS = ("tf32", "bf16")
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(name: str, options: argparse.Namespace) -> list[dict]:
     """A row for each precision and each loss or gradient."""
-    from mlr.fidelity import Sizes  # imports torch
+    from studies.fidelity import Sizes  # imports torch
 
     sizes = Sizes(seeds=options.seeds, windows=1, steps=options.steps, counted_steps=1, updates=1, draws=1)
     lab = import_module(f"{name}.fidelity").make_lab(options.settings, sizes)

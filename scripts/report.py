@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mlr.config import ConfigError
-from mlr.training.cli import Options, refuse
+from harness.command_line import Options, refuse
+from harness.config import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> None:
     try:
-        from mlr.results.report import write_report
-        from mlr.results.scores import read_runs
+        from harness.report.report import write_report
+        from harness.report.scores import read_runs
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: pip install -e '.[report]'") from error
 

@@ -41,17 +41,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from atari.games import GAMES
-from mlr.config import ConfigError, require
-from mlr.sweeps.attempt import Outcome, require_tools
-from mlr.sweeps.config import SweepConfig, is_own, read_sweep_config
-from mlr.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
-from mlr.sweeps.plan import SweepRun, group_runs, in_order, table_runs
-from mlr.sweeps.ray import connect, run_on_ray
-from mlr.sweeps.slurm import queue, submit
-from mlr.sweeps.status import read_status, summary, table
-from mlr.training.cli import Options, check_choice, config_groups, in_one_line, refuse, repeated, schema_keys, shorten
-from mlr.training.exit_codes import DONE, RESUME_ME
-from mlr.training.stop import StopRequest
+from harness.command_line import (
+    Options,
+    check_choice,
+    config_groups,
+    in_one_line,
+    refuse,
+    repeated,
+    schema_keys,
+    shorten,
+)
+from harness.config import ConfigError, require
+from harness.exit_codes import DONE, RESUME_ME
+from harness.stop import StopRequest
+from harness.sweeps.attempt import Outcome, require_tools
+from harness.sweeps.config import SweepConfig, is_own, read_sweep_config
+from harness.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
+from harness.sweeps.plan import SweepRun, group_runs, in_order, table_runs
+from harness.sweeps.ray import connect, run_on_ray
+from harness.sweeps.slurm import queue, submit
+from harness.sweeps.status import read_status, summary, table
 from scripts.ablation import MOST_SEEDS, NOT_OF_ALL, choose_group, names, read_seeds
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 

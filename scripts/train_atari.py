@@ -23,13 +23,13 @@ Examples:
 import sys
 
 from atari.config import AtariConfig, validate
-from mlr.training.cli import launch
-from mlr.training.stop import resume_me_at_a_signal
+from harness.command_line import launch
+from harness.stop import resume_me_at_a_signal
 
 
 def run(config: AtariConfig) -> int:
     from atari.training import ATARI  # imports torch, which a refused configuration never needs
-    from mlr.training.run import run as train
+    from harness.run import run as train
 
     return train(config, ATARI)
 

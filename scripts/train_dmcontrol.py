@@ -26,8 +26,8 @@ Examples:
 import sys
 
 from dmcontrol.config import DMControlConfig, validate
-from mlr.training.cli import launch
-from mlr.training.stop import resume_me_at_a_signal
+from harness.command_line import launch
+from harness.stop import resume_me_at_a_signal
 
 HINTS = {
     "task": "any other task of the suite: domain=D task_name=N",
@@ -37,7 +37,7 @@ HINTS = {
 
 def run(config: DMControlConfig) -> int:
     from dmcontrol.training import DMCONTROL  # imports torch, which a refused configuration never needs
-    from mlr.training.run import run as train
+    from harness.run import run as train
 
     return train(config, DMCONTROL)
 

@@ -14,9 +14,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from mlr.config import ConfigError, require
-from mlr.training.cli import Options, check_single, refuse
-from mlr.training.run_folder import RunFolder, config_hash, load_config, read_config
+from harness.command_line import Options, check_single, refuse
+from harness.config import ConfigError, require
+from harness.run_folder import RunFolder, config_hash, load_config, read_config
 from scripts.benchmarks import COMMANDS, command_of, load_benchmark
 
 PICTURES = Path("runs/pictures")
@@ -79,8 +79,8 @@ def visualize(config, run: Path | None, out: Path) -> None:
     """Plays, draws and writes; prints what it wrote."""
     import torch
 
-    from mlr import clips
-    from mlr.results import pictures
+    from harness.report import pictures
+    from studies import clips
 
     benchmark, device = load_benchmark(config.benchmark), torch.device("cpu")
     if run is None:  # a decoder of full size takes seconds to make, and nothing is predicted
@@ -121,8 +121,8 @@ def load_networks(agent, config, run: Path) -> int:
 
     Optimisers and generators stay as they are, so that a run of another device can be shown.
     """
-    from mlr.training.checkpoint import Checkpoints
-    from mlr.training.errors import CheckpointError
+    from harness.checkpoint import Checkpoints
+    from harness.errors import CheckpointError
 
     refusal = f"{run} has no checkpoint that can be shown: scripts/inspect_run.py says what is there"
     checkpoints = Checkpoints(RunFolder(run).checkpoints, config.replay.capacity, config_hash(read_config(run)))

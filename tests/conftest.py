@@ -10,8 +10,8 @@ from atari.config import validate as validate_atari
 from dmcontrol.config import DMControlConfig
 from dmcontrol.config import validate as validate_dmcontrol
 from dmcontrol.rendering import choose_backend
-from mlr.config import ConfigError
-from mlr.training.cli import Command
+from harness.command_line import Command
+from harness.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ def make_dmcontrol_config(run_dir: Path, *overrides: str) -> DMControlConfig:
 def finished_run(tmp_path_factory) -> Path:
     """The folder of a tiny run that trained, evaluated and drew."""
     from atari.training import ATARI
-    from mlr.training.run import run
+    from harness.run import run
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert run(make_config(folder), ATARI) == 0
@@ -64,7 +64,7 @@ def finished_run(tmp_path_factory) -> Path:
 def finished_dmcontrol_run(tmp_path_factory) -> Path:
     """The folder of a tiny run that trained, evaluated and drew."""
     from dmcontrol.training import DMCONTROL
-    from mlr.training.run import run
+    from harness.run import run
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert run(make_dmcontrol_config(folder), DMCONTROL) == 0

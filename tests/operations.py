@@ -141,7 +141,7 @@ def parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             yield name, cell.cell_contents
-    elif type(value).__module__.split(".")[0] in ("atari", "dmcontrol", "mlr", "torch"):
+    elif type(value).__module__.split(".")[0] in ("atari", "auxiliaries", "dmcontrol", "harness", "mlr", "torch"):
         yield from getattr(value, "__dict__", {}).items()
 
 

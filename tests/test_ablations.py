@@ -24,10 +24,10 @@ from dmcontrol.agent import hidden_shares as dmcontrol_shares
 from dmcontrol.config import validate as validate_dmcontrol
 from dmcontrol.cost import update_flops as dmcontrol_flops
 from dmcontrol.replay import TransitionReplay
-from mlr.ablations import BASE, Group, expand, read_groups
-from mlr.config import ConfigError
+from harness.command_line import config_groups
+from harness.config import ConfigError
+from harness.sweeps.ablations import BASE, Group, expand, read_groups
 from mlr.masking import StageMask
-from mlr.training.cli import config_groups
 from scripts.ablation import main
 from scripts.benchmarks import COMMANDS
 from tests.conftest import make_config, make_dmcontrol_config

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from mlr.spans import span
-from mlr.training import speed
+from harness.spans import span
 from scripts import benchmark
+from studies import speed
 from tests.conftest import ROOT
 
 QUICK = ["--size", "tiny", "--repeats", "1", "--seconds", "0.05", "threads=1"]

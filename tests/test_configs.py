@@ -15,7 +15,7 @@ import yaml
 
 from atari.config import AtariConfig, validate
 from dmcontrol.config import DMControlConfig
-from mlr.training.cli import Command, config_groups, launch, schema_keys
+from harness.command_line import Command, config_groups, launch, schema_keys
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "train_atari.py"
@@ -147,7 +147,10 @@ def test_every_key_is_read(schema):
     """Each field is read by the packages' code (checking it does not count) or by another value in configs/."""
     read = set()
     benchmark = schema.__module__.split(".")[0]
-    for path in [*ROOT.glob(f"{benchmark}/**/*.py"), *ROOT.glob("mlr/**/*.py"), *ROOT.glob("scripts/*.py")]:
+    for path in [
+        *ROOT.glob(f"{benchmark}/**/*.py"),
+        *(path for top in ("mlr", "harness", "studies", "scripts") for path in ROOT.glob(f"{top}/**/*.py")),
+    ]:
         if path.name != "config.py":
             nodes = ast.walk(ast.parse(path.read_text()))
             read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}

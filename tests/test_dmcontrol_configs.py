@@ -3,7 +3,7 @@
 import pytest
 
 from dmcontrol.config import DMControlConfig, validate
-from mlr.training.cli import Command, config_groups, launch
+from harness.command_line import Command, config_groups, launch
 from scripts.train_dmcontrol import HINTS
 from tests.test_configs import ROOT, difference, fastest_of_three, flat
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from dmcontrol import load_agent
-from mlr.config import ConfigError
-from mlr.results.scores import read_runs
-from mlr.training.inspection import inspect
-from mlr.training.run_folder import RunFolder
+from harness.config import ConfigError
+from harness.inspection import inspect
+from harness.report.scores import read_runs
+from harness.run_folder import RunFolder
 from scripts import evaluate, inspect_run
 from tests.conftest import ROOT
 from tests.test_runs import assert_losses_near, learned, read, wait_for

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from atari import fidelity as atari
 from atari.agent import RainbowAgent, make_augmentation
 from atari.replay import SequenceReplay
-from dmcontrol import fidelity as dmcontrol
 from dmcontrol.agent import SACAgent
-from mlr.fidelity import Effect, Sizes, mean_lag, number
 from mlr.masking import hide
 from scripts import fidelity as script
+from studies import fidelity_atari as atari
+from studies import fidelity_dmcontrol as dmcontrol
+from studies.fidelity import Effect, Sizes, mean_lag, number
 from tests.conftest import make_config, make_dmcontrol_config
 
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 from atari.training import ATARI
 from dmcontrol.training import DMCONTROL
-from mlr.precision import set_precision
-from mlr.training.capture import capture_updates
-from mlr.training.inspection import inspect
-from mlr.training.means import MetricMeans
-from mlr.training.run import choose_device
+from harness.capture import capture_updates
+from harness.inspection import inspect
+from harness.means import MetricMeans
+from harness.precision import set_precision
+from harness.run import choose_device
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.operations import fill, make_agent_and_replay, places
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mlr.results.scores import human_normalised, published
-from mlr.training.video import video_writer
+from harness.report.scores import human_normalised, published
+from harness.video import video_writer
 from scripts import report
 from tests.conftest import ROOT
 

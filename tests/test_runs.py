@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 from atari import load_agent
 from atari.training import ATARI
-from mlr.config import ConfigError
-from mlr.training.run import run
-from mlr.training.run_folder import RunFolder
+from harness.config import ConfigError
+from harness.run import run
+from harness.run_folder import RunFolder
 from scripts import evaluate
 from tests.conftest import ROOT, make_config
 

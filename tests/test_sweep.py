@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlr.results.scores import read_runs
+from harness.report.scores import read_runs
 from scripts import sweep as script
 from tests.sweeps import SWEEP, TINY, attempts, sweep, tiny
 

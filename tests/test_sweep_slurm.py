@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mlr.results.scores import read_runs
+from harness.report.scores import read_runs
 from tests.sweeps import attempts, sweep, tiny
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")

@@ -11,9 +11,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from atari.training import ATARI
-from mlr.clips import Clips, liveliest, make_clip, make_strategies, measure_agreement, play_clips
-from mlr.config import ConfigError
+from harness.config import ConfigError
 from scripts import visualize
+from studies.clips import Clips, liveliest, make_clip, make_strategies, measure_agreement, play_clips
 from tests.conftest import make_config
 
 PNG_WIDTH = 1820

@@ -13,7 +13,7 @@ from atari.config import EnvironmentConfig, validate
 from atari.emulators import PICTURES_DIFFER, REWARDS_DIFFER, emulator_note, first_steps, make_emulator, rom_md5
 from atari.environment import AtariEnv
 from atari.games import GAMES
-from mlr.config import ConfigError
+from harness.config import ConfigError
 from tests.conftest import make_config
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from atari.config import EnvironmentConfig
 from atari.emulators import Emulator
 from atari.environment import AtariEnv
-from mlr.config import ConfigError
+from harness.config import ConfigError
 from tests.golden.atari_h_i import replay_h, replay_i
 from tests.golden.check import DATA, assert_all
 

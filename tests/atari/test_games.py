@@ -2,8 +2,8 @@ import pytest
 from ale_py import roms
 
 from atari.games import GAMES, require_game
-from mlr.config import ConfigError
-from mlr.results.scores import published
+from harness.config import ConfigError
+from harness.report.scores import published
 
 
 def test_games_are_those_of_the_published_table_and_have_a_rom():

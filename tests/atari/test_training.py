@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from atari.training import ATARI, epsilon_greedy, units
-from mlr.training.run import make_evaluate
-from mlr.training.run_folder import RunFolder
+from harness.run import make_evaluate
+from harness.run_folder import RunFolder
 from tests.conftest import make_config
 
 

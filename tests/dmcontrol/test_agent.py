@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dmcontrol import losses
 from dmcontrol.agent import SACAgent, TrainedAgent
 from dmcontrol.replay import TransitionReplay
-from mlr.config import ConfigError
-from mlr.training.loop import updates_due
+from harness.config import ConfigError
+from harness.loop import updates_due
 from tests.conftest import make_dmcontrol_config
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e

@@ -13,8 +13,8 @@ from gymnasium.utils.env_checker import check_env
 
 from dmcontrol.config import EnvironmentConfig
 from dmcontrol.environment import DMControlEnv
-from mlr.config import ConfigError
-from mlr.training.checkpoint import Checkpoints
+from harness.checkpoint import Checkpoints
+from harness.config import ConfigError
 
 pytestmark = pytest.mark.gl
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmcontrol import rendering
-from mlr.config import ConfigError
+from harness.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
 choose_backend = rendering.choose_backend.__wrapped__  # without its memory

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmcontrol.replay import TransitionReplay
-from mlr.training.checkpoint import Checkpoints
+from harness.checkpoint import Checkpoints
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_j import replay_j
 from tests.operations import OperationRecorder

@@ -1,8 +1,8 @@
 import pytest
 
 from dmcontrol.tasks import TASKS, require_domain, require_task
-from mlr.config import ConfigError
-from mlr.results.scores import published
+from harness.config import ConfigError
+from harness.report.scores import published
 
 
 @pytest.mark.gl

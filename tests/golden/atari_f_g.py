@@ -14,10 +14,10 @@ import torch
 from atari import config as schema
 from atari.agent import RainbowAgent, linear_ramp, make_networks
 from atari.replay import SequenceBatch
+from harness.command_line import Command
+from harness.loop import updates_due
 from mlr.config import AugmentationConfig
 from mlr.decoder import Decoder
-from mlr.training.cli import Command
-from mlr.training.loop import updates_due
 from tests.golden.atari_d import RELEASED_SCALE, hidden_cells, make_clip, mlr_config
 from tests.golden.atari_weights import agent_config, decoder_config, fill_model, load_arrays
 from tests.golden.check import Check, exact, load, relative

@@ -13,9 +13,9 @@ import numpy as np
 
 from atari.config import AtariConfig, EnvironmentConfig, validate
 from atari.environment import AtariEnv, draw_noops, noop_generator
-from mlr.results.scores import published
-from mlr.training.cli import Command
-from mlr.training.evaluation import evaluation_steps
+from harness.command_line import Command
+from harness.evaluation import evaluation_steps
+from harness.report.scores import published
 from tests.golden.check import Check, exact, load, relative
 
 HORIZON = 27_000

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness.config import ConfigError
 from mlr.augmentation import RandomCrop, intensity_factor
-from mlr.config import ConfigError, DecoderConfig, MaskConfig, MLRConfig, validate_mlr
+from mlr.config import DecoderConfig, MaskConfig, MLRConfig, validate_mlr
 from mlr.decoder import TransformerBlock, sine_positions
 from mlr.masking import enlarge, hidden_count, sample_mask
 from tests.golden.check import Check, exact, relative

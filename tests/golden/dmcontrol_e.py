@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmcontrol.losses import learning_rate_factor
-from mlr.training.optimizers import clip_in_step
+from harness.optimizers import clip_in_step
 from tests.golden.check import Check, load, relative
 from tests.golden.dmcontrol_g import gradient_checks
 from tests.golden.dmcontrol_weights import Arrays, Reference, load_reference

@@ -9,7 +9,7 @@ import torch
 
 from dmcontrol.config import DMControlConfig, validate
 from dmcontrol.losses import learning_rate_factor
-from mlr.training.cli import Command
+from harness.command_line import Command
 from tests.golden.check import Check, load, relative
 
 TOLERANCE = 2e-5

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dmcontrol.agent import SACAgent
 from dmcontrol.config import DMControlConfig, EncoderConfig, map_sides, validate
 from dmcontrol.networks import PixelEncoder
+from harness.command_line import Command
 from mlr.objective import MLR
-from mlr.training.cli import Command
 from tests.golden.check import load, setting
 
 BLOCK_LAYERS = {"ln1": "ln1", "qkv": "qkv", "proj": "proj", "ln2": "ln2", "mlp0": "fc1", "mlp1": "fc2"}

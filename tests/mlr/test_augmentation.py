@@ -9,9 +9,10 @@ from kornia.augmentation import RandomAffine, RandomResizedCrop
 from kornia.augmentation import RandomCrop as KorniaCrop
 from kornia.filters import GaussianBlur2d
 
+from harness.config import ConfigError
 from mlr import augmentation, config
 from mlr.augmentation import Augmentation, RandomCrop, View, intensity_factor
-from mlr.config import AugmentationConfig, ConfigError, validate_augmentation
+from mlr.config import AugmentationConfig, validate_augmentation
 from mlr.extra_augmentation import EXTRA, affine, blur, enlarge, resized_crop, warp
 from tests.golden.atari_j import replay_j
 from tests.golden.check import DATA, assert_all

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from mlr.config import ConfigError, DecoderConfig
+from harness.config import ConfigError
+from mlr.config import DecoderConfig
 from mlr.decoder import Chosen, Decoder, TransformerBlock, sine_positions
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_core import replay_b, replay_c

@@ -1,0 +1,1 @@
+"""The slot for auxiliary losses: what an agent may ask of one, and which there are."""

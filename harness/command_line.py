@@ -1,0 +1,374 @@
+"""Command line of a training script: compose the configuration, refuse it in one line, or run it.
+
+Hydra is imported inside the functions, so that `--help` does without it, and torch is left to `run`, so that a
+refused configuration answers at once.
+"""
+
+import argparse
+import difflib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from harness.config import ConfigError
+from harness.exit_codes import REFUSED
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+LARGEST = 1e9  # a float beyond it is a slip of the keyboard
+LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
+KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+ADVICE = "write key=value, and quote a value with special characters twice, as in run_dir=\"'a b'\""
+
+# Hydra's own habits, switched off: no outputs/ folder, no copies of the configuration, no log files.
+QUIET = [
+    "hydra.output_subdir=null",
+    "hydra.sweep.dir=runs/multirun",
+    "hydra.sweep.subdir=.",
+    "hydra/job_logging=disabled",
+    "hydra/hydra_logging=disabled",
+]
+
+
+def launch(
+    benchmark: str,
+    schema: type,
+    validate: Callable[[Any], None],
+    run: Callable[[Any], int],
+    *,
+    about: str = "",
+    hints: dict[str, str] | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Exit code of the command: what `run` returns for the composed configuration, 2 if it cannot run.
+
+    benchmark: name of the primary file in `configs/` and of the folder with its own groups.
+    schema: the dataclass that the configuration becomes. validate: raises ConfigError.
+    about: what `--help` prints before the choices. hints: what to do instead, by group or key.
+    argv: the arguments, by default the command line's.
+    """
+    try:
+        arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        if arguments.help:
+            print(help_text(benchmark, about))
+            return 0
+        if arguments.cfg and arguments.multirun:
+            raise ConfigError("--cfg shows one configuration: leave out --multirun")
+        command = Command(benchmark, schema, validate, hints or {})
+        if arguments.multirun:
+            return command.sweep(arguments.overrides, run)
+        check_single(arguments.overrides)
+        composed, config = command.resolve(arguments.overrides)
+        if arguments.cfg:
+            print(as_yaml(composed), end="")
+            return 0
+        return run(config)
+    except ConfigError as error:
+        return refuse(error)
+
+
+def refuse(error: Exception) -> int:
+    complain(str(error))
+    return REFUSED
+
+
+def complain(message: str) -> None:
+    print(f"error: {in_one_line(message)}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Command:
+    """How the settings of one benchmark become its configuration."""
+
+    benchmark: str
+    schema: type
+    validate: Callable[[Any], None]
+    hints: dict[str, str] = field(default_factory=dict)
+
+    def resolve(self, overrides: Sequence[str]) -> tuple[Any, Any]:
+        """The composed DictConfig and the validated dataclass; raises ConfigError for whatever is wrong with them."""
+        from hydra import compose, initialize_config_dir
+        from hydra.core.config_store import ConfigStore
+        from omegaconf import OmegaConf
+
+        ConfigStore.instance().store(name=f"{self.benchmark}_schema", node=self.schema)
+        groups = config_groups(self.benchmark)
+        added = set(groups) - chosen_groups(self.benchmark)
+        for override in overrides:
+            check_override(override, groups, added, schema_keys(self.schema), self.hints)
+        try:
+            with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+                composed = compose(self.benchmark, overrides=[search_path(self.benchmark), *overrides])
+            config = OmegaConf.to_object(composed)
+        except Exception as error:  # Hydra, OmegaConf and their parser have no common class for wrong input
+            raise ConfigError(explain(error, schema_keys(self.schema), self.hints)) from error
+        require_finite(OmegaConf.to_container(composed, resolve=True))
+        self.validate(config)
+        return composed, config
+
+    def sweep(self, overrides: Sequence[str], run: Callable[[Any], int]) -> int:
+        """Runs every combination through Hydra's launcher, after all of them were found valid.
+
+        The first job that ends with another code than 0 ends the sweep with that code.
+        """
+        import hydra
+        from omegaconf import OmegaConf
+
+        configs = [self.resolve(combination)[1] for combination in combinations(overrides)]
+        folders = [config.run_dir for config in configs if hasattr(config, "run_dir")]
+        twice = repeated(folders)
+        if twice is not None:
+            raise ConfigError(
+                f"several combinations share run_dir={twice}: add experiment='name-${{key}}' with their key"
+            )
+
+        def job(composed) -> None:
+            try:
+                code = run(OmegaConf.to_object(composed))
+            except ConfigError as error:  # Hydra would print a traceback
+                code = refuse(error)
+            if code:
+                sys.exit(code)
+
+        command_line = sys.argv
+        sys.argv = [command_line[0], "--multirun", search_path(self.benchmark), *QUIET, *overrides]
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.benchmark)(job)()
+        finally:
+            sys.argv = command_line
+        return 0
+
+
+class Options(argparse.ArgumentParser):
+    """Options of a script, which `about` describes; a wrong one is a ConfigError."""
+
+    def __init__(self, about: str):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=about, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str):
+        raise ConfigError(f"{message}; --help shows the options")
+
+
+class Arguments(argparse.ArgumentParser):
+    """Options of every training script; a wrong one is a ConfigError."""
+
+    def __init__(self):
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("--help", "-h", action="store_true")
+        self.add_argument("--multirun", "-m", action="store_true")
+        self.add_argument("--cfg", choices=["job"])
+        self.add_argument("overrides", nargs="*")
+
+    def error(self, message: str):
+        raise ConfigError(f"{message}; settings are written key=value, --help shows the options")
+
+
+def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    return Arguments().parse_intermixed_args(list(argv))
+
+
+def help_text(benchmark: str, about: str) -> str:
+    chosen = chosen_groups(benchmark)
+    choices = [
+        f"  {group}={'|'.join(names)}"
+        if group in chosen
+        else f"  +{group}=NAME  one of {len(names)} in configs/{group}/"
+        for group, names in config_groups(benchmark).items()
+    ]
+    return "\n".join([about.strip(), "", "Choices:", *choices])
+
+
+def chosen_groups(benchmark: str) -> set[str]:
+    """The groups of which the primary file chooses one; of the others a command line may add one with a +."""
+    import yaml
+
+    defaults = yaml.safe_load((CONFIGS / f"{benchmark}.yaml").read_text())["defaults"]
+    return {group for entry in defaults if isinstance(entry, dict) for group in entry}
+
+
+def combinations(overrides: Sequence[str]) -> list[list[str]]:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    parsed = [parse(override) for override in overrides]
+    try:
+        return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except Exception as error:  # the parser evaluates functions such as range() here
+        raise ConfigError(str(error)) from error
+
+
+def search_path(benchmark: str) -> str:
+    folder = str(CONFIGS / benchmark).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.searchpath=['file://{folder}']"
+
+
+def as_yaml(composed) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(composed, resolve=True)
+
+
+def parse(override: str):
+    """Hydra's reading of one `key=value`; raises ConfigError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if len(override) > LONGEST:
+        raise ConfigError(f"'{shorten(override)}' has {len(override)} characters: a setting has at most {LONGEST}")
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except Exception as error:  # also ValueError and RecursionError, for absurd numbers and nesting
+        raise ConfigError(f"cannot read '{shorten(override)}': {ADVICE}") from error
+    if not parsed.key_or_group:
+        raise ConfigError(f"cannot read '{shorten(override)}': {ADVICE}")
+    return parsed
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for what only a sweep understands."""
+    for override in overrides:
+        parsed = parse(override)
+        if parsed.is_sweep_override():
+            raise ConfigError(f"{override} gives several values: add --multirun, or quote the value twice")
+        if is_hydra(parsed):
+            raise ConfigError(f"{override} concerns sweeps: add --multirun or leave it out")
+
+
+def is_hydra(parsed) -> bool:
+    return parsed.key_or_group.split("/")[0].split(".")[0] == "hydra"
+
+
+def check_override(
+    override: str, groups: dict[str, list[str]], added: set[str], kinds: dict[str, Any], hints: dict[str, str]
+) -> None:
+    """Raises ConfigError, with the nearest name, for keys and choices that do not exist.
+
+    groups: names to choose from, by group. added: groups of which none is chosen before.
+    kinds: type of every key. hints: what to do instead, by group.
+
+    Hydra itself accepts `+key` for an unknown key, and names no neighbour for a misspelt one.
+    """
+    parsed = parse(override)
+    key = parsed.key_or_group
+    if is_hydra(parsed):
+        return
+    if parsed.is_delete():
+        raise ConfigError(f"{override}: a key cannot be removed, only changed: write key=value")
+    if parsed.package is not None:
+        raise ConfigError(f"{override}: write {key}=value, without @{parsed.package}")
+    if key in groups:
+        check_choice(key, parsed.value(), groups[key], hints)
+        if key in added and not parsed.is_add():
+            raise ConfigError(f"{key} is added to the others: write +{override}")
+        if parsed.is_add() and key in kinds:
+            raise ConfigError(f"{key} is chosen already: write {key}={parsed.value()}")
+    elif key not in kinds and not is_entry(key, kinds):
+        raise ConfigError(unknown_key(key, [*kinds, *groups]))
+    elif parsed.is_add() and key in kinds:
+        raise ConfigError(f"{key} is there already: write {key}=value without a +")
+    elif is_dataclass(kinds.get(key)) and not isinstance(parsed.value(), dict):
+        first = next(name for name in kinds if name.startswith(f"{key}."))
+        raise ConfigError(f"{key} is a section: set its keys, such as {first}=value")
+
+
+def further(key: str, hints: dict[str, str]) -> str:
+    return f" ({hints[key]})" if key in hints else ""
+
+
+def check_choice(group: str, choice: Any, names: Sequence[str], hints: dict[str, str]) -> None:
+    if not isinstance(choice, str) or choice not in names:
+        close = nearest(str(choice), names)
+        hint = f"did you mean {close}?" if close else f"choose one of {', '.join(names)}"
+        raise ConfigError(f"no {group} named '{choice}'; {hint}{further(group, hints)}")
+
+
+def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> str:
+    """One line on an exception of Hydra or OmegaConf: the key at fault, and what it needs."""
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        InterpolationToMissingValueError,
+        MissingMandatoryValue,
+        ValidationError,
+    )
+
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    key = getattr(cause, "full_key", None)
+    if not key:
+        return str(error)
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and key not in kinds:
+        return str(error) if is_entry(key, kinds) else unknown_key(key, kinds)
+    message = str(cause).splitlines()[0]
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key} has no value: add {key}=value{further(key, hints)}"
+    if isinstance(cause, InterpolationToMissingValueError):
+        key = message.rsplit(maxsplit=1)[-1]
+        return f"{key} has no value: add {key}=value{further(key, hints)}"
+    if isinstance(cause, ValidationError) and kinds.get(key) in KINDS:
+        return f"{key} must be {KINDS[kinds[key]]}: {message}"
+    return f"{key}: {message}"
+
+
+def unknown_key(key: str, names: Sequence[str]) -> str:
+    close = nearest(key, names)
+    return f"no key {key}; " + (f"did you mean {close}?" if close else "--cfg job shows them all")
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The most similar of `names`, which are also compared by their last parts: `mask_ratio` is near mlr.mask.ratio."""
+    endings: dict[str, str] = {}
+    for full in names:
+        parts = full.split(".")
+        for start in range(len(parts)):
+            endings.setdefault(".".join(parts[start:]), full)
+    close = difflib.get_close_matches(name, endings, n=1)
+    return endings[close[0]] if close else None
+
+
+def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Type of every key, sections included, by its full dotted name."""
+    keys: dict[str, Any] = {}
+    for name, kind in get_type_hints(schema).items():
+        keys[prefix + name] = kind
+        if is_dataclass(kind):
+            keys |= schema_keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def is_entry(key: str, kinds: dict[str, Any]) -> bool:
+    """Whether `key` names an entry of a list or of a mapping, whose names the schema leaves open."""
+    parents = [name for name, kind in kinds.items() if get_origin(kind) in (list, dict)]
+    return any(key.startswith((f"{parent}.", f"{parent}[")) for parent in parents)
+
+
+def config_groups(benchmark: str) -> dict[str, list[str]]:
+    """Names to choose from, by group: shared ones from `configs/`, the benchmark's own from its folder."""
+    groups: dict[str, list[str]] = {}
+    for file in sorted([*CONFIGS.glob("*/*.yaml"), *CONFIGS.glob(f"{benchmark}/*/*.yaml")]):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    return groups
+
+
+def require_finite(value: Any, key: str = "") -> None:
+    """Raises ConfigError for nan and inf anywhere in nested containers: both are floats, and no setting means them."""
+    if isinstance(value, float) and not abs(value) <= LARGEST:
+        raise ConfigError(f"{key}={value} must be a number within +-{LARGEST:g}")
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in entries:
+        require_finite(entry, f"{key}.{name}" if key else str(name))
+
+
+def repeated(values: Iterable[str]) -> str | None:
+    """The first of the values that comes more than once."""
+    return next((value for value, count in Counter(values).items() if count > 1), None)
+
+
+def shorten(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())

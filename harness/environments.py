@@ -1,0 +1,139 @@
+"""The environments of an evaluation, stepped together: in this process, or spread over worker processes.
+
+Gymnasium's AsyncVectorEnv has a process for each environment and steps all of them always. Here a hundred environments
+share a few processes, each plays one episode, and those whose episode is over rest. Nothing here imports torch:
+workers stay small.
+"""
+
+import ctypes
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+
+from harness.worker import SPAWN, Worker
+
+MakeEnvironment = Callable[[int], gymnasium.Env]  # an episode's number -> the environment that it is played in
+Outcome = tuple[float, bool]  # of a step: raw reward, and whether the episode is over
+
+
+class LocalEnvironments:
+    """Places for environments of this process, each of which plays an episode. Use as a context manager.
+
+    observations: uint8 [places, ...], where each environment leaves its newest one.
+    """
+
+    def __init__(self, make_environment: MakeEnvironment, observations: np.ndarray):
+        self.observations = observations
+        self._make = make_environment
+        self._environments: dict[int, gymnasium.Env] = {}
+
+    def start(self, episodes: dict[int, int]) -> None:
+        """Makes and resets the environment of each place for an episode, by its number; earlier ones are closed."""
+        self._close()
+        for place, episode in episodes.items():
+            self._environments[place] = self._make(episode)
+            self.observations[place], _ = self._environments[place].reset()
+
+    def step(self, actions: dict[int, Any]) -> dict[int, Outcome]:
+        """Steps the environments of some places."""
+        outcomes = {}
+        for place, action in actions.items():
+            observation, reward, terminated, truncated, _ = self._environments[place].step(action)
+            self.observations[place] = observation
+            outcomes[place] = float(reward), bool(terminated or truncated)
+        return outcomes
+
+    @property
+    def filmed(self) -> gymnasium.Env:
+        """The environment of place 0."""
+        return self._environments[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        while self._environments:
+            self._environments.popitem()[1].close()
+
+
+class SpreadEnvironments:
+    """LocalEnvironments spread over worker processes, which leave their observations in memory shared with this one.
+
+    With `film`, the environment of place 0 stays in this process, where it can be asked for pictures. Raises
+    WorkerLost when a worker dies or takes longer than `timeout_seconds`, and whatever an environment raises.
+    """
+
+    def __init__(
+        self,
+        make_environment: MakeEnvironment,
+        shape: tuple[int, ...],
+        workers: int,
+        timeout_seconds: float,
+        film: bool,
+    ):
+        memory = SPAWN.RawArray(ctypes.c_uint8, math.prod(shape))
+        self.observations = _observations(memory, shape)
+        self._local = LocalEnvironments(make_environment, self.observations)
+        self._here = (0,) if film else ()
+        with ExitStack() as stack:
+            self._workers = [
+                stack.enter_context(
+                    Worker(f"environment worker {i}", timeout_seconds, _serve, make_environment, memory, shape)
+                )
+                for i in range(workers)
+            ]
+            self._stack = stack.pop_all()
+
+    def start(self, episodes: dict[int, int]) -> None:
+        self._everywhere("start", episodes)
+
+    def step(self, actions: dict[int, Any]) -> dict[int, Outcome]:
+        return self._everywhere("step", actions)
+
+    @property
+    def filmed(self) -> gymnasium.Env:
+        return self._local.filmed
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._local)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stack.close()
+
+    def _everywhere(self, request: str, by_place: dict[int, Any]) -> dict[int, Outcome]:
+        """Lets each worker do its share, all at the same time."""
+        mine, shares = {}, [{} for _ in self._workers]
+        for place, argument in by_place.items():
+            share = mine if place in self._here else shares[place % len(shares)]
+            share[place] = argument
+        asked = [
+            (worker, share) for worker, share in zip(self._workers, shares, strict=True) if share or request == "start"
+        ]
+        for worker, share in asked:
+            worker.send((request, share))
+        outcomes = getattr(self._local, request)(mine) or {}
+        for worker, _ in asked:
+            outcomes |= worker.receive() or {}
+        return outcomes
+
+
+Environments = LocalEnvironments | SpreadEnvironments
+
+
+def _serve(connection, make_environment: MakeEnvironment, memory, shape: tuple[int, ...]) -> None:
+    with LocalEnvironments(make_environment, _observations(memory, shape)) as environments:
+        while True:
+            request, argument = connection.recv()
+            connection.send(getattr(environments, request)(argument))
+
+
+def _observations(memory, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(memory, np.uint8).reshape(shape)

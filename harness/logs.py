@@ -1,0 +1,77 @@
+"""CSV files that grow by a row, gain columns when new keys appear, and can be cut back to a checkpoint."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.config import ConfigError
+
+
+class CsvLog:
+    """Rows of one CSV file. A new key adds a column; a value that a row lacks stays empty.
+
+    With `keep_until`, rows of later agent steps and rows that a crash left unfinished are dropped first.
+    Raises ConfigError for a file that is something else.
+    """
+
+    def __init__(self, path: Path, keep_until: int | None = None):
+        self.path = path
+        self._columns: list[str] = []
+        if path.is_file():
+            self._columns = next(csv.reader(self._lines()), [])
+            if self._columns and "agent_steps" not in self._columns:
+                raise ConfigError(f"{path} is no log of a run: move it away")
+        if keep_until is not None:
+            self.keep(row for row in self.read() if _complete(row) and int(row["agent_steps"]) <= keep_until)
+
+    def append(self, *rows: dict) -> None:
+        new = [key for row in rows for key in row if key not in self._columns]
+        if new:
+            self._rewrite(self.read(), self._columns + list(dict.fromkeys(new)))
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerows(rows)
+            _flush(file)
+
+    def read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        return list(csv.DictReader(self._lines()))
+
+    def _lines(self) -> io.StringIO:
+        try:
+            return whole_lines(self.path.read_text())
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self.path} is damaged: move it away") from error
+
+    def keep(self, rows: Iterable[dict]) -> None:
+        """Leaves only `rows` in the file."""
+        if self._columns:
+            self._rewrite(rows, self._columns)
+
+    def _rewrite(self, rows: Iterable[dict], columns: list[str]) -> None:
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+            _flush(file)
+        os.replace(part, self.path)
+        self._columns = columns
+
+
+def whole_lines(text: str) -> io.StringIO:
+    """A file without a last line that is still being written, or that a kill or a full disk left unfinished, though it
+    may have every column."""
+    return io.StringIO(text[: text.rfind("\n") + 1])
+
+
+def _flush(file: io.TextIOBase) -> None:
+    """To the disk: a checkpoint that survives a power cut must find the rows before it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _complete(row: dict) -> bool:
+    return None not in row and None not in row.values() and row["agent_steps"].isdigit()

@@ -1,0 +1,267 @@
+"""The process of a tracker: copies metrics.csv and evaluations.csv of a run to it until its standard input ends.
+
+python -m harness.mirror tensorboard|wandb RUN MILESTONE...
+
+A run starts it (harness/trackers.py). It imports the library of its tracker and no torch, and reports in single
+lines on its standard output, which that library never gets to see.
+"""
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from harness.command_line import in_one_line, shorten
+from harness.config import LoggerConfig
+from harness.logs import whole_lines
+from harness.report.scores import score_columns
+from harness.run_folder import RunFolder, read_config, read_manifest
+
+UNITS = ("agent_steps", "env_steps", "frames")
+KILLED = 255  # the run's exit code for W&B if its end was not announced
+UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
+
+Row = dict[str, int | float]
+Say = Callable[[str], None]
+
+
+class TensorBoard:
+    """Event files in RUN/tensorboard, written anew at each start: rows before a resume may have been made again."""
+
+    def __init__(self, config: dict, folder: RunFolder, say: Say):
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._make_event, self._make_summary = Event, Summary
+        self.sent = {"metrics": -1, "evaluations": -1}
+        path = folder.path / "tensorboard"
+        for file in path.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = EventFileWriter(str(path))
+        start = SessionLog(status=SessionLog.START)  # an open TensorBoard drops what it has read from the older files
+        self._writer.add_event(Event(wall_time=time.time(), step=0, session_log=start))
+        say(f"to look at it: tensorboard --logdir {folder.path}")
+
+    def write(self, rows: list[tuple[str, Row]]) -> None:
+        """rows: (`metrics` or `evaluations`, the row)."""
+        for kind, row in rows:
+            keys = [key for key in row if kind == "metrics" or key not in UNITS]  # a metrics row has these already
+            values = [self._make_summary.Value(tag=key, simple_value=row[key]) for key in keys]
+            summary = self._make_summary(value=values)
+            self._writer.add_event(self._make_event(wall_time=time.time(), step=row["agent_steps"], summary=summary))
+        self._writer.flush()
+
+    def summarise(self, scores: Row) -> None:
+        """Nothing: it has no summary values."""
+
+    def close(self, code: int) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A W&B run, the same at each start in a run folder.
+
+    RUN/wandb/sent.json has its id and, in the order of their numbers, the rows that were handed over. How many of them
+    have arrived, the service says; offline they count as arrived.
+    """
+
+    def __init__(self, config: dict, folder: RunFolder, say: Say):
+        # Its own reports of errors go to a service as well.
+        os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+        import wandb
+
+        self._file = folder.path / "wandb" / "sent.json"
+        self._file.parent.mkdir(exist_ok=True)
+        self._state = {"id": secrets.token_hex(8), "order": []}  # order: (kind, agent steps) of each row
+        if self._file.is_file():
+            self._state = json.loads(self._file.read_text())
+        self._remember()  # the id also where the start below hangs
+        arrived = len(self._state["order"])
+        later = f"wandb sync --yes {self._file.parent}/offline-run-*"
+        self._say, self._summary, mode = say, {}, LoggerConfig(**config["logger"]).wandb
+        try:
+            self._run = self._start(wandb, config, folder, mode)
+            if mode == "online":
+                arrived = self._run.starting_step
+            say(self._run.url if mode == "online" else f"offline; to send it: {later}")
+        except Exception as error:  # wandb documents none; no key, no network, a refusal, no answer in time
+            if mode == "offline":
+                raise
+            wandb.teardown()
+            self._run = self._start(wandb, config, folder, "offline")
+            say(f"{reason(error)}; goes on offline, to send it: {later}")
+        unknown = [("metrics", -1)] * (arrived - len(self._state["order"]))  # somebody else's: their numbers are taken
+        self._state["order"] = self._state["order"][:arrived] + unknown
+        self.sent = {"metrics": -1, "evaluations": -1} | {kind: steps for kind, steps in self._state["order"]}
+        self._run.define_metric("*", step_metric="agent_steps")
+        self._remember()
+
+    def _start(self, wandb, config: dict, folder: RunFolder, mode: str):
+        logger = LoggerConfig(**config["logger"])
+        columns = score_columns(config, read_manifest(folder.path))
+        tags = [columns["task"], config["aux"], config["fidelity"], config["preset"], *logger.tags]
+        return wandb.init(
+            mode=mode,
+            id=self._state["id"],
+            resume="allow",
+            dir=folder.path,
+            project=logger.project,
+            entity=logger.entity or None,
+            group=logger.group or f"{columns['benchmark']}/{columns['task']}/{config['experiment']}",
+            tags=list(dict.fromkeys(tags)),
+            name=f"{columns['method']}-{columns['task']}-seed_{columns['seed']}",
+            config={key: value for key, value in (config | columns).items() if key != "logger"},
+            settings=wandb.Settings(
+                init_timeout=logger.start_timeout_seconds,
+                finish_timeout=UPLOAD_SHARE * logger.finish_timeout_seconds,
+                finish_timeout_raises=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+                x_disable_meta=True,  # of this process, not of the run's
+                x_disable_stats=True,
+            ),
+        )
+
+    def write(self, rows: list[tuple[str, Row]]) -> None:
+        """Numbers of their own count the rows: W&B drops what has an earlier one. rows: see TensorBoard.write."""
+        first = len(self._state["order"])
+        self._state["order"] += [(kind, row["agent_steps"]) for kind, row in rows]
+        self._remember()  # before W&B has them: a kill in between must not leave rows that nobody can name
+        for i, (_, row) in enumerate(rows, first):
+            self._run.log(row, step=i, commit=True)
+
+    def summarise(self, scores: Row) -> None:
+        if scores != self._summary:
+            self._run.summary.update(scores)
+            self._summary = scores
+
+    def close(self, code: int) -> None:
+        try:
+            self._run.finish(exit_code=code)
+        except TimeoutError:
+            log = Path(self._run.dir).parent
+            self._say(f"no time to send all; the next start does, or: wandb sync --yes --include-online {log}")
+
+    def _remember(self) -> None:
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(self._state))
+        os.replace(part, self._file)
+
+
+TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
+
+
+def follow(name: str, folder: RunFolder, milestones: list[int], say: Say) -> None:
+    """Copies rows until the run has ended, then the last of them."""
+    config = read_config(folder.path)
+    logger = LoggerConfig(**config["logger"])
+
+    def end_within(seconds: float) -> bool:
+        """Waits for the run's end, `seconds` at most; from then on this process has not much time left."""
+        ended = bool(select.select([sys.stdin], [], [], seconds)[0])
+        if ended:
+            signal.setitimer(signal.ITIMER_REAL, logger.finish_timeout_seconds)
+        return ended
+
+    with (folder.path / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the tracker of a run that was killed may still be busy
+        ended = end_within(start_delay(logger, folder) if name == "wandb" else 0)
+        tracker = TRACKERS[name](config, folder, say)
+        copy(tracker, config, folder, milestones)
+        while not ended:
+            ended = end_within(logger.send_every_seconds)
+            copy(tracker, config, folder, milestones)
+        tracker.close(int(sys.stdin.readline() or KILLED))
+
+
+def start_delay(logger: LoggerConfig, folder: RunFolder) -> float:
+    """Seconds, another number for every run folder, so that a sweep does not reach the service all at once."""
+    if logger.wandb != "online":
+        return 0.0
+    digest = hashlib.sha256(str(folder.path.absolute()).encode()).digest()
+    return logger.start_spread_seconds * digest[0] / 256
+
+
+def copy(tracker: TensorBoard | WandB, config: dict, folder: RunFolder, milestones: list[int]) -> None:
+    """Writes the rows that `tracker` has not got, in the order of their agent steps."""
+    found = {"metrics": metrics_rows(folder), "evaluations": evaluation_rows(folder, config["evaluation"]["episodes"])}
+    new = [(kind, row) for kind, rows in found.items() for row in rows if row["agent_steps"] > tracker.sent[kind]]
+    new.sort(key=lambda entry: entry[1]["agent_steps"])
+    tracker.write(new)
+    tracker.sent |= {kind: row["agent_steps"] for kind, row in new}
+    tracker.summarise(summary_scores(found["evaluations"], milestones))
+
+
+def summary_scores(evaluations: list[Row], milestones: list[int]) -> Row:
+    """score_<N>_env_steps for each milestone that has been evaluated, and `score` for the last."""
+    scores = {row["agent_steps"]: row for row in evaluations if row["agent_steps"] in milestones}
+    final = {"score": scores[milestones[-1]]["eval/score"]} if milestones[-1] in scores else {}
+    return {f"score_{row['env_steps']}_env_steps": row["eval/score"] for row in scores.values()} | final
+
+
+def metrics_rows(folder: RunFolder) -> list[Row]:
+    return [{key: number(text) for key, text in row.items() if text} for row in read_rows(folder.metrics)]
+
+
+def evaluation_rows(folder: RunFolder, episodes: int) -> list[Row]:
+    """A row per evaluation that is complete: the means over its episodes under `eval/`."""
+    by_step: dict[str, list[dict]] = {}
+    for row in read_rows(folder.evaluations):
+        by_step.setdefault(row["agent_steps"], []).append(row)
+    return [evaluation_row(rows) for rows in by_step.values() if len(rows) == episodes]
+
+
+def evaluation_row(rows: list[dict[str, str]]) -> Row:
+    columns = list(rows[0])
+    results = columns[columns.index("episode") + 1 :]
+    means = {f"eval/{key}": sum(float(row[key]) for row in rows) / len(rows) for key in results}
+    return {key: int(rows[0][key]) for key in UNITS} | means
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that may be growing: without a last line that has no end yet."""
+    text = path.read_text() if path.is_file() else ""
+    return list(csv.DictReader(whole_lines(text)))
+
+
+def number(text: str) -> int | float:
+    return int(text) if text.isdigit() else float(text)
+
+
+def reason(error: Exception) -> str:
+    return shorten(in_one_line(str(error)) or repr(error), 200)
+
+
+def main(name: str, run: str, *milestones: str) -> None:
+    reports = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.nice(10)
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(one, signal.SIG_IGN)  # a scheduler sends them to every process; the run ends this one
+
+    def say(line: str) -> None:
+        with suppress(BrokenPipeError):  # the run was killed
+            os.write(reports, f"{line}\n".encode())
+
+    try:
+        follow(name, RunFolder(run), [int(step) for step in milestones], say)
+    except ModuleNotFoundError as error:
+        say(f"no package {error.name}: pip install -e '.[track]'; metrics.csv goes on without")
+    except Exception as error:  # whatever it is, the run goes on
+        say(f"{reason(error)}; metrics.csv goes on without")
+    os._exit(0)  # W&B's own hooks at exit may wait for a service
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

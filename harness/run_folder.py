@@ -1,0 +1,263 @@
+"""A run on disk: its layout, what identifies its configuration, and what it was made with."""
+
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from harness.config import ConfigError
+
+ConfigT = TypeVar("ConfigT")
+
+# Keys that do not change what is learned: a run may continue with other values.
+# `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.
+OUTSIDE_HASH = (
+    "experiment", "run_dir", "device", "threads", "deterministic", "capture",
+    "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
+    "logger", "evaluation.workers", "evaluation.background", "evaluation.timeout_seconds",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Paths inside runs/<benchmark>/<game or task>/<experiment>/seed_<n>/."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.manifest = self.path / "manifest.json"
+        self.metrics = self.path / "metrics.csv"
+        self.evaluations = self.path / "evaluations.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / "weights"
+        self.media = self.path / "media"
+        self.failure = self.path / "failure.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other process from training here; the folder is made if need be.
+
+        Raises ConfigError if one does already.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from error
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(f"another process is training in {self.path}: wait for it, or stop it") from error
+            yield
+
+    def weights_at(self, agent_steps: int) -> Path:
+        return self.weights / f"{agent_steps:09d}.safetensors"
+
+    def saved_weights(self, agent_steps: int | None = None) -> Path:
+        """The newest weights, or those after `agent_steps`. Raises ConfigError if the run has not saved them."""
+        files = sorted(self.weights.glob("*.safetensors"))
+        if not files:
+            raise ConfigError(f"{self.path} has no saved weights yet: train it until its first checkpoint")
+        if agent_steps is None:
+            return files[-1]
+        if self.weights_at(agent_steps) not in files:
+            steps = ", ".join(str(int(file.stem)) for file in files)
+            raise ConfigError(f"{self.path} has no weights of agent step {agent_steps}, only of {steps}")
+        return self.weights_at(agent_steps)
+
+    def drop_weights(self, before: int, but: Container[int]) -> None:
+        """Deletes the weights of earlier agent steps than `before` that are not among `but`."""
+        for file in self.weights.glob("*.safetensors"):
+            if int(file.stem) < before and int(file.stem) not in but:
+                file.unlink()
+
+
+def read_config(path: str | Path) -> dict:
+    """The configuration of the run folder `path`. Raises ConfigError if it is none."""
+    folder = RunFolder(path)
+    if not os.path.isfile(folder.config):  # Path's own raises for a name too long
+        raise ConfigError(f"{folder.path} is no run folder: it has no config.yaml")
+    return _read(folder.config, yaml.safe_load)
+
+
+def load_config(path: str | Path, schema: type[ConfigT]) -> ConfigT:
+    """The configuration of the run folder `path` as the dataclass `schema`.
+
+    Raises ConfigError if it is none, or of another benchmark or version.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    content = read_config(path)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{RunFolder(path).config} is not of a {schema.__name__} of this version") from error
+
+
+def read_manifest(path: str | Path) -> dict:
+    """The manifest of the run folder `path`. Raises ConfigError if it cannot be read."""
+    return _read(RunFolder(path).manifest, json.loads)
+
+
+def config_hash(config) -> str:
+    """Digest over the keys that change learning; `config` is a dataclass or its dict."""
+    return hashlib.sha256(json.dumps(_identity(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_run(config) -> RunFolder:
+    """The folder of a run, new or of an earlier start; nothing is written.
+
+    Raises ConfigError if it holds something else or another configuration.
+    """
+    folder = RunFolder(config.run_dir)
+    try:
+        existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise ConfigError(f"{folder.path} cannot be a run folder: {existing} is a file")
+        found = folder.path.iterdir() if folder.path.exists() else ()
+        names = {path.name for path in found if not path.name.startswith(".")}
+    except OSError as error:
+        raise ConfigError(f"{folder.path} cannot be used: {error.strerror}") from error
+    if folder.config.name in names:
+        differing = _differences(_identity(read_config(folder.path)), _identity(config))
+        if differing:
+            raise ConfigError(
+                f"{folder.path} holds another configuration ({'; '.join(differing[:3])}): "
+                "add experiment=NAME or another run_dir"
+            )
+    elif names - {_part(folder.config).name}:  # a kill may have left that one
+        raise ConfigError(f"{folder.path} is not empty and no run folder: choose another run_dir")
+    return folder
+
+
+def record_start(config, manifest: dict) -> None:
+    """Makes the folder of a run if need be, and notes this start in its manifest beside `manifest`.
+
+    Raises OSError if the folder cannot be written.
+    """
+    folder = RunFolder(config.run_dir)
+    starts = read_manifest(folder.path)["starts"] if folder.manifest.is_file() else []
+    folder.path.mkdir(parents=True, exist_ok=True)
+    _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    start = environment() | {"renderer": manifest.get("renderer")}
+    if starts and starts[-1].get("renderer") != start["renderer"]:
+        print(f"the renderer was {starts[-1].get('renderer')} and is {start['renderer']}: pictures may differ")
+    entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, start]}
+    _write(folder.manifest, json.dumps(entries, indent=1))
+
+
+def record_failure(folder: RunFolder, message: str) -> Path:
+    """Writes what is needed to see a failure again: a run is deterministic, so the newest checkpoint leads to it."""
+    checkpoints = sorted(path.name for path in folder.checkpoints.glob("[0-9]*"))
+    start = read_manifest(folder.path)["starts"][-1]
+    report = {
+        "failure": message,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint_agent_steps": int(checkpoints[-1]) if checkpoints else 0,
+        "to see it again": "run the command below; it goes on from that checkpoint and fails at the same step",
+        "start": start,
+        "config": read_config(folder.path),
+    }
+    _write(folder.failure, json.dumps(report, indent=1))
+    return folder.failure
+
+
+def environment() -> dict:
+    """Versions, commit and hardware of this start."""
+    import torch
+
+    packages = ("numpy", "gymnasium", "ale-py", "dm_control", "mujoco", "opencv-python-headless", "hydra-core")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "versions": {name: metadata.version(name) for name in packages},
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _identity(config) -> dict:
+    tree = config if isinstance(config, dict) else dataclasses.asdict(config)
+    return _without(tree, OUTSIDE_HASH)
+
+
+def _without(tree: dict, keys: Container[str], section: str = "") -> dict:
+    """A nested dict without `keys`, which name an entry of a section as section.entry."""
+    return {
+        name: _without(value, keys, f"{section}{name}.") if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if f"{section}{name}" not in keys
+    }
+
+
+def _differences(there, here, key: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = dict.fromkeys([*there, *here])
+        return [
+            line
+            for name in keys
+            for line in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if there == here else [f"{key} is {there} there and {here} here"]
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict:
+    try:
+        content = parse(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is damaged") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is damaged")
+    return content
+
+
+def _write(path: Path, text: str) -> None:
+    _part(path).write_text(text)
+    os.replace(_part(path), path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_suffix(".part")
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).parents[1]
+    try:
+        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,0 +1,55 @@
+"""Signals become a request that the loop honours at the next step boundary."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Self
+
+from harness.exit_codes import RESUME_ME
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def resume_me_at_a_signal() -> None:
+    """From now on a stop signal ends the process with exit code 75 at once, until a `StopRequest` is entered.
+
+    For a start-up, the imports above all: there is nothing to save yet. Not by an exception: some imports swallow any,
+    and leave half a module behind.
+    """
+
+    def leave(number: int, frame) -> None:
+        with suppress(Exception):  # a stream may be in the middle of a write
+            sys.stdout.flush()
+        os._exit(RESUME_ME)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, leave)
+
+
+class StopRequested(Exception):
+    """Raised by work that can be redone, such as an evaluation, when the run was asked to stop."""
+
+
+class StopRequest:
+    """Within this context SIGTERM, SIGUSR1 and Ctrl-C ask the run to stop; a second Ctrl-C stops it at once."""
+
+    def __init__(self):
+        self.requested = False
+
+    def check(self) -> None:
+        if self.requested:
+            raise StopRequested
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._request) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,104 @@
+"""TensorBoard and W&B beside a run: each is a process of its own that copies the run's CSV files.
+
+Training writes its CSV files as it does without them, and waits for a tracker at its end alone, for a bounded time.
+What a tracker's library does to signals, random numbers, threads or the output, and a service that hangs, stay there.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+from rich.console import Console
+
+from harness.config import LoggerConfig
+from harness.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+
+
+def chosen(logger: LoggerConfig) -> list[str]:
+    return ["tensorboard"] * logger.tensorboard + ["wandb"] * (logger.wandb != "off")
+
+
+@contextmanager
+def tracked(config, folder: RunFolder, milestones: list[int], console: Console) -> Iterator[None]:
+    """Within it the chosen trackers follow metrics.csv and evaluations.csv, which must be cut to the checkpoint before.
+
+    milestones: agent steps whose mean score is a summary value, the last one `score` itself.
+    Prints at most a line or two per tracker, and raises nothing of its own. A KeyboardInterrupt passes without a wait:
+    the trackers then end by themselves, as after a kill.
+    """
+    trackers = [Tracker(name, folder, milestones, console) for name in chosen(config.logger)]
+    code, wait = 1, True
+    try:
+        yield
+        code = 0
+    except KeyboardInterrupt:
+        wait = False
+        raise
+    finally:
+        for tracker in trackers:
+            tracker.tell_end(code)
+        for tracker in trackers if wait else ():
+            tracker.wait(config.logger.finish_timeout_seconds)
+
+
+class Tracker:
+    """The process of one tracker, told of the run's end through its standard input, which a kill closes too."""
+
+    def __init__(self, name: str, folder: RunFolder, milestones: list[int], console: Console):
+        self._name, self._console = name, console
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "harness.mirror", name, str(folder.path), *map(str, milestones)]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C is for the run, which then tells its trackers
+                text=True,
+            )
+        except OSError as error:
+            self._process = None
+            self._say(f"cannot start: {error}")
+            return
+        self._lines = Thread(target=self._pass_on, daemon=True)
+        self._lines.start()
+
+    def tell_end(self, code: int) -> None:
+        """code: 0 if the run ended well or was asked to stop."""
+        if self._process is None:
+            return
+        with suppress(OSError):  # it has ended before, and said so
+            self._process.stdin.write(f"{code}\n")
+            self._process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
+        """Ends the process if it takes longer."""
+        if self._process is None:
+            return
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._lines.join()
+        if code == -signal.SIGALRM or code == -signal.SIGKILL:
+            self._say(f"not done within {seconds:g} s of the run's end; metrics.csv has all of it")
+        elif code:
+            self._say(f"ended with exit code {code}; metrics.csv has all of it")
+
+    def _pass_on(self) -> None:
+        for line in self._process.stdout:
+            with suppress(OSError):  # of an output that takes no more, which the run finds out itself
+                self._say(line.rstrip("\n"))
+
+    def _say(self, what: str) -> None:
+        self._console.print(f"{self._name}: {what}", markup=False)

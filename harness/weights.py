@@ -1,0 +1,39 @@
+"""The trained weights of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from harness.checkpoint import flush, require_finite, write_tensors
+from harness.config import ConfigError
+
+
+def write_weights(modules: nn.Module, path: Path) -> None:
+    """Writes the tensors of `modules`; the file is whole or absent. Raises NotFinite, and OSError."""
+    tensors = {key: value.cpu().contiguous() for key, value in modules.state_dict().items()}
+    require_finite(tensors)
+    path.parent.mkdir(exist_ok=True)  # not the run's own folder, which somebody may have removed
+    part = path.with_suffix(".part")
+    write_tensors(tensors, part)
+    flush(part)
+    part.replace(path)
+
+
+def read_weights(
+    path: Path, make_modules: Callable[[dict[str, Tensor]], nn.ModuleDict], device: torch.device
+) -> nn.ModuleDict:
+    """The modules that `make_modules` builds for the tensors of a file, filled with them and frozen.
+
+    Raises ConfigError for a file that is damaged or does not fit them.
+    """
+    try:
+        tensors = load_file(path)
+        modules = make_modules(tensors)
+        modules.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"{path} cannot be loaded: damaged, or of another configuration") from error
+    return modules.to(device).requires_grad_(False).eval()

@@ -1,0 +1,384 @@
+"""How fast a benchmark is here: its updates and their parts, agent steps, environment, evaluation, and the machine.
+
+A cycle is the number of updates after which their kinds repeat; what is said of an update is a cycle's mean.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.capture import WARM_UPS, capture_updates
+from harness.clock import Clock
+from harness.config import ConfigError
+from harness.evaluation import play_episodes
+from harness.hardware import (
+    MATRIX_SIDE,
+    copy_rate,
+    matrix_rate,
+    peak_memory_bytes,
+    reset_peak_memory,
+    synchronize,
+)
+from harness.loop import Parts, updates_due
+from harness.optimizers import adam_parameters
+from harness.precision import set_precision
+from harness.run import Benchmark, choose_device, is_captured, make_environments, make_parts_that_fit
+from harness.seeding import derive_seed, numpy_generator
+from harness.spans import listening
+
+REST = "rest"  # what no span claims
+# That a step moves for one trained value: it reads the value, its gradient and two moments, and writes all but the
+# gradient, or, where it clips, all; the gradient's norm comes before that.
+ADAM_BYTES, CLIPPED_ADAM_BYTES = 28, 32 + 4
+OBSERVATIONS = 64  # different ones that fill a replay
+KEPT_AHEAD = 4  # how many times the host's own seconds a GPU is kept busy before an update is given to it
+
+Update = Callable[[], object]
+
+
+def measure(
+    config, benchmark: Benchmark, repeats: int, seconds: float, others: dict[str, Any], trace: Path | None
+) -> dict:
+    """Everything that is measured, as plain values in seconds, bytes and operations.
+
+    repeats: how often a cycle of updates is timed. seconds: how long environment, evaluation and the machine's rates
+    are, and agent steps at least. others: by name, configurations whose updates are timed too.
+    trace: file for a profile of some updates, in Chrome's format.
+    Raises ConfigError where it does not fit.
+    """
+    device = choose_device(config.device)
+    result: dict[str, Any] = {"device": device.type}
+    if any(each.deterministic for each in (config, *others.values())):
+        set_precision(config.precision, deterministic=True)  # cuBLAS reads once what its products need for that
+    try:
+        compared = {}
+        for name, other in others.items():
+            with _filled_parts(other, benchmark, device) as parts:
+                compared[name] = _time_updates(other, parts, device, repeats)
+            del parts  # their memory is needed again
+        with _filled_parts(config, benchmark, device) as parts:
+            result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
+            result |= _time_updates(config, parts, device, repeats)
+            if trace is not None:
+                write_trace(_updates_to_trace(config, parts, result["captured"]), device, trace)
+            least_steps = repeats * parts.agent.cycle if device.type == "cpu" else 1
+            result |= time_agent_steps(config, parts, device, seconds, least_steps)
+            result |= time_environment(config, benchmark, parts.environment, seconds)
+            result |= time_evaluation(config, benchmark, parts.agent, device, seconds)
+            result |= _rates(config, benchmark, parts.agent, device, seconds, result)
+            result["renderer"] = benchmark.manifest(config, parts).get("renderer")
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"this does not fit on {device}: choose smaller batches or a smaller --size") from error
+    ratios = ("update_seconds", "update_cpu_seconds")
+    result["compared"] = {
+        name: {key: timed[key] for key in ratios} | {f"{key}_ratio": timed[key] / result[key] for key in ratios}
+        for name, timed in compared.items()
+    }
+    return result
+
+
+@contextmanager
+def _filled_parts(config, benchmark: Benchmark, device: torch.device) -> Iterator[Parts]:
+    """Parts with eager updates. On a CPU the replay holds what it does at the first update, on a GPU all it can."""
+    set_precision(config.precision, config.deterministic)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    parts = make_parts_that_fit(replace(config, capture="off"), benchmark, device)
+    with closing(parts.environment):
+        fill_replay(config, parts, parts.replay.capacity if device.type == "cuda" else config.loop.learning_starts)
+        yield parts
+
+
+def fill_replay(config, parts: Parts, steps: int) -> None:
+    """Stores `steps` steps of noise that end no episode; a batch of noise costs what a batch of pictures does."""
+    space, generator = parts.environment.observation_space, numpy_generator(config.seed, "benchmark")
+    observations = generator.integers(0, 256, (OBSERVATIONS, *space.shape), np.uint8)
+    for step in range(steps):
+        observation, following = observations[step % OBSERVATIONS], observations[(step + 1) % OBSERVATIONS]
+        action, reward = parts.environment.action_space.sample(), float(generator.random())
+        parts.replay.begin_step()
+        parts.replay.store(observation, action, reward, False, False, following, {"life_lost": False})
+
+
+def _time_updates(config, parts: Parts, device: torch.device, repeats: int) -> dict:
+    """Updates as a run makes them, by the median, with parts that add up to it.
+
+    On a GPU the parts are those of eager updates; where a run captures its updates, both are timed.
+    """
+    cycle, update = parts.agent.cycle, _cycle(config, parts)
+    result = {"updates_timed": repeats * cycle, "captured": is_captured(config, device)}
+    if device.type == "cpu":
+        reset_peak_memory(device)
+        wall, cpu = zip(*time_on_cpu(update, cycle, repeats), strict=True)
+        middle = sorted(range(repeats), key=lambda i: sum(wall[i].values()))[(repeats - 1) // 2]
+        return result | {
+            "update_seconds": sum(wall[middle].values()),
+            "update_cpu_seconds": sum(cpu[middle].values()),
+            "update_seconds_all": [sum(repeat.values()) for repeat in wall],
+            "parts": wall[middle],
+            "parts_cpu": cpu[middle],
+            "peak_memory_bytes": peak_memory_bytes(device),
+        }
+    reset_peak_memory(device)
+    timed = time_on_gpu(update, cycle, repeats, device)
+    result |= {"parts": time_parts_on_gpu(update, cycle, repeats, timed["update_seconds"]), "parts_cpu": {}}
+    if result["captured"]:
+        result |= {f"eager_{key}": value for key, value in timed.items()}
+        reset_peak_memory(device)  # a replay allocates nothing: what it needs, the recording takes
+        capture_updates(parts.agent, parts.replay)
+        timed = time_on_gpu(update, cycle, repeats, device)
+    return result | timed
+
+
+def _cycle(config, parts: Parts) -> Update:
+    def update() -> None:
+        for _ in range(parts.agent.cycle):
+            parts.agent.update(parts.replay, config.loop.learning_starts)
+
+    return update
+
+
+def _updates_to_trace(config, parts: Parts, captured: bool) -> dict[str, Update]:
+    """Eager updates, also where a recording has taken the place of the agent's own method, and the recorded ones."""
+    agent = parts.agent
+
+    def eager() -> None:
+        for variant in agent.variants:
+            type(agent).update_on_device(agent, parts.replay, *variant)
+
+    return {"eager": eager} | ({"captured": _cycle(config, parts)} if captured else {})
+
+
+def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Of `repeats` calls of `update`, each of which is `cycle` updates, after one that warms up.
+
+    Seconds by part, of the clock and of the CPU's threads, of one update.
+    """
+    update()
+
+    def timed() -> tuple[dict[str, float], dict[str, float]]:
+        borders = _borders(update, lambda: (time.perf_counter(), time.process_time()))
+        wall = _by_part(borders, lambda start, end: (end[0] - start[0]) / cycle)
+        return wall, _by_part(borders, lambda start, end: (end[1] - start[1]) / cycle)
+
+    return [timed() for _ in range(repeats)]
+
+
+def time_on_gpu(update: Update, cycle: int, repeats: int, device: torch.device) -> dict:
+    """Of `repeats` calls of `update`, given to the GPU one behind the other; CPU seconds are what giving them took."""
+    for _ in range(WARM_UPS):
+        update()
+    torch.cuda.synchronize()
+    cpu_start, marks = time.process_time(), [_recorded_event()]
+    for _ in range(repeats):
+        update()
+        marks.append(_recorded_event())
+    cpu_seconds = time.process_time() - cpu_start
+    torch.cuda.synchronize()
+    seconds = [_elapsed(start, end) / cycle for start, end in pairwise(marks)]
+    return {
+        "update_seconds": statistics.median_low(seconds),
+        "update_cpu_seconds": cpu_seconds / repeats / cycle,
+        "update_seconds_all": seconds,
+        "peak_memory_bytes": peak_memory_bytes(device),
+    }
+
+
+def time_parts_on_gpu(update: Update, cycle: int, repeats: int, host_seconds: float) -> dict[str, float]:
+    """The GPU's own seconds by part, without its waits for the host, which needs `host_seconds` for an update."""
+    side = MATRIX_SIDE["cuda"]
+    matrix = torch.rand(side, side, device="cuda")
+    for _ in range(WARM_UPS):
+        product = _borders(lambda: matrix @ matrix, _recorded_event)
+    torch.cuda.synchronize()
+    ahead = int(KEPT_AHEAD * cycle * host_seconds / _by_part(product, _elapsed)[REST]) + 1
+    timings = []
+    for _ in range(repeats):
+        for _ in range(ahead):
+            matrix @ matrix
+        borders = _borders(update, _recorded_event)
+        torch.cuda.synchronize()
+        timings.append(_by_part(borders, lambda start, end: _elapsed(start, end) / cycle))
+    return sorted(timings, key=lambda parts: sum(parts.values()))[(repeats - 1) // 2]
+
+
+def _recorded_event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _elapsed(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    return start.elapsed_time(end) / 1000
+
+
+def _borders(work: Callable[[], object], mark: Callable[[], Any]) -> list[tuple[str, Any]]:
+    """The parts of `work` in their order, each with what `mark` gives when it begins, and a last one at the end."""
+    borders = [(REST, mark())]
+    with listening(lambda name: borders.append((name or REST, mark()))):
+        work()
+    return [*borders, (REST, mark())]
+
+
+def _by_part(borders: list[tuple[str, Any]], seconds: Callable[[Any, Any], float]) -> dict[str, float]:
+    """Seconds by part; all of them together are those between the first mark and the last."""
+    parts: Counter[str] = Counter()
+    for (name, start), (_, end) in pairwise(borders):
+        parts[name] += seconds(start, end)
+    return dict(parts)
+
+
+def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float, least: int) -> dict:
+    """The training loop's steps, without logs and checkpoints: for `seconds`, and at least `least` of them."""
+    agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
+    observation, _ = environment.reset()
+    agent.act(observation, loop.learning_starts + 1)  # a GPU's libraries look for the best kernels first
+    synchronize(device)
+    clock, steps, updates, begin = Clock(), 0, 0, time.perf_counter()
+
+    def update(step: int) -> int:
+        due = updates_due(step, loop.learning_starts, loop.replay_ratio)
+        with clock("update"):
+            for _ in range(due):
+                agent.update(replay, step)
+        return due
+
+    while steps < least or time.perf_counter() - begin < seconds:
+        step = loop.learning_starts + 1 + steps
+        with clock("act"):
+            action = agent.act(observation, step)
+        replay.begin_step()
+        if loop.order == "overlapped":
+            updates += update(step)
+        with clock("environment"):
+            following, reward, terminated, truncated, info = environment.step(action)
+        with clock("store"):
+            replay.store(observation, action, reward, terminated, truncated, following, info)
+        if loop.order == "released":
+            updates += update(step)
+        with clock("environment"):
+            observation = environment.reset()[0] if terminated or truncated else following
+        steps += 1
+    with clock("act"):
+        synchronize(device)  # as the next action would
+    elapsed = clock.read()
+    total = elapsed.pop("total")
+    return {
+        "agent_steps_per_second": steps / total,
+        "agent_step_seconds": {phase: value / steps for phase, value in elapsed.items()},
+        "updates_per_agent_step": updates / steps,
+    }
+
+
+def time_environment(config, benchmark: Benchmark, environment, seconds: float) -> dict:
+    """The training environment alone under random actions; resets are left out."""
+    environment.reset()
+    action, ended = None, False
+
+    def step() -> None:
+        nonlocal ended
+        _, _, terminated, truncated, _ = environment.step(action)
+        ended = terminated or truncated
+
+    steps, begin, parts = 0, time.perf_counter(), Counter()
+    while not steps or time.perf_counter() - begin < seconds:
+        action = environment.action_space.sample()
+        parts.update(_by_part(_borders(step, time.perf_counter), lambda start, end: end - start))
+        steps += 1
+        if ended:
+            environment.reset()
+    frames = benchmark.units(config, steps)["frames"]
+    return {
+        "environment_frames_per_second": frames / parts.total(),
+        "environment_step_seconds": {name: value / steps for name, value in parts.items()},
+    }
+
+
+class TimeIsUp(Exception):
+    """Ends an evaluation in its middle."""
+
+
+def time_evaluation(config, benchmark: Benchmark, agent, device: torch.device, seconds: float) -> dict:
+    """An evaluation's first `seconds`, or all of it if it is shorter, without making its environments."""
+    environments, seed = config.evaluation.environments, derive_seed(config.seed, "evaluation", 0)
+    steps, begin, end = 0, None, None
+
+    def watch(finished: int) -> None:
+        nonlocal steps, begin, end
+        end = time.perf_counter()
+        begin = begin or end
+        if steps and end - begin > seconds:
+            raise TimeIsUp
+        steps += environments - finished
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights.safetensors"
+        agent.save_weights(weights)
+        act = benchmark.make_player(config, weights, seed, device)
+    act(np.zeros((environments, *config.observation_shape), np.uint8))
+    workers = config.evaluation.workers
+    with suppress(TimeIsUp), make_environments(config, benchmark, seed, film=False, workers=workers) as places:
+        play_episodes(act, places, episodes=environments, film=None, watch=watch)
+    return {
+        "evaluation_frames_per_second": benchmark.units(config, steps)["frames"] / (end - begin),
+        "evaluation_environments": environments,
+        "evaluation_workers": workers,
+    }
+
+
+def _rates(config, benchmark: Benchmark, agent, device: torch.device, seconds: float, timed: dict) -> dict:
+    """What the machine can do, and how much of that the updates in `timed` use."""
+    matrix = matrix_rate(device, torch.bfloat16 if config.precision == "bf16" else torch.float32, seconds)
+    copy = copy_rate(device, seconds)
+    flops = benchmark.update_flops(config, agent)
+    trained = sum(parameter.numel() for parameter in agent.trained_parameters())
+    moved = sum(
+        parameter.numel() * (CLIPPED_ADAM_BYTES if hasattr(optimizer, "grad_scale") else ADAM_BYTES)
+        for optimizer in agent.optimizers.values()
+        for parameter in adam_parameters(optimizer)
+    )
+    rates = {
+        "flops": flops,
+        "flops_per_second": flops / timed["update_seconds"],
+        "matrix_flops_per_second": matrix.per_second,
+        "share_of_matrix_rate": flops / timed["update_seconds"] / matrix.per_second,
+        "bandwidth": copy.per_second,
+        "trained_parameters": trained,
+        "adam_bytes": moved,
+        "adam_seconds_at_bandwidth": moved / copy.per_second,
+    }
+    if device.type == "cpu":
+        rates["matrix_flops_per_cpu_second"] = matrix.per_cpu_second
+        rates["share_of_matrix_rate_cpu"] = flops / timed["update_cpu_seconds"] / matrix.per_cpu_second
+    return rates
+
+
+def write_trace(updates: dict[str, Update], device: torch.device, file: Path) -> None:
+    """Writes a profile of each of `updates` as Chrome's trace; each is a range of its name, the parts ranges in it."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library talks on stderr
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as profiler:
+        for name, update in updates.items():
+            with record_function(name), ExitStack() as open_part:
+
+                def enter(part: str, open_part=open_part) -> None:
+                    open_part.close()
+                    open_part.enter_context(record_function(part) if part else nullcontext())
+
+                with listening(enter):
+                    update()
+                synchronize(device)
+    profiler.export_chrome_trace(str(file))

@@ -1,0 +1,301 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from statistics import mean, median
+
+import pytest
+import yaml
+
+from harness.config import ConfigError
+from harness.report.scores import (
+    Group,
+    benchmark_tasks,
+    collect,
+    human_normalised,
+    normalised,
+    published,
+    published_std,
+    read_runs,
+    read_table,
+    score_columns,
+)
+from tests.conftest import ROOT
+
+CONSTANT = {
+    "benchmark": "atari", "task": "pong", "method": "mlr", "preset": "cpu", "fidelity": "released", "seed": 1,
+    "config_hash": "c1", "settings_hash": "s", "total_agent_steps": 200, "version": "0.1.0+abc", "hardware": "a CPU",
+    "source": "run",
+}  # fmt: skip
+
+
+def score_rows(scores: dict[int, list[float]], **changes) -> list[dict]:
+    """Rows of a score file; scores: environment steps -> episode scores."""
+    return [
+        {**CONSTANT, **changes, "evaluation": index, "agent_steps": steps, "env_steps": steps, "frames": 4 * steps,
+         "episode": episode, "score": score}
+        for index, (steps, episodes) in enumerate(scores.items())
+        for episode, score in enumerate(episodes)
+    ]  # fmt: skip
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_run(path, scores=None, **changes):
+    return write_rows(path, score_rows(scores or {100: [-3.0, -1.0], 200: [2.0, 5.0]}, **changes))
+
+
+@pytest.mark.parametrize(
+    ("method", "expected_mean", "expected_median"),
+    [("mlr", 0.679, 0.428), ("baseline", 0.498, 0.314), ("human", 1.0, 1.0), ("random", 0.0, 0.0)],
+)
+def test_human_normalised_scores_of_the_published_columns(method, expected_mean, expected_median):
+    scores = [human_normalised(game, row[method]) for game, row in published("atari").items()]
+    assert len(scores) == 26
+    assert mean(scores) == pytest.approx(expected_mean, abs=5e-4)
+    assert median(scores) == pytest.approx(expected_median, abs=5e-4)
+
+
+@pytest.mark.parametrize("budget", ["100k", "500k"])
+def test_dmcontrol_means_agree_with_the_printed_aggregate(budget):
+    rows = [scores for task, scores in published("dmcontrol").items() if task.endswith(budget)]
+    assert len(rows) == 6
+    printed = [row for row in read_table("dmcontrol_aggregate") if row["benchmark"] == budget]
+    for row in printed:
+        scores = [scores[row["method"]] for scores in rows if row["method"] in scores]
+        statistic = {"mean": mean, "median": median}[row["metric"]]
+        assert statistic(scores) == pytest.approx(float(row["value"]), abs=0.06), row
+
+
+def test_a_missing_score_has_no_entry():
+    assert "slac" not in published("dmcontrol")["cartpole_swingup_100k"]
+    assert published("dmcontrol")["finger_spin_100k"]["slac"] == 693.0
+
+
+def test_an_unknown_benchmark_is_refused():
+    with pytest.raises(ValueError, match="choose atari or dmcontrol"):
+        published("procgen")
+
+
+def test_every_published_score_has_a_method_with_a_source_and_the_other_way_round():
+    methods = {(row["benchmark"], row["method"]): row for row in read_table("methods")}
+    atari, dmcontrol = published("atari")["pong"], published("dmcontrol")["finger_spin_100k"]
+    assert methods.keys() == {("atari", name) for name in atari} | {("dmcontrol", name) for name in dmcontrol}
+    assert all(row["source"] for row in methods.values())
+    seeds = {name: row["seeds"] for (benchmark, name), row in methods.items() if benchmark == "atari"}
+    assert seeds["mlr"] == seeds["baseline"] == "3" and seeds["spr"] == "100" and seeds["playvirtual"] == "15"
+
+
+def test_published_deviations():
+    assert published_std("atari")["pong"] == {"baseline": 11.5, "mlr": 3.1}
+    assert published_std("dmcontrol")["walker_walk_500k"]["drq"] == 45.0
+
+
+def test_scales():
+    assert normalised("atari", "pong", 14.6) == 1 and normalised("atari", "pong", -20.7) == 0
+    assert normalised("dmcontrol", "finger_spin", 973.0) == 0.973
+    assert len(benchmark_tasks("atari")) == 26 and len(benchmark_tasks("dmcontrol")) == 6
+
+
+def test_a_score_file_says_everything_about_its_run(tmp_path):
+    path = write_run(tmp_path / "any name.csv")
+    (run,) = read_runs([path])
+    assert (run.benchmark, run.task, run.method, run.preset, run.fidelity) == (
+        "atari",
+        "pong",
+        "mlr",
+        "cpu",
+        "released",
+    )
+    assert (run.seed, run.config_hash, run.version, run.hardware) == (1, "c1", "0.1.0+abc", "a CPU")
+    assert run.path == path
+    assert run.evaluations == {100: (-3.0, -1.0), 200: (2.0, 5.0)}
+    assert run.agent_steps == {100: 100, 200: 200} and run.frames == {100: 400, 200: 800}
+    assert run.final == 3.5 and run.mean_at(100) == -2.0 and run.mean_at(150) is None
+    assert run.normalised_at(100) == pytest.approx((-2.0 + 20.7) / (14.6 + 20.7))
+    assert run.is_finished
+
+
+def test_unordered_rows_are_the_same_run(tmp_path):
+    rows = score_rows({100: [-3.0, -1.0], 200: [2.0, 5.0]})
+    (run,) = read_runs([write_rows(tmp_path / "run.csv", rows[::-1])])
+    assert list(run.evaluations.items()) == [(100, (-3.0, -1.0)), (200, (2.0, 5.0))]
+
+
+def test_a_run_that_went_on_elsewhere_names_both_places(tmp_path):
+    rows = score_rows({100: [1.0]}) + score_rows({200: [2.0]}, hardware="a GPU", version="0.2.0")
+    (run,) = read_runs([write_rows(tmp_path / "run.csv", rows)])
+    assert run.hardware == "a CPU; a GPU" and run.version == "0.1.0+abc; 0.2.0"
+
+
+def test_folders_are_searched_and_other_files_ignored(tmp_path):
+    write_run(tmp_path / "deep" / "down" / "a.csv")
+    write_run(tmp_path / "b.csv", seed=2)
+    (tmp_path / "speed.csv").write_text("host,steps_per_second\nx,3\n")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert [run.seed for run in read_runs([tmp_path])] == [1, 2]
+    assert [run.seed for run in read_runs([tmp_path, tmp_path / "b.csv"])] == [1, 2], "named twice, read once"
+
+
+def test_the_published_tables_are_no_runs():
+    with pytest.raises(ConfigError, match="neither a run folder nor a score file"):
+        read_runs([ROOT / "results" / "published"])
+
+
+def test_an_evaluation_under_way_does_not_count(tmp_path):
+    rows = score_rows({100: [1.0, 2.0], 200: [3.0, 4.0]})
+    (run,) = read_runs([write_rows(tmp_path / "run.csv", rows[:-1])])
+    assert run.evaluations == {100: (1.0, 2.0)} and not run.is_finished
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "", "has no rows"),
+        (lambda text: text.splitlines()[0] + "\n", "has no rows"),
+        (lambda text: text.replace("score", "points"), "no score file: it lacks the columns score"),
+        (lambda text: text.rstrip() + ",7\n", "line 5: the row and the header differ in length"),
+        (lambda text: text[: text.rindex(",")], "line 5: the row and the header differ in length"),
+        (lambda text: text.replace(",2.0", ",many"), "line 4: score is 'many'"),
+        (lambda text: text.replace(",2.0", ",nan"), "line 4: score is 'nan'"),
+        (lambda text: text.replace(",2.0", ",inf"), "line 4: score is 'inf'"),
+        (lambda text: text.replace("800,1,5.0", "800,0,5.0"), "line 5: episode 0 after 200 .* is there twice"),
+        (lambda text: text.replace(",1,c1", ",one,c1"), "seed is 'one'"),
+        (lambda text: text.replace("c1", "c2", 1), "holds several runs .config_hash is c2, c1."),
+        (lambda text: text.replace(",c1,", ",,"), "has an empty column config_hash"),
+        (lambda text: text.replace("atari", "procgen"), "benchmark 'procgen'"),
+        (lambda text: text.replace("pong", "pacmn"), "'pacmn', which the published tables"),
+    ],
+)
+def test_a_damaged_file_is_one_line(tmp_path, damage, message):
+    path = write_run(tmp_path / "run.csv")
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ConfigError, match=message) as error:
+        read_runs([path])
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_file_of_bytes_is_refused(tmp_path):
+    (tmp_path / "run.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigError, match="run.csv cannot be read"):
+        read_runs([tmp_path / "run.csv"])
+
+
+def test_a_path_without_runs_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match="neither a run folder nor a score file"):
+            read_runs([path])
+
+
+def test_runs_that_would_be_mixed_are_refused_by_name(tmp_path):
+    write_run(tmp_path / "a.csv")
+    write_run(tmp_path / "b.csv")
+    with pytest.raises(ConfigError, match="a.csv and .*b.csv are the same run, MLR, preset cpu on pong with seed 1"):
+        read_runs([tmp_path])
+    write_run(tmp_path / "b.csv", config_hash="c2")
+    with pytest.raises(ConfigError, match="a.csv and .*b.csv are runs of different settings"):
+        read_runs([tmp_path])
+    write_run(tmp_path / "b.csv", config_hash="c2", seed=2, settings_hash="other")
+    with pytest.raises(ConfigError, match="both MLR, preset cpu on pong but differ in their settings.*experiment=NAME"):
+        read_runs([tmp_path])
+    write_run(tmp_path / "b.csv", config_hash="c2", seed=2, settings_hash="other", method="ratio-0.7")
+    assert [run.method for run in read_runs([tmp_path])] == ["mlr", "ratio-0.7"]
+
+
+def test_groups_and_what_they_lack(tmp_path):
+    write_run(tmp_path / "1.csv", task="pong")
+    write_run(tmp_path / "2.csv", task="pong", seed=2)
+    write_run(tmp_path / "3.csv", task="boxing")
+    write_run(tmp_path / "4.csv", {100: [1.0]}, task="boxing", seed=2)  # not finished
+    write_run(tmp_path / "5.csv", method="none", preset="full", fidelity="paper")
+    baseline, mlr = collect(read_runs([tmp_path]))
+    assert baseline.group == Group("atari", "none", "full", "paper")
+    assert [results.group.label for results in (mlr, baseline)] == ["MLR, preset cpu", "Baseline, fidelity paper"]
+    assert mlr.env_steps == 200 and mlr.seeds == [1, 2]
+    assert mlr.raw() == {"boxing": [3.5], "pong": [3.5, 3.5]}
+    assert mlr.paired()["pong"].keys() == {1, 2}
+    assert mlr.normalised()["boxing"] == [pytest.approx((3.5 - 0.1) / (12.1 - 0.1))]
+    assert mlr.missing() == [
+        "MLR, preset cpu: 24 of 26 games have no result",
+        "MLR, preset cpu: boxing has 1 of 2 seeds (not 2)",
+        "MLR, preset cpu: boxing with seed 2 does not count: its last evaluation is after 100 of 200 agent steps",
+    ]
+    at_100 = {results.group.method: results for results in collect(read_runs([tmp_path]), 100)}
+    assert at_100["mlr"].raw() == {"boxing": [-2.0, 1.0], "pong": [-2.0, -2.0]}
+
+
+def test_a_run_of_another_length_is_not_mixed_in(tmp_path):
+    write_run(tmp_path / "1.csv", {200: [1.0]})
+    write_run(tmp_path / "2.csv", {300: [9.0]}, seed=2, settings_hash="", total_agent_steps=300)
+    (results,) = collect(read_runs([tmp_path]))
+    assert results.raw() == {"pong": [9.0]}
+    assert "pong with seed 1 does not count: it has no evaluation after 300 environment steps" in str(results.missing())
+
+
+def test_columns_of_a_run_folder():
+    config = {
+        "benchmark": "atari", "game": "pong", "aux": "mlr", "experiment": "mlr-released-cpu", "preset": "cpu",
+        "fidelity": "released", "seed": 4, "device": "auto", "agent_steps": 200,
+    }  # fmt: skip
+    start = {"git_commit": "0123456789", "git_dirty": True, "gpu": "a GPU", "cpu": "a CPU", "torch_threads": 3}
+    manifest = {"config_hash": "c", "version": "0.1.0", "starts": [{}, start]}
+    columns = score_columns(config, manifest)
+    assert columns["method"] == "mlr" and columns["task"] == "pong" and columns["seed"] == 4
+    assert columns["version"] == "0.1.0+0123456.dirty" and columns["hardware"] == "a GPU"
+    other = score_columns({**config, "experiment": "ratio-0.7", "seed": 5, "device": "cpu"}, manifest)
+    assert other["method"] == "ratio-0.7" and other["hardware"] == "a CPU, 3 torch threads"
+    assert other["settings_hash"] == columns["settings_hash"], "it does not depend on seed, name and device"
+    assert score_columns({**config, "agent_steps": 100}, manifest)["settings_hash"] != columns["settings_hash"]
+    nothing = {**start, "git_commit": None, "git_dirty": False}
+    assert score_columns(config, {"config_hash": "c", "starts": [nothing]})["version"] == "unknown"
+
+
+def test_the_score_file_of_a_real_run_stands_alone(finished_run, tmp_path):
+    (run,) = read_runs([finished_run])
+    assert (run.task, run.method, run.preset, run.seed) == ("pong", "mlr", "tiny", 1)
+    assert run.is_finished and run.env_steps == 120 and run.frames == {120: 480} and len(run.evaluations[120]) == 2
+    assert run.config_hash == json.loads((finished_run / "manifest.json").read_text())["config_hash"]
+    shutil.copy(finished_run / "evaluations.csv", tmp_path / "copy.csv")
+    (copy,) = read_runs([tmp_path])
+    assert {**vars(copy), "path": None} == {**vars(run), "path": None}
+
+
+def test_a_run_folder_fills_in_what_its_rows_lack(finished_run, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "manifest.json"):
+        shutil.copy(finished_run / name, folder)
+    (run,) = read_runs([tmp_path])
+    assert run.task == "pong" and run.evaluations == {} and not run.is_finished and run.final != run.final
+    with (finished_run / "evaluations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    bare = ["agent_steps", "env_steps", "frames", "episode", "score"]
+    write_rows(folder / "evaluations.csv", [{name: row[name] for name in bare} for row in rows])
+    (filled,), (complete,) = read_runs([folder]), read_runs([finished_run])
+    assert {**vars(filled), "path": None} == {**vars(complete), "path": None}
+    text = (folder / "evaluations.csv").read_text()
+    (folder / "evaluations.csv").write_text(text[: text.rindex(",")])  # a kill while the last row was written
+    assert read_runs([folder])[0].evaluations == {}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["aux"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match="damaged config.yaml or manifest.json: it lacks 'aux'"):
+        read_runs([folder])
+
+
+def test_reading_scores_needs_nothing_heavy():
+    heavy = ("torch", "pandas", "rliable", "arch", "scipy", "matplotlib")
+    code = (
+        "import sys, harness.report.scores, harness.report.tables; "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

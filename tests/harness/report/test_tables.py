@@ -1,0 +1,366 @@
+"""The published columns of both tables, and our runs beside them."""
+
+import csv
+import io
+import itertools
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from statistics import mean, median, stdev
+
+import pytest
+
+from harness.report.scores import ROOT, Run, benchmark_tasks, read_table
+from harness.report.statistics import aggregate
+from harness.report.tables import (
+    Number,
+    Table,
+    ablation_tables,
+    aggregates_table,
+    atari_table,
+    dmcontrol_table,
+    provenance_table,
+    rounded,
+    sources_table,
+)
+
+# Mean and median human-normalised score, and IQM and optimality gap over runs x games as the paper prints them.
+ATARI = {
+    "human": ("1.000", "1.000", "1.000", "0.000"),
+    "random": ("0.000", "0.000", "0.000", "1.000"),
+    "DER, published": ("0.350", "0.189", "0.183", "0.698"),
+    "OTR, published": ("0.217", "0.128", "0.117", "0.819"),
+    "CURL, published": ("0.261", "0.092", "0.113", "0.768"),
+    "DrQ, published": ("0.369", "0.212", "0.224", "0.692"),
+    "SPR, published": ("0.616", "0.396", "0.337", "0.577"),
+    "PlayVirtual, published": ("0.637", "0.472", "0.374", "0.558"),
+    "Baseline, published": ("0.498", "0.314", "0.292", "0.614"),
+    "MLR, published": ("0.679", "0.428", "0.432", "0.522"),
+}
+LABELS = {"sac+ae": "SAC+AE", "slac": "SLAC", "curl": "CURL", "planet": "PlaNet", "drq": "DrQ", "mlr": "MLR",
+          "dreamer": "Dreamer", "playvirtual": "PlayVirtual", "baseline": "Baseline"}  # fmt: skip
+
+
+def make_run(task, seed, scores, benchmark="atari", method="mlr", preset="cpu", total=0, **changes):
+    """scores: mean score at the end, or environment steps -> mean score; two episodes around it."""
+    scores = scores if isinstance(scores, dict) else {200: scores}
+    values = {
+        "benchmark": benchmark, "task": task, "method": method, "preset": preset, "fidelity": "released", "seed": seed,
+        "config_hash": f"{task}{seed}{method}", "version": "0.1.0+abc", "hardware": "a CPU",
+        "path": ROOT / "results" / "runs" / f"{task}_{method}_{seed}.csv",
+        "evaluations": {steps: (score - 1, score + 1) for steps, score in scores.items()},
+        "agent_steps": {steps: steps // 2 for steps in scores},
+        "total_agent_steps": total,
+    }  # fmt: skip
+    return Run(**{**values, **changes})
+
+
+def column(table, name, index=0):
+    """Texts of the column whose header is `name`, by the text in column `index`."""
+    return {row[index]: row[table.header.index(name)] for row in table.rows}
+
+
+def read_csv(table):
+    return list(csv.DictReader(io.StringIO(table.csv())))
+
+
+def test_all_published_columns_of_table_1():
+    table = atari_table([])
+    assert table.header == ["game", *ATARI]
+    assert [row[0] for row in table.rows[:26]] == benchmark_tasks("atari")
+    scores, std = ({row["game"]: row for row in read_table(name)} for name in ("atari100k", "atari100k_std"))
+    for label, expected in ATARI.items():
+        texts, name = column(table, label), label.removesuffix(", published").lower()
+        for game in scores:
+            deviation = f" ± {std[game][name]}" if name in std[game] else ""
+            assert texts[game] == scores[game][name] + deviation
+        rows = ("mean", "median", "IQM over runs × games", "optimality gap over runs × games")
+        assert tuple(texts[row] for row in rows) == expected
+    assert column(table, "MLR, published")["seeds"] == "3" and column(table, "SPR, published")["seeds"] == "100"
+
+
+@pytest.mark.parametrize("label", ATARI)
+def test_rows_of_game_means(label):
+    """Worked out anew: the middle 14 of 26 games, and what is short of a human."""
+    name, rows = label.removesuffix(", published").lower(), read_table("atari100k")
+    normalised = sorted(
+        (float(row[name]) - float(row["random"])) / (float(row["human"]) - float(row["random"])) for row in rows
+    )
+    texts = column(atari_table([]), label)
+    assert float(texts["IQM of game means"]) == pytest.approx(sum(normalised[6:20]) / 14, abs=5.1e-4)
+    gap = sum(max(0.0, 1 - score) for score in normalised) / 26
+    assert float(texts["optimality gap of game means"]) == pytest.approx(gap, abs=5.1e-4)
+    if name == "mlr":
+        assert texts["IQM of game means"] == "0.435" != texts["IQM over runs × games"]
+
+
+def test_all_published_columns_of_table_2():
+    table = dmcontrol_table([])
+    assert len(table.header) == 2 + 9
+    for steps, budget in (("100,000", "100k"), ("500,000", "500k")):
+        part = Table("", "", table.header, [row for row in table.rows if row[0] == steps], [])
+        for row in read_table("dmcontrol"):
+            if row["benchmark"] == budget:
+                cell = column(part, f"{LABELS[row['method']]}, published", 1)[f"{row['domain']}_{row['task']}"]
+                assert cell == (f"{row['mean']} ± {row['std']}" if row["mean"] else "–")
+        for row in read_table("dmcontrol_aggregate"):
+            if row["benchmark"] == budget:
+                cell = column(part, f"{LABELS[row['method']]}, published", 1)[row["metric"]]
+                assert cell == row["value"] + (" (4 of 6 tasks)" if row["method"] == "slac" else "")
+        mlr = column(part, "MLR, published", 1)
+        expected = {"100k": ("772.8", "836.0"), "500k": ("896.5", "948.0")}
+        assert (mlr["mean"], mlr["median"], mlr["seeds"]) == (*expected[budget], "10")
+
+
+def test_published_means_are_labelled():
+    for table in (atari_table([]), dmcontrol_table([]), sources_table()):
+        assert any("means only, no per-run data" in note for note in table.notes)
+    sources = column(sources_table(), "source", 1)
+    assert all(sources.values()) and len(sources_table().rows) == len(read_table("methods"))
+
+
+def full_atari(seeds, **changes):
+    return [
+        make_run(game, seed, 100.0 * i + 10 * seed, preset="full", **changes)
+        for i, game in enumerate(benchmark_tasks("atari"))
+        for seed in seeds
+    ]
+
+
+def test_a_complete_column_of_ours():
+    runs = full_atari([1, 2, 4])
+    table = atari_table(runs, 50)
+    ours = column(table, "ours: MLR")
+    scores = [10.0, 20.0, 40.0]
+    assert ours["alien"] == f"{mean(scores):.1f} ± {stdev(scores):.1f}" == "23.3 ± 15.3"
+    assert ours["games"] == "26" and ours["seeds"] == "3"
+    constants = {row["game"]: (float(row["random"]), float(row["human"])) for row in read_table("atari100k")}
+    by_game: dict[str, list[float]] = {}
+    for run in runs:
+        random, human = constants[run.task]
+        by_game.setdefault(run.task, []).append((run.final - random) / (human - random))
+    means = sorted(mean(runs) for runs in by_game.values())
+    everything = sorted(score for runs in by_game.values() for score in runs)
+    for row, value in {
+        "mean": mean(means),
+        "median": median(means),
+        "IQM over runs × games": mean(everything[19:-19]),
+        "IQM of game means": mean(means[6:-6]),
+        "optimality gap over runs × games": mean(max(0.0, 1 - score) for score in everything),
+        "optimality gap of game means": mean(max(0.0, 1 - score) for score in means),
+    }.items():
+        assert float(ours[row].split()[0]) == pytest.approx(value, abs=5.1e-4), row
+    assert ours["IQM over runs × games"].split()[0] != ours["IQM of game means"]
+    point, low, high = aggregate(by_game, 50)["iqm"]
+    assert ours["IQM over runs × games"] == f"{point:.3f} [{low:.3f}, {high:.3f}]"
+    assert any("percentiles of 50 resamples" in note for note in table.notes)
+    assert "MLR: after 200 environment steps, 2 episodes a run, seeds 1, 2, 4." in table.notes
+    assert not any("no result" in note or "smaller" in note for note in table.notes)
+
+
+def test_incomplete_results_say_so_in_the_cell_and_below():
+    runs = [make_run("pong", 1, 3.0), make_run("pong", 2, 5.0), make_run("boxing", 1, 7.0)]
+    runs += [make_run("alien", 1, {100: 9.0}, total=100)]
+    table = atari_table(runs, 50)
+    ours = column(table, "ours: MLR, preset cpu")
+    assert ours["pong"] == "4.0 ± 1.4" and ours["boxing"] == "7.0 (1 of 2 seeds)" and ours["alien"] == "–"
+    for row in ("mean", "median", "IQM over runs × games", "IQM of game means"):
+        assert ours[row].endswith(" (2 of 26 games, seeds missing)"), row
+    assert ours["games"] == "2 of 26" and ours["seeds"] == "1 to 2"
+    notes = "\n".join(table.notes)
+    for sentence in (
+        "24 of 26 games have no result",
+        "boxing has 1 of 2 seeds (not 2)",
+        "alien with seed 1 does not count",
+        "intervals are too narrow, because there is one run of boxing",
+        "smaller than the paper's setting",
+    ):
+        assert f"MLR, preset cpu: {sentence}" in notes
+
+
+def test_presets_and_fidelities_have_columns_of_their_own():
+    kinds = itertools.product(("cpu", "full"), ("released", "paper"), ("none", "mlr"))
+    runs = [
+        make_run("pong", 1, 3.0, preset=preset, fidelity=fidelity, method=method) for preset, fidelity, method in kinds
+    ]
+    ours = [name for name in atari_table(runs, 10).header if name.startswith("ours")]
+    assert ours == [
+        "ours: MLR", "ours: Baseline", "ours: MLR, fidelity paper", "ours: Baseline, fidelity paper",
+        "ours: MLR, preset cpu", "ours: Baseline, preset cpu",
+        "ours: MLR, preset cpu, fidelity paper", "ours: Baseline, preset cpu, fidelity paper",
+    ]  # fmt: skip
+
+
+def test_single_runs_have_no_interval_and_say_so():
+    table = atari_table([make_run("pong", 1, 3.0)], 10)
+    ours = column(table, "ours: MLR, preset cpu")
+    assert ours["pong"] == "3.0" and "[" not in ours["mean"]
+    assert any("neither deviation nor interval" in note for note in table.notes)
+    assert not any("resamples" in note for note in table.notes)
+
+
+def test_several_versions_are_named():
+    runs = [make_run("pong", 1, 3.0), make_run("pong", 2, 3.0, version="0.2.0")]
+    assert any("several versions of the code, 0.1.0+abc or 0.2.0" in note for note in atari_table(runs, 10).notes)
+
+
+def test_our_columns_of_table_2():
+    runs = [
+        make_run(task, seed, {100_000: 10.0 * seed + i, 500_000: 900.0 + 10 * seed + i}, "dmcontrol", preset="full")
+        for i, task in enumerate(benchmark_tasks("dmcontrol"))
+        for seed in (1, 2)
+    ]
+    runs[-1] = make_run("ball_in_cup_catch", 2, {100_000: 25.0}, "dmcontrol", preset="full", total=250_000)
+    table = dmcontrol_table(runs, 50)
+    first, second = (Table("", "", table.header, [row for row in table.rows if row[0] == steps], [])
+                     for steps in ("100,000", "500,000"))  # fmt: skip
+    early, late = column(first, "ours: MLR", 1), column(second, "ours: MLR", 1)
+    assert early["finger_spin"] == "15.0 ± 7.1" and late["finger_spin"] == "915.0 ± 7.1"
+    assert early["mean"].startswith("17.5 [") and early["median"].startswith("17.5 [") and early["mean"].endswith("]")
+    assert late["ball_in_cup_catch"] == "915.0 (1 of 2 seeds)" and late["mean"].endswith("(seeds missing)")
+    assert (early["seeds"], late["seeds"]) == ("2", "1 to 2")
+    assert any("ball_in_cup_catch with seed 2 does not count: its last" in note for note in table.notes)
+
+
+def test_a_budget_without_runs_is_empty():
+    table = dmcontrol_table([make_run("finger_spin", 1, {100_000: 5.0}, "dmcontrol", total=250_000)], 10)
+    assert [row[-1] for row in table.rows if row[0] == "500,000"] == ["–"] * 10
+    assert [row[-1] for row in table.rows if row[1] == "finger_spin"] == ["5.0", "–"]
+
+
+def test_aggregates_table():
+    runs = [make_run("pong", seed, 3.0 * seed) for seed in (1, 2)]
+    runs += [make_run("finger_spin", seed, {100_000: 100.0 * seed}, "dmcontrol", method="none") for seed in (1, 2, 3)]
+    atari, dmcontrol = aggregates_table(runs, 50).rows
+    assert atari[:5] == ["atari", "MLR, preset cpu", "200", "1 of 26", "2"]
+    assert dmcontrol[:5] == ["dmcontrol", "Baseline, preset cpu", "100,000", "1 of 6", "3"]
+    mean_column = 5 + ["IQM", "median", "mean", "optimality gap"].index("mean")
+    assert re.fullmatch(r"0\.200 \[0\.1\d\d, 0\.[23]\d\d\] \(1 of 6 tasks\)", dmcontrol[mean_column])
+
+
+def test_ablation_is_paired():
+    mlr = [
+        make_run("finger_spin", seed, {500_000: score}, "dmcontrol") for seed, score in ((1, 500.0), (2, 700.0), (3, 0))
+    ]
+    mlr += [make_run("walker_walk", 1, {500_000: 100.0}, "dmcontrol")]
+    none = [
+        make_run("finger_spin", seed, {500_000: score}, "dmcontrol", method="none")
+        for seed, score in ((2, 650.0), (1, 400))
+    ]
+    none += [make_run("reacher_easy", 1, {500_000: 100.0}, "dmcontrol", method="none")]
+    other = [make_run("finger_spin", 1, {500_000: 1.0}, "dmcontrol", method="none", preset="full")]
+    (table,) = ablation_tables([*mlr, *none, *other], 50)
+    finger, overall = table.rows
+    assert finger == [
+        "Baseline, preset cpu",
+        "finger_spin",
+        "2",
+        "600.0",
+        "525.0",
+        "-0.075 [-0.100, -0.050] (2 of 3 seeds)",
+    ]
+    assert overall[:3] == ["Baseline, preset cpu", "mean of 1", "2"]
+    assert overall[-1] == "-0.075 [-0.100, -0.050] (1 of 6 tasks, seeds missing)"
+    assert "Baseline, preset cpu: no seed in common with MLR, preset cpu on reacher_easy, walker_walk." in table.notes
+    assert table.title == "Differences from MLR, preset cpu on DMControl after 500,000 environment steps"
+    assert re.fullmatch(r"\w+", table.name)
+    assert ablation_tables([*mlr, *other], 50) == []
+
+
+def test_provenance_names_the_file_of_every_run():
+    runs = [make_run("pong", 1, {100: 1.0, 200: 3.0}, total=200), make_run("boxing", 2, 5.0, path=Path("/else/b.csv"))]
+    runs.append(make_run("alien", 1, {}))
+    rows = [dict(zip(provenance_table(runs).header, row, strict=True)) for row in provenance_table(runs).rows]
+    assert rows[0]["file"] == "results/runs/pong_mlr_1.csv" and rows[1]["file"] == "/else/b.csv"
+    assert rows[0]["score"] == "3.0 (not finished)" and rows[1]["score"] == "5.0"
+    assert rows[2]["score"] == "not evaluated yet"
+    assert rows[0]["environment steps"] == "200" and rows[0]["agent steps"] == "100" and rows[0]["episodes"] == "2"
+    assert (rows[1]["seed"], rows[1]["configuration"], rows[1]["hardware"]) == ("2", "boxing2mlr", "a CPU")
+
+
+def test_csv_holds_the_numbers_behind_the_text():
+    rows = {row["game"]: row for row in read_csv(atari_table([make_run("pong", 1, 1 / 3), make_run("pong", 2, 2 / 3),
+                                                              make_run("boxing", 1, 7.0)], 50))}  # fmt: skip
+    name = "ours: MLR, preset cpu"
+    assert float(rows["pong"][name]) == pytest.approx(0.5) and rows["pong"][f"{name} seeds"] == "2"
+    assert float(rows["pong"][f"{name} std"]) == pytest.approx(stdev([1 / 3, 2 / 3]))
+    assert rows["boxing"][f"{name} note"] == "1 of 2 seeds" and rows["boxing"][f"{name} std"] == ""
+    assert rows["alien"][name] == "" and rows["alien"]["MLR, published"] == "990.1"
+    assert rows["alien"]["MLR, published std"] == "79.2"
+    assert float(rows["mean"][f"{name} low"]) < float(rows["mean"][name]) < float(rows["mean"][f"{name} high"])
+    assert rows["mean"][f"{name} note"] == "2 of 26 games, seeds missing"
+
+
+AWKWARD = Table(
+    "awkward",
+    "50 % of A_B & C",
+    ["name", "a|b"],
+    [["x_1 ± 2 #", Number("-1.5 [-2.0, -1.0]", -1.5)]],
+    ["In {braces}~^\\."],
+)
+
+
+def test_markdown():
+    assert AWKWARD.markdown() == (
+        "### 50 % of A_B & C\n\n| name | a\\|b |\n|---|---:|\n| x_1 ± 2 # | -1.5 [-2.0, -1.0] |\n\n- In {braces}~^\\.\n"
+    )
+    for table in (atari_table([]), dmcontrol_table([])):
+        lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + len(table.rows) and {line.count("|") for line in lines} == {len(table.header) + 1}
+
+
+def test_latex():
+    text = AWKWARD.latex()
+    assert r"\caption{50 \% of A\_B \& C}" in text and r"\label{tab:awkward}" in text
+    assert r"x\_1 $\pm$ 2 \# & $-$1.5 {[}$-$2.0, $-$1.0{]} \\" in text
+    assert r"In \{braces\}\textasciitilde{}\textasciicircum{}\textbackslash{}." in text
+    table = atari_table(full_atari([1, 2]), 10)
+    text = table.latex()
+    assert text.isascii(), "a character that pdflatex may not know"
+    assert text.count("{") == text.count("}") and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
+    body = text.split(r"\hline")[2].strip().splitlines()
+    assert len(body) == len(table.rows)
+    assert all(len(re.findall(r"(?<!\\)&", line)) == len(table.header) - 1 for line in body)
+    assert r"\begin{tabular}{l" + "r" * (len(table.header) - 1) + "}" in text
+
+
+def test_a_cell_of_a_wide_latex_table_has_lines():
+    table = Table("wide", "", list("abcdefghi"), [[Number("0.5 [-0.1, 1.0] (2 of 6 tasks)"), *"bcdefghi"]], [])
+    expected = r"\begin{tabular}[t]{@{}r@{}}0.5 \\ {[}$-$0.1, 1.0{]} \\ (2 of 6 tasks)\end{tabular} & b & c"
+    assert expected in table.latex()
+
+
+def test_a_long_latex_table_goes_on():
+    text = Table("long", "T", ["name"], [[f"row {i}"] for i in range(100)], ["A note."]).latex()
+    assert text.count(r"\begin{table*}") == 3 and text.count("T, continued}") == 2 and text.count("A note.") == 1
+    assert re.findall(r"row (\d+)", text) == [str(i) for i in range(100)]
+    assert len(set(re.findall(r"\\label\{(.*?)\}", text))) == 3
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_is_accepted(tmp_path):
+    runs = [*full_atari([1, 2, 3]), make_run("pong", 1, 3.0), make_run("pong", 1, 2.0, method="none")]
+    tables = [atari_table(runs, 10), dmcontrol_table([], 10), aggregates_table(runs, 10), *ablation_tables(runs, 10),
+              provenance_table(runs[:2]), sources_table(), AWKWARD]  # fmt: skip
+    lines = [r"\documentclass{article}\usepackage{graphicx}\begin{document}", *(table.latex() for table in tables)]
+    (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert "Overfull" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (471.25, 1, "471.3"),
+        (0.0625, 3, "0.063"),
+        (-0.0004, 3, "0.000"),
+        (-1.25, 1, "-1.3"),
+        (907.0, 0, "907"),
+        (2, 1, "2.0"),
+    ],
+)
+def test_rounding(value, digits, text):
+    assert rounded(value, digits) == text

@@ -1,0 +1,155 @@
+"""Whether updates could be recorded as CUDA graphs, as far as that shows without a GPU; tests/test_gpu.py has the rest.
+
+A recording repeats kernels on the addresses that it saw: an update may not wait for the device, nor read or write the
+host, nor have shapes that depend on data, nor rebind a tensor, nor count in Python.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from atari.training import ATARI
+from dmcontrol.training import DMCONTROL
+from harness import capture
+from harness import run as runs
+from harness.capture import WARM_UPS, capture_updates
+from harness.checkpoint import _flatten
+from harness.inspection import inspect
+from harness.run import is_captured, run
+from tests.conftest import make_config, make_dmcontrol_config
+from tests.operations import OperationRecorder, built_on_meta, fill, held, make_agent_and_replay, places, plain_values
+
+CPU = torch.device("cpu")
+BENCHMARKS = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+SAMPLED = {"atari": (0.4, ()), "dmcontrol": ()}  # further arguments of `sample`
+CASES = [(name, aux) for name in BENCHMARKS for aux in ("mlr", "none")]
+
+
+def make(name, *overrides, device=CPU, steps=60):
+    benchmark, make_configuration = BENCHMARKS[name]
+    config = make_configuration("unused", *overrides)
+    agent, replay = make_agent_and_replay(benchmark, config, device)
+    fill(replay, config, steps)
+    return agent, replay
+
+
+@pytest.mark.parametrize("name, aux", CASES)
+def test_an_update_needs_no_value_and_nothing_from_the_host(name, aux):
+    with built_on_meta() as device:
+        agent, replay = make(name, f"aux={aux}", device=device, steps=0)
+        for variant in agent.variants:
+            with OperationRecorder("meta") as recorder:
+                metrics = agent.update_on_device(replay, *variant)
+            assert len(recorder.calls) > 100
+            assert {value.device.type for value in metrics.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("name, aux", CASES)
+def test_an_update_does_the_same_each_time_and_rebinds_nothing(name, aux):
+    agent, replay = make(name, f"aux={aux}")
+    before, values = places(agent, replay), plain_values(agent, replay)
+    assert len(before) > 50
+    for variant in agent.variants:
+        agent.update_on_device(replay, *variant)
+        recorded = []
+        for _ in range(2):
+            with OperationRecorder() as recorder:
+                metrics = agent.update_on_device(replay, *variant)
+            recorded.append(recorder.calls)
+            assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+        assert recorded[0] == recorded[1] and len(recorded[0]) > 100
+    assert places(agent, replay) == before
+    assert plain_values(agent, replay) == values
+
+
+@pytest.mark.parametrize("name, aux", CASES)
+def test_a_loaded_state_continues_exactly_and_rebinds_nothing(name, aux):
+    (agent, replay), (other, other_replay) = make(name, f"aux={aux}"), make(name, f"aux={aux}", "seed=2", steps=0)
+    for step in (60, 61):
+        agent.update(replay, step)
+    before = places(other, other_replay)
+    other_replay.load_rows(0, replay.rows(0, 60))
+    other_replay.load_state(copy.deepcopy(replay.state()))
+    other.load_state(copy.deepcopy(agent.state()))
+    assert places(other, other_replay) == before
+    for step in (62, 63):
+        expected, actual = agent.update(replay, step), other.update(other_replay, step)
+        assert expected.keys() == actual.keys()
+        assert [key for key in expected if not torch.equal(expected[key], actual[key])] == []
+    stack = np.zeros_like(replay.sample(1, torch.Generator(), *SAMPLED[name]).obs[0].numpy())
+    for step in (0, 99):
+        assert np.array_equal(agent.act(stack, step), other.act(stack, step))
+    assert_same(agent.state(), other.state())
+    ours, theirs = held(agent, replay), held(other, other_replay)
+    tensors = [path for path, value in ours.items() if isinstance(value, torch.Tensor)]
+    assert [path for path in tensors if not torch.equal(ours[path], theirs[path])] == []
+    assert places(other, other_replay) == before
+
+
+def assert_same(first, second):
+    tensors, values = ({}, {}), ({}, {})
+    for number, state in enumerate((first, second)):
+        _flatten(state, "", tensors[number], values[number])
+    assert values[0] == values[1] and tensors[0].keys() == tensors[1].keys()
+    assert [key for key in tensors[0] if not torch.equal(tensors[0][key], tensors[1][key])] == []
+
+
+# Warming up and recording, with a stand-in for the graphs
+
+
+def record(update, replay, variants, generators):
+    """What `capture.record` does, with Python's work repeated: the metrics stay where they were recorded."""
+    for variant in variants * WARM_UPS:
+        update(replay, *variant)
+    metrics = {variant: update(replay, *variant) for variant in variants}
+
+    def replayed(given, *variant):
+        for key, value in update(given, *variant).items():
+            metrics[variant][key].copy_(value)
+        return metrics[variant]
+
+    return replayed
+
+
+@pytest.mark.parametrize("name, aux", CASES)
+@pytest.mark.parametrize("steps", [0, 60])
+def test_recording_leaves_agent_and_replay_as_they_were(name, aux, steps, monkeypatch):
+    """Also on an empty replay, as at the start of every run."""
+    monkeypatch.setattr(capture, "record", record)
+    agent, replay = make(name, f"aux={aux}", steps=steps)
+    states, before = copy.deepcopy((agent.state(), replay.state())), places(agent, replay)
+    capture_updates(agent, replay)
+    assert_same(states[0], agent.state())
+    assert_same(states[1], replay.state())
+    del agent.update_on_device
+    assert places(agent, replay) == before
+
+
+@pytest.mark.parametrize("name", ["atari", pytest.param("dmcontrol", marks=pytest.mark.gl)])
+def test_a_run_of_recorded_updates_is_the_same_run(name, request, tmp_path, monkeypatch):
+    expected = request.getfixturevalue({"atari": "finished_run", "dmcontrol": "finished_dmcontrol_run"}[name])
+    benchmark, make_configuration = BENCHMARKS[name]
+    monkeypatch.setattr(capture, "record", record)
+    monkeypatch.setattr(runs, "is_captured", lambda config, device: True)
+    assert run(make_configuration(tmp_path / "run"), benchmark) == 0
+    digests = [[part[:2] for part in inspect(folder)] for folder in (expected, tmp_path / "run")]
+    assert digests[0] == digests[1] and len(digests[0]) == 8
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_recorded_update_still_asks_for_data_first(name, monkeypatch):
+    monkeypatch.setattr(capture, "record", record)
+    agent, replay = make(name, steps=0)
+    capture_updates(agent, replay)
+    with pytest.raises(RuntimeError, match="no (window|transition)"):
+        agent.update(replay, 60)
+
+
+def test_what_is_recorded():
+    gpu = torch.device("cuda", 0)
+    assert is_captured(make_config("unused"), gpu)
+    assert not is_captured(make_config("unused"), CPU)
+    assert not is_captured(make_config("unused", "capture=off"), gpu)
+    assert not is_captured(make_config("unused", "augmentation.extra=[blur]"), gpu)

@@ -1,0 +1,277 @@
+"""The command line on a small benchmark of its own: what it composes, refuses, prints and runs."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import command_line as cli
+from harness.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Brush:
+    width: float
+    bristles: int
+
+
+@dataclass
+class Painting:
+    title: str
+    framed: bool
+    layers: list[int]
+    prices: dict[str, float]
+    price: float
+    style: str
+    brush: Brush
+
+
+FILES = {
+    "paint.yaml": """
+        defaults:
+          - paint_schema
+          - _self_
+          - style: rough
+        title: ???
+        framed: true
+        layers: [3, 2]
+        prices: {sea: 5.0}
+        price: ${oc.select:prices.${title},1.0}
+        brush:
+          width: 0.5
+          bristles: ${layers.0}
+    """,
+    "style/rough.yaml": """
+        # @package _global_
+        style: rough
+    """,
+    "paint/brand/old.yaml": """
+        # @package _global_
+        brush: {width: 2.0}
+    """,
+    "style/fine.yaml": """
+        # @package _global_
+        style: fine
+        brush:
+          width: 0.1
+    """,
+}
+
+
+def validate(config: Painting) -> None:
+    if config.brush.bristles < 1:
+        raise ConfigError("brush.bristles must be\nat least 1")
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    """Runs the command with the given arguments; returns its exit code and the configurations that were run."""
+    folder = tmp_path / "it's a [folder], really"
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text).lstrip())
+    monkeypatch.setattr(cli, "CONFIGS", folder)
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+
+    def launch(*arguments: str, run=None, about=""):
+        seen = []
+
+        def record(config) -> int:
+            seen.append(config)
+            return run(config) if run else 0
+
+        return cli.launch("paint", Painting, validate, record, about=about, argv=arguments), seen
+
+    return launch
+
+
+def test_runs_the_composed_dataclass_and_returns_its_code(launch):
+    code, seen = launch("title=sea", "style=fine", "layers=[7]", run=lambda config: 75)
+    assert code == 75
+    assert seen == [Painting("sea", True, [7], {"sea": 5.0}, 5.0, "fine", Brush(0.1, 7))]
+
+
+def test_the_command_line_wins_over_groups_and_interpolations(launch):
+    _, (config,) = launch("title=sea", "style=fine", "brush.width=3", "price=2")
+    assert (config.brush.width, config.price, config.style) == (3.0, 2.0, "fine")
+
+
+def test_a_mapping_takes_new_entries(launch):
+    _, (config,) = launch("title=hill", "+prices.hill=4")
+    assert config.price == 4.0
+
+
+def test_groups_of_the_benchmark_are_found_beside_shared_ones(launch):
+    _, (config,) = launch("title=sea", "+brand=old")
+    assert config.brush == Brush(2.0, 3)
+
+
+REFUSED = [
+    # unknown keys, with the nearest
+    ("brush.widht=1", "no key brush.widht; did you mean brush.width?"),
+    ("bruhs.width=1", "did you mean brush.width?"),
+    ("width=1", "did you mean brush.width?"),
+    ("brush_width=1", "did you mean brush.width?"),
+    ("+brush.widht=1", "did you mean brush.width?"),
+    ("++brush.widht=1", "did you mean brush.width?"),
+    ("brush={widht: 1}", "no key brush.widht; did you mean brush.width?"),
+    ("title.length=3", "no key title.length"),
+    ("+zzz=1", "no key zzz; --cfg job shows them all"),
+    ("++zzz=1", "no key zzz"),
+    ("prices.hill=1", "+prices.hill=1"),
+    ("layers.9=1", "layers[9]"),
+    # choices
+    ("style=fien", "no style named 'fien'; did you mean fine?"),
+    ("style=xyz", "choose one of fine, rough"),
+    ("style=[fine]", "did you mean fine?"),
+    ("style=null", "choose one of fine, rough"),
+    ("styel=fine", "did you mean style?"),
+    ("+style=fine", "write style=fine"),
+    ("style@brush=fine", "without @brush"),
+    # types and missing values
+    ("brush.width=wide", "brush.width must be a number"),
+    ("brush.width=nan", "brush.width=nan must be a number within"),
+    ("layers=[1,x]", "layers[1]"),
+    ("layers=3", "layers"),
+    ("brush.bristles=1.5", "brush.bristles must be an integer"),
+    ("framed=perhaps", "framed must be true or false"),
+    ("framed=null", "framed must be true or false"),
+    ("title=[sea]", "title must be a text"),
+    ("title=???", "title has no value: add title=value"),
+    ("brush=3", "brush is a section: set its keys, such as brush.width=value"),
+    ("brush=null", "brush is a section"),
+    # syntax and sigils
+    ("title", "cannot read 'title': write key=value"),
+    ("=sea", "cannot read '=sea'"),
+    ("", "cannot read ''"),
+    ("layers=[1", "cannot read 'layers=[1'"),
+    ("title=a\nb", "cannot read 'title=a b'"),
+    ("title=" + "[" * 200, "cannot read 'title=[["),
+    ("title=" + "[" * 100_000, "at most 4096"),
+    ("+title=sea", "title is there already"),
+    ("~title", "~title: a key cannot be removed"),
+    ("~zzz", "a key cannot be removed"),
+    # interpolations
+    ("title=${nobody}", "title: Interpolation key 'nobody' not found"),
+    ("title=${title}", "title: Recursive interpolation"),
+    ("title=${oc.env:SURELY_NOT_SET}", "SURELY_NOT_SET"),
+    # what only sweeps understand
+    ("title=sea,hill", "add --multirun"),
+    ("brush.bristles=range(3)", "add --multirun"),
+    ("hydra.run.dir=elsewhere", "add --multirun"),
+    # the program's own check, options
+    ("brush.bristles=0", "brush.bristles must be at least 1"),
+    ("--width", "unrecognized arguments: --width"),
+    ("--cfg", "--cfg: expected one argument"),
+]
+
+
+@pytest.mark.parametrize("argument, expected", REFUSED, ids=[argument[:30] for argument, _ in REFUSED])
+def test_refuses_in_one_line_without_running_or_writing(launch, capsys, argument, expected):
+    code, seen = launch("title=sea", argument)
+    out, err = capsys.readouterr()
+    assert (code, seen, out) == (2, [], "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert expected in err and len(err) < 300
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--cfg", "job"], ["--multirun"]])
+def test_a_missing_value_is_named(launch, capsys, arguments):
+    assert launch(*arguments) == (2, [])
+    assert capsys.readouterr() == ("", "error: title has no value: add title=value\n")
+
+
+@pytest.mark.parametrize("file, text, expected", [
+    ("style/fine.yaml", "# @package _global_\nbrush: {widht: 3}\n", "widht"),
+    ("style/fine.yaml", "# @package _global_\nbrush: {width: [\n", "style/fine"),
+])  # fmt: skip
+def test_a_broken_file_is_one_line_too(launch, capsys, file, text, expected):
+    (cli.CONFIGS / file).write_text(text)
+    assert launch("title=sea", "style=fine")[0] == 2
+    err = capsys.readouterr().err
+    assert expected in err and err.count("\n") == 1
+
+
+def test_an_error_of_the_run_is_one_line_only_if_it_is_about_the_configuration(launch, capsys):
+    def wrong(config):
+        raise ConfigError("another run lives there")
+
+    def broken(config):
+        raise ZeroDivisionError
+
+    assert launch("title=sea", run=wrong)[0] == 2
+    assert capsys.readouterr().err == "error: another run lives there\n"
+    with pytest.raises(ZeroDivisionError):
+        launch("title=sea", run=broken)
+
+
+def test_cfg_prints_resolved_values_that_compose_again(launch, capsys):
+    code, seen = launch("--cfg", "job", "title=sea")
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (code, seen) == (0, [])
+    assert shown["price"] == 5.0 and shown["brush"] == {"width": 0.5, "bristles": 3}
+
+
+def test_help_is_the_given_text_and_the_choices(launch, capsys):
+    code, seen = launch("--help", "title=sea", about="Paints.\n")
+    out = capsys.readouterr().out
+    assert (code, seen) == (0, [])
+    assert out.startswith("Paints.\n") and "  style=fine|rough\n" in out
+    assert "  +brand=NAME  one of 1 in configs/brand/" in out
+
+
+def test_multirun_runs_every_combination(launch):
+    code, seen = launch("--multirun", "title=sea,hill", "layers=[4]", "brush.width=1,2")
+    assert code == 0
+    assert {(config.title, config.brush.width, config.brush.bristles) for config in seen} == {
+        ("sea", 1.0, 4), ("sea", 2.0, 4), ("hill", 1.0, 4), ("hill", 2.0, 4)
+    }  # fmt: skip
+    assert [str(path) for path in Path().rglob("*") if path.is_file()] == ["runs/multirun/multirun.yaml"]
+
+
+def test_multirun_starts_nothing_if_one_combination_is_wrong(launch, capsys):
+    code, seen = launch("--multirun", "title=sea", "brush.bristles=2,1,0")
+    assert (code, seen) == (2, [])
+    assert capsys.readouterr().err == "error: brush.bristles must be at least 1\n"
+    assert not list(Path.cwd().iterdir())
+
+
+def test_multirun_and_cfg_exclude_each_other(launch, capsys):
+    assert launch("--multirun", "--cfg", "job", "title=sea,hill") == (2, [])
+    assert "leave out --multirun" in capsys.readouterr().err
+
+
+def test_multirun_ends_with_the_code_of_the_first_job_that_failed(launch):
+    seen = []
+
+    def stop_at_two(config) -> int:
+        seen.append(config.brush.bristles)
+        return 75 if config.brush.bristles == 2 else 0
+
+    with pytest.raises(SystemExit) as stopped:
+        launch("-m", "title=sea", "brush.bristles=1,2,3", run=stop_at_two)
+    assert stopped.value.code == 75 and seen == [1, 2]
+
+
+def test_help_needs_neither_hydra_nor_torch():
+    program = (
+        "import sys; from harness.command_line import launch\n"
+        "launch('atari', int, None, None, argv=['--help']); print(*sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    modules = done.stdout.splitlines()[-1].split()
+    assert "harness.command_line" in modules and not {"hydra", "omegaconf", "torch"} & set(modules)

@@ -1,0 +1,46 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from harness.stop import StopRequest, StopRequested
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_is_a_request_and_handlers_are_put_back(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        with pytest.raises(StopRequested):
+            stop.check()
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+SWALLOWING = """
+import os, signal
+from harness.stop import resume_me_at_a_signal
+resume_me_at_a_signal()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except BaseException:
+    pass
+print("went on")
+"""
+
+
+def test_a_signal_ends_a_start_up_that_swallows_every_exception():
+    """As some libraries do while they are imported."""
+    result = subprocess.run([sys.executable, "-c", SWALLOWING], cwd=ROOT, capture_output=True, check=False)
+    assert (result.returncode, result.stdout) == (75, b"")
