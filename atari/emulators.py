@@ -1,21 +1,16 @@
-"""The two emulators: ale-py, and atari-py, which the paper used; and in which games they differ.
+"""The two emulators: ale-py, and atari-py, which the paper used.
 
 atari-py is optional. Nothing here imports torch: environment workers stay small.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 
-from atari.games import GAMES
-
 NOOP = 0
 SETTLING_FRAMES = 8
-FRAMES = 4  # that a comparison repeats an action for
 # The games in which ale-py does not give the bits of atari-py 0.2.6 (docs/emulators.md).
 REWARDS_DIFFER = "assault battle_zone chopper_command demon_attack frostbite krull seaquest".split()  # or lives
 PICTURES_DIFFER = "amidar bank_heist freeway gopher hero road_runner".split()
@@ -170,64 +165,6 @@ def make_emulator(emulator: str, game: str, *, sticky_actions: float, seed: int)
 
 def rom_md5(game: str, emulator: str) -> str:
     return hashlib.md5(CONSOLES[emulator].rom_path(game).read_bytes()).hexdigest()
-
-
-@dataclass
-class Outcome:
-    """What can be seen of one agent step."""
-
-    screen: np.ndarray  # uint8 [height, width]
-    reward: int
-    lives: int
-    over: bool
-
-
-def play(emulator: Emulator, actions: list[int]) -> Iterator[Outcome]:
-    """Outcome of each action, an emulator's number that is repeated for FRAMES; a finished game is reset."""
-    over = True
-    for action in actions:
-        if over:
-            emulator.reset()
-        reward = sum(emulator.act(action) for _ in range(FRAMES))
-        over = emulator.ale.game_over()
-        screen = np.empty(emulator.screen_shape, dtype=np.uint8)
-        emulator.grab(screen)
-        yield Outcome(screen, reward, emulator.ale.lives(), over)
-
-
-def first_steps(game: str, steps: int, seed: int) -> dict[str, int | None]:
-    """The agent steps, from 1 on, at which ale-py's first game ends and the emulators first differ; None for never."""
-    ale, atari_py = (make_emulator(name, game, sticky_actions=0.0, seed=seed) for name in CONSOLES)
-    actions = np.random.RandomState(seed).choice(ale.actions, steps).tolist()
-    found: dict[str, int | None] = dict.fromkeys(("end", "pictures", "rewards", "lives"))
-    for step, (a, b) in enumerate(zip(play(ale, actions), play(atari_py, actions), strict=True), start=1):
-        now = {
-            "end": a.over,
-            "pictures": not np.array_equal(a.screen, b.screen),
-            "rewards": a.reward != b.reward,
-            "lives": (a.lives, a.over) != (b.lives, b.over),
-        }
-        found = {key: step if found[key] is None and now[key] else found[key] for key in found}
-    return found
-
-
-def table(steps: int, seed: int, compare: bool) -> str:
-    """Markdown: a row per game, with the emulators' agreement if `compare`."""
-    columns = ["game", "MD5 of the ROM", "actions", "lives"]
-    if compare:
-        columns += ["MD5 of atari-py's ROM", "first game", "pictures", "rewards", "lives, ends"]
-    rows = [columns, ["---"] * len(columns)]
-    for game in GAMES:
-        emulator = make_emulator("ale", game, sticky_actions=0.0, seed=seed)
-        emulator.reset()
-        emulator.act(NOOP)  # in some games the counter is not set before
-        row = [game, rom_md5(game, "ale"), str(len(emulator.actions)), str(emulator.ale.lives())]
-        if compare:
-            md5, first = rom_md5(game, "atari_py"), first_steps(game, steps, seed)
-            row.append("the same" if md5 == row[1] else md5)
-            row += ["-" if step is None else f"{step:,}" for step in first.values()]
-        rows.append(row)
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def generator_state(name: str, generator: np.random.RandomState) -> dict:

@@ -142,11 +142,11 @@ class Command:
 
 
 class Options(argparse.ArgumentParser):
-    """Options of a script, which `about` describes; a wrong one is a ConfigError."""
+    """Options of a command, which `about` describes; a wrong one is a ConfigError."""
 
-    def __init__(self, about: str):
+    def __init__(self, about: str, prog: str | None = None):
         formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=about, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(prog, description=about, formatter_class=formatter, allow_abbrev=False)
 
     def error(self, message: str):
         raise ConfigError(f"{message}; --help shows the options")

@@ -79,8 +79,7 @@ def visualize(config, run: Path | None, out: Path) -> None:
     """Plays, draws and writes; prints what it wrote."""
     import torch
 
-    from harness.report import pictures
-    from studies import clips
+    from studies import clips, pictures
 
     benchmark, device = load_benchmark(config.benchmark), torch.device("cpu")
     if run is None:  # a decoder of full size takes seconds to make, and nothing is predicted

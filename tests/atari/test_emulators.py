@@ -10,7 +10,7 @@ import pytest
 
 from atari import emulators, games
 from atari.config import EnvironmentConfig, validate
-from atari.emulators import PICTURES_DIFFER, REWARDS_DIFFER, emulator_note, first_steps, make_emulator, rom_md5
+from atari.emulators import PICTURES_DIFFER, REWARDS_DIFFER, emulator_note
 from atari.environment import AtariEnv
 from atari.games import GAMES
 from harness.config import ConfigError
@@ -44,36 +44,6 @@ def play(env, actions):
     return seen
 
 
-def rows_of_the_document():
-    lines = (ROOT / "docs/emulators.md").read_text().splitlines()
-    return {cells[0]: cells for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines) if cells}
-
-
-def test_the_document_has_the_facts_of_every_game():
-    rows = rows_of_the_document()
-    assert set(GAMES) <= rows.keys()
-    for game in GAMES:
-        emulator = make_emulator("ale", game, sticky_actions=0.0, seed=1)
-        emulator.reset()
-        emulator.act(0)
-        facts = [rom_md5(game, "ale"), str(len(emulator.actions)), str(emulator.ale.lives())]
-        assert rows[game][1:4] == facts
-
-
-def test_notes_agree_with_the_document():
-    rows = rows_of_the_document()
-    for game in GAMES:
-        end, pictures, rewards, lives = (cell.replace(",", "") for cell in rows[game][5:])
-        first_game = int(end) if end != "-" else float("inf")
-        early = [step != "-" and int(step) <= first_game for step in (pictures, rewards, lives)]
-        if game in REWARDS_DIFFER:
-            assert (rewards, lives) != ("-", "-"), game
-        elif game in PICTURES_DIFFER:
-            assert (rewards, lives) == ("-", "-"), game
-        else:  # later games start with another timer
-            assert not any(early), game
-
-
 def test_a_note_is_one_line_on_a_game_that_differs():
     noted = {game for game in GAMES if emulator_note(game, "ale")}
     assert noted == {*REWARDS_DIFFER, *PICTURES_DIFFER} and len(noted) == 13
@@ -97,18 +67,6 @@ def test_what_cannot_be_played_is_refused(tmp_path, monkeypatch):
         make("pong")
 
 
-def test_without_atari_py_the_script_prints_the_facts_alone(tmp_path):
-    program = (
-        "import atari.games as g, scripts.emulators as s, sys, pathlib\n"
-        "g.find_spec = lambda name: None\n"
-        f"s.DOCUMENT = pathlib.Path({str(tmp_path / 'emulators.md')!r})\n"
-        "sys.argv = ['emulators.py']\nassert s.main() == 0 and not s.DOCUMENT.exists()"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 28 and "pip install" in done.stderr
-
-
 def test_a_state_of_the_other_emulator_is_refused():
     env = make("pong", replace(CONFIG, emulator="ale"))
     with pytest.raises(ValueError, match="the state is of pong on atari_py, this environment plays pong on ale"):
@@ -122,12 +80,6 @@ def test_both_play_the_same_where_they_agree(game):
     ours, paper = make(game, replace(CONFIG, emulator="ale")), make(game)
     assert np.array_equal(ours.reset()[0], paper.reset()[0])
     assert play(ours, actions) == play(paper, actions)
-
-
-@needs_atari_py
-def test_the_first_difference_is_found():
-    assert first_steps("seaquest", 100, seed=1)["lives"] == int(rows_of_the_document()["seaquest"][8])
-    assert first_steps("pong", 50, seed=1) == {"end": None, "pictures": None, "rewards": None, "lives": None}
 
 
 @needs_atari_py

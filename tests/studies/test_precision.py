@@ -1,10 +1,10 @@
-"""scripts/precision.py, which measures what less precise products change."""
+"""studies/precision.py, which measures what less precise products change."""
 
 import csv
 
 import torch
 
-from scripts.precision import main, tf32
+from studies.precision import main, tf32
 
 
 def test_tf32_keeps_ten_bits_and_rounds_to_the_nearest():
@@ -24,7 +24,7 @@ def test_tf32_keeps_ten_bits_and_rounds_to_the_nearest():
 
 def test_the_less_precise_the_more_it_changes(tmp_path, capsys):
     out = tmp_path / "effects.csv"
-    settings = ["preset=tiny", "--benchmark", "atari", "--seeds", "1", "--steps", "100", "--updates", "1"]
+    settings = ["preset=tiny", "--suite", "atari", "--seeds", "1", "--steps", "100", "--updates", "1"]
     assert main([*settings, "--out", str(out)]) == 0
     with out.open() as file:
         rows = {(row["precision"], row["quantity"]): row for row in csv.DictReader(file)}
@@ -39,7 +39,7 @@ def test_the_less_precise_the_more_it_changes(tmp_path, capsys):
 
 
 def test_wrong_arguments_are_one_line(capsys):
-    for arguments in (["--seeds", "0"], ["preset=none", "--benchmark", "atari"]):
+    for arguments in (["--seeds", "0"], ["preset=none", "--suite", "atari"]):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1

@@ -1,13 +1,13 @@
-"""Measure what the rows of docs/fidelity.md change: python scripts/fidelity.py [F1 F7 ...] [key=value ...]
+"""Measure what the rows of docs/fidelity.md change: python -m studies.fidelity [F1 F7 ...] [key=value ...]
 
 Without names it measures every row that can be measured, with fresh weights, on random play in the real environments.
-Settings such as preset=tiny change all configurations; those of one benchmark need --benchmark.
+Settings such as preset=tiny change all configurations; those of one suite need --suite.
 
 Examples:
-  python scripts/fidelity.py --out docs/fidelity_effects.csv
-  python scripts/fidelity.py --docs           # writes that file's numbers into docs/fidelity.md
-  python scripts/fidelity.py F6 --counted-steps 10000
-  python scripts/fidelity.py F7 --benchmark dmcontrol agent.encoder.latent=100
+  python -m studies.fidelity --out docs/fidelity_effects.csv
+  python -m studies.fidelity --docs           # writes that file's numbers into docs/fidelity.md
+  python -m studies.fidelity F6 --counted-steps 10000
+  python -m studies.fidelity F7 --suite dmcontrol agent.encoder.latent=100
 """
 
 import argparse
@@ -22,18 +22,19 @@ from pathlib import Path
 
 from harness.command_line import Options, refuse
 from harness.config import ConfigError, at_least, require
+from studies.fidelity.effects import COLUMNS, Effect, markdown, read_csv, write_csv
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 LEDGER, EFFECTS = DOCS / "fidelity.md", DOCS / "fidelity_effects.csv"
 START, END = "<!-- effects -->", "<!-- end of effects -->"
-BENCHMARKS = ("atari", "dmcontrol")
+SUITES = ("atari", "dmcontrol")
 PACKAGES = ("torch", "numpy", "ale-py", "dm_control", "mujoco")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Options(__doc__)
+    parser = Options(__doc__, "python -m studies.fidelity")
     parser.add_argument("what", nargs="*", metavar="F1 | key=value", help="rows to measure, and settings")
-    parser.add_argument("--benchmark", choices=BENCHMARKS, help="measure this one alone")
+    parser.add_argument("--suite", choices=SUITES, help="measure this one alone")
     parser.add_argument("--out", type=Path, help="CSV file for the numbers")
     parser.add_argument("--docs", action="store_true", help=f"measure nothing; {EFFECTS.name} into {LEDGER.name}")
     parser.add_argument("--seeds", type=int, default=3, help="of weights, masks and augmentations")
@@ -55,11 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> None:
     at_least(1, "--", options, "seeds", "windows", "steps", "counted_steps", "updates", "draws")
-    from mlr import fidelity  # imports torch
+    from studies.fidelity.lab import Sizes  # imports torch
 
-    sizes = fidelity.Sizes(**{field.name: getattr(options, field.name) for field in fields(fidelity.Sizes)})
+    sizes = Sizes(**{field.name: getattr(options, field.name) for field in fields(Sizes)})
     rows = [word for word in options.what if "=" not in word]
-    modules = {name: import_module(f"{name}.fidelity") for name in BENCHMARKS if options.benchmark in (None, name)}
+    modules = {name: import_module(f"studies.fidelity.{name}") for name in SUITES if options.suite in (None, name)}
     known = {row for module in modules.values() for row in module.MEASUREMENTS}
     for row in rows:
         require(row in known, f"{row} cannot be measured; choose among {', '.join(sorted(known, key=row_number))}")
@@ -75,7 +76,7 @@ def measure(options: argparse.Namespace) -> None:
     settings = describe(options)
     show(effects, settings)
     if options.out:
-        fidelity.write_csv(options.out, effects, settings)
+        write_csv(options.out, effects, settings)
 
 
 def row_number(row: str) -> int:
@@ -98,11 +99,9 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def show(effects: list, settings: str) -> None:
+def show(effects: list[Effect], settings: str) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from studies.fidelity import COLUMNS
 
     table = Table(*COLUMNS, caption=settings)
     for effect in effects:
@@ -120,8 +119,6 @@ def write_docs() -> None:
 
 def block() -> str:
     """The generated part of the ledger."""
-    from studies.fidelity import markdown, read_csv
-
     effects, settings = read_csv(EFFECTS)
     return f"Measured with {settings}.\n\n{markdown(effects)}"
 

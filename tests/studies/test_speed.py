@@ -1,4 +1,4 @@
-"""The benchmark script on tiny updates: that its numbers belong together, not how large they are."""
+"""The speed study on tiny updates: that its numbers belong together, not how large they are."""
 
 import json
 import subprocess
@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from harness.spans import span
-from scripts import benchmark
-from studies import speed
+from studies.speed import __main__ as command
+from studies.speed import updates
+from studies.speed.table import show
 from tests.conftest import ROOT
 
 QUICK = ["--size", "tiny", "--repeats", "1", "--seconds", "0.05", "threads=1"]
@@ -34,7 +35,7 @@ ENVIRONMENT_PARTS = {"atari": {"resize", "rest"}, "dmcontrol": {"render", "rest"
 )
 def test_table_and_file_have_every_number(name, aux, tmp_path, capsys):
     file = tmp_path / "numbers.json"
-    assert benchmark.main([name, *QUICK, "device=cpu", "--aux", aux, "--json", str(file)]) == 0
+    assert command.main([name, *QUICK, "device=cpu", "--aux", aux, "--json", str(file)]) == 0
     result, printed = json.loads(file.read_text()), capsys.readouterr().out
     assert KEYS <= result.keys()
     assert result["aux"] == aux
@@ -58,7 +59,7 @@ def test_table_and_file_have_every_number(name, aux, tmp_path, capsys):
 
 def test_a_profile_names_the_parts(tmp_path, capsys):
     trace = tmp_path / "trace.json"
-    assert benchmark.main(["atari", *QUICK, "device=cpu", "--profile", str(trace), "--deterministic"]) == 0
+    assert command.main(["atari", *QUICK, "device=cpu", "--profile", str(trace), "--deterministic"]) == 0
     ranges = {event["name"] for event in json.loads(trace.read_text())["traceEvents"] if event.get("ph") == "X"}
     assert MLR_PARTS - {"rest"} | {"eager"} <= ranges
     assert capsys.readouterr().out.startswith("deterministic=true changes nothing on a CPU")
@@ -69,7 +70,7 @@ def test_a_profile_names_the_parts(tmp_path, capsys):
     [
         (["atari", "--size", "huge"], ["huge", "tiny"]),
         (["pong"], ["pong", "atari"]),
-        ([], ["benchmark"]),
+        ([], ["suite"]),
         (["atari", "--repeats", "0"], ["repeats=0"]),
         (["atari", "--seconds", "nan"], ["seconds=nan"]),
         (["atari", "preset=quick"], ["--size"]),
@@ -81,14 +82,14 @@ def test_a_profile_names_the_parts(tmp_path, capsys):
     ],
 )
 def test_wrong_input_is_refused_in_one_line(arguments, words, capsys):
-    assert benchmark.main(arguments) == 2
+    assert command.main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and len(printed.err.splitlines()) == 1
     assert all(word in printed.err for word in words), printed.err
 
 
 def test_wrong_input_is_refused_before_torch_is_imported():
-    code = "import sys; from scripts import benchmark; print(benchmark.main(sys.argv[1:]), 'torch' in sys.modules)"
+    code = "import sys; from studies.speed.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, "atari", "mlr.seq_len=7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "2 False\n" and "mlr.seq_len=7" in done.stderr
@@ -97,21 +98,21 @@ def test_wrong_input_is_refused_before_torch_is_imported():
 def test_time_goes_to_the_innermost_part(monkeypatch):
     """With a clock that ticks once each time it is read."""
     ticks = iter(range(1000))
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(updates.time, "perf_counter", lambda: next(ticks))
 
     def update():
         with span("outer"), span("inner"):
             pass
 
-    ((parts, _),) = speed.time_on_cpu(update, cycle=2, repeats=1)
+    ((parts, _),) = updates.time_on_cpu(update, cycle=2, repeats=1)
     assert parts == {"rest": 1.0, "outer": 1.0, "inner": 0.5}
 
 
 def test_goals_are_of_one_gpu_and_one_size():
-    result = {"device": "cuda", "size": "full", "aux": "mlr", "benchmark": "atari", "machine": {"gpu": "NVIDIA H200"}}
-    assert benchmark.goals(result) == {"floor, arithmetic": 0.88, "floor, bytes": 1.54, "goal": 3.5}
+    result = {"device": "cuda", "size": "full", "aux": "mlr", "suite": "atari", "machine": {"gpu": "NVIDIA H200"}}
+    assert command.goals(result) == {"floor, arithmetic": 0.88, "floor, bytes": 1.54, "goal": 3.5}
     others = ({"size": "quick"}, {"aux": "none"}, {"device": "cpu"}, {"machine": {"gpu": "NVIDIA A100"}})
-    assert not any(benchmark.goals(result | other) for other in others)
+    assert not any(command.goals(result | other) for other in others)
 
 
 class FakeEvent:
@@ -134,28 +135,28 @@ def test_events_of_a_gpu_become_seconds(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *arguments: 7)
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     rand, made = torch.rand, []
-    monkeypatch.setattr(speed.torch, "rand", lambda *shape, device: made.append(device) or rand(4, 4))
+    monkeypatch.setattr(updates.torch, "rand", lambda *shape, device: made.append(device) or rand(4, 4))
 
     def update():
         with span("rl"):
             pass
 
-    timed = speed.time_on_gpu(update, 2, 3, torch.device("cuda"))
+    timed = updates.time_on_gpu(update, 2, 3, torch.device("cuda"))
     assert timed["update_seconds"] == 0.5 and timed["update_seconds_all"] == [0.5] * 3
     assert timed["peak_memory_bytes"] == 7 and timed["update_cpu_seconds"] >= 0
-    assert speed.time_parts_on_gpu(update, 2, 3, 0.5) == {"rest": 1.0, "rl": 0.5} and made == ["cuda"]
+    assert updates.time_parts_on_gpu(update, 2, 3, 0.5) == {"rest": 1.0, "rl": 0.5} and made == ["cuda"]
 
 
 def test_the_table_shows_other_settings_and_every_kind_of_update(tmp_path, capsys):
     file, larger = tmp_path / "numbers.json", "agent.batch_size=64"
     options = ["--aux", "none", "--against", larger, "--repeats", "3", "--json", str(file)]
-    assert benchmark.main(["atari", *QUICK, "device=cpu", *options]) == 0
+    assert command.main(["atari", *QUICK, "device=cpu", *options]) == 0
     result = json.loads(file.read_text())
     other = result["compared"][larger]
     assert other["update_cpu_seconds_ratio"] == other["update_cpu_seconds"] / result["update_cpu_seconds"] > 1
     assert f"update, {larger}" in capsys.readouterr().out
     on_gpu = {"device": "cuda", "captured": True, "parts_cpu": {}}
-    benchmark.show(result | on_gpu | {"eager_update_seconds": 1.0, "eager_update_cpu_seconds": 2.0}, {"goal": 3.5})
+    show(result | on_gpu | {"eager_update_seconds": 1.0, "eager_update_cpu_seconds": 2.0}, {"goal": 3.5})
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("update, eager", "update, captured", "1,000", "2,000", "goal", "3.50"))
 
@@ -165,7 +166,7 @@ def test_the_table_shows_other_settings_and_every_kind_of_update(tmp_path, capsy
 def test_a_gpu_shows_captured_eager_and_deterministic_updates(tmp_path):
     file, trace = tmp_path / "numbers.json", tmp_path / "trace.json"
     options = ["device=cuda", "--deterministic", "--json", str(file), "--profile", str(trace)]
-    assert benchmark.main(["atari", *QUICK, *options]) == 0
+    assert command.main(["atari", *QUICK, *options]) == 0
     result = json.loads(file.read_text())
     assert result["captured"] and result["replay_steps"] > 60
     assert result["compared"]["deterministic=true"]["update_seconds"] > 0 and result["eager_update_seconds"] > 0

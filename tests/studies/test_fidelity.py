@@ -12,10 +12,11 @@ from atari.agent import RainbowAgent, make_augmentation
 from atari.replay import SequenceReplay
 from dmcontrol.agent import SACAgent
 from mlr.masking import hide
-from scripts import fidelity as script
-from studies import fidelity_atari as atari
-from studies import fidelity_dmcontrol as dmcontrol
-from studies.fidelity import Effect, Sizes, mean_lag, number
+from studies.fidelity import __main__ as command
+from studies.fidelity import atari, dmcontrol
+from studies.fidelity.effects import Effect, number
+from studies.fidelity.lab import Sizes
+from studies.fidelity.rows import mean_lag
 from tests.conftest import make_config, make_dmcontrol_config
 
 CPU = torch.device("cpu")
@@ -206,9 +207,9 @@ def test_the_gradients_of_a_setting_are_those_of_the_same_draws():
     assert cosine.compared == "1" and 0 < float(whole.compared) <= 1
 
 
-def test_the_script_measures_what_is_asked_for(tmp_path, capsys):
+def test_the_command_measures_what_is_asked_for(tmp_path, capsys):
     rows, out = ["F2", "F3", "F16"], tmp_path / "effects.csv"
-    assert script.main([*rows, "preset=tiny", "--benchmark", "atari", *TINY, "--out", str(out)]) == 0
+    assert command.main([*rows, "preset=tiny", "--suite", "atari", *TINY, "--out", str(out)]) == 0
     found = list(csv.DictReader(out.open()))
     assert list(dict.fromkeys(entry["row"] for entry in found)) == rows
     assert {entry["settings"].split("; ")[-1] for entry in found} == {"preset=tiny"}
@@ -219,17 +220,17 @@ def test_the_script_measures_what_is_asked_for(tmp_path, capsys):
 
 def test_what_reads_the_dmcontrol_agent_s_own_losses_is_measured(tmp_path):
     out = tmp_path / "effects.csv"
-    assert script.main(["F12", "F14", "preset=tiny", "--benchmark", "dmcontrol", *TINY, "--out", str(out)]) == 0
+    assert command.main(["F12", "F14", "preset=tiny", "--suite", "dmcontrol", *TINY, "--out", str(out)]) == 0
     assert {entry["row"] for entry in csv.DictReader(out.open())} == {"F12", "F14"}
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["F8"], "F8 cannot be measured; choose among F1, F2,"),
     (["--seeds", "0"], "must be at least 1"),
-    (["F2", "--benchmark", "atari", "preset=tinny"], "did you mean tiny?"),
+    (["F2", "--suite", "atari", "preset=tinny"], "did you mean tiny?"),
 ])  # fmt: skip
-def test_the_script_refuses_in_one_line(arguments, message, capsys):
-    assert script.main(arguments) == 2
+def test_the_command_refuses_in_one_line(arguments, message, capsys):
+    assert command.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
 
@@ -238,17 +239,17 @@ def test_the_script_refuses_in_one_line(arguments, message, capsys):
 
 
 def test_the_ledger_shows_the_committed_numbers():
-    assert f"{script.START}\n{script.block()}\n{script.END}" in script.LEDGER.read_text()
+    assert f"{command.START}\n{command.block()}\n{command.END}" in command.LEDGER.read_text()
 
 
 def test_every_row_has_a_line_and_what_can_be_measured_is():
-    table = script.LEDGER.read_text().split(script.START)[0]
-    effects = list(csv.DictReader(script.EFFECTS.open()))
+    table = command.LEDGER.read_text().split(command.START)[0]
+    effects = list(csv.DictReader(command.EFFECTS.open()))
     for row in (f"F{index}" for index in range(1, 17)):
         (line,) = [line for line in table.splitlines() if line.startswith(f"| {row} |")]
         assert ("not measured" if row == "F8" else "below") in line
-    for benchmark in (atari, dmcontrol):
-        measured = {entry["row"] for entry in effects if entry["benchmark"] == benchmark.WHAT}
-        assert measured == set(benchmark.MEASUREMENTS)
+    for suite in (atari, dmcontrol):
+        measured = {entry["row"] for entry in effects if entry["suite"] == suite.SUITE}
+        assert measured == set(suite.MEASUREMENTS)
     assert all(entry["released"] or entry["compared"] for entry in effects)
     assert set(effects[0]) == {*Effect.__dataclass_fields__, "settings"}

@@ -1,50 +1,36 @@
-"""How fast a benchmark is here: its updates and their parts, agent steps, environment, evaluation, and the machine.
+"""Speed of a suite here: its updates and their parts, agent steps, environment, evaluation, and the machine."""
 
-A cycle is the number of updates after which their kinds repeat; what is said of an update is a cycle's mean.
-"""
-
-import os
-import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.capture import WARM_UPS, capture_updates
 from harness.clock import Clock
 from harness.config import ConfigError
 from harness.evaluation import play_episodes
 from harness.hardware import (
-    MATRIX_SIDE,
     copy_rate,
     matrix_rate,
-    peak_memory_bytes,
-    reset_peak_memory,
     synchronize,
 )
 from harness.loop import Parts, updates_due
 from harness.optimizers import adam_parameters
 from harness.precision import set_precision
-from harness.run import Benchmark, choose_device, is_captured, make_environments, make_parts_that_fit
+from harness.run import Benchmark, choose_device, make_environments, make_parts_that_fit
 from harness.seeding import derive_seed, numpy_generator
-from harness.spans import listening
+from studies.speed.updates import borders_of, by_part, time_updates, updates_to_trace, write_trace
 
-REST = "rest"  # what no span claims
 # That a step moves for one trained value: it reads the value, its gradient and two moments, and writes all but the
 # gradient, or, where it clips, all; the gradient's norm comes before that.
 ADAM_BYTES, CLIPPED_ADAM_BYTES = 28, 32 + 4
 OBSERVATIONS = 64  # different ones that fill a replay
-KEPT_AHEAD = 4  # how many times the host's own seconds a GPU is kept busy before an update is given to it
-
-Update = Callable[[], object]
 
 
 def measure(
@@ -65,13 +51,13 @@ def measure(
         compared = {}
         for name, other in others.items():
             with _filled_parts(other, benchmark, device) as parts:
-                compared[name] = _time_updates(other, parts, device, repeats)
+                compared[name] = time_updates(other, parts, device, repeats)
             del parts  # their memory is needed again
         with _filled_parts(config, benchmark, device) as parts:
             result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
-            result |= _time_updates(config, parts, device, repeats)
+            result |= time_updates(config, parts, device, repeats)
             if trace is not None:
-                write_trace(_updates_to_trace(config, parts, result["captured"]), device, trace)
+                write_trace(updates_to_trace(config, parts, result["captured"]), device, trace)
             least_steps = repeats * parts.agent.cycle if device.type == "cpu" else 1
             result |= time_agent_steps(config, parts, device, seconds, least_steps)
             result |= time_environment(config, benchmark, parts.environment, seconds)
@@ -102,141 +88,13 @@ def _filled_parts(config, benchmark: Benchmark, device: torch.device) -> Iterato
 
 def fill_replay(config, parts: Parts, steps: int) -> None:
     """Stores `steps` steps of noise that end no episode; a batch of noise costs what a batch of pictures does."""
-    space, generator = parts.environment.observation_space, numpy_generator(config.seed, "benchmark")
+    space, generator = parts.environment.observation_space, numpy_generator(config.seed, "speed")
     observations = generator.integers(0, 256, (OBSERVATIONS, *space.shape), np.uint8)
     for step in range(steps):
         observation, following = observations[step % OBSERVATIONS], observations[(step + 1) % OBSERVATIONS]
         action, reward = parts.environment.action_space.sample(), float(generator.random())
         parts.replay.begin_step()
         parts.replay.store(observation, action, reward, False, False, following, {"life_lost": False})
-
-
-def _time_updates(config, parts: Parts, device: torch.device, repeats: int) -> dict:
-    """Updates as a run makes them, by the median, with parts that add up to it.
-
-    On a GPU the parts are those of eager updates; where a run captures its updates, both are timed.
-    """
-    cycle, update = parts.agent.cycle, _cycle(config, parts)
-    result = {"updates_timed": repeats * cycle, "captured": is_captured(config, device)}
-    if device.type == "cpu":
-        reset_peak_memory(device)
-        wall, cpu = zip(*time_on_cpu(update, cycle, repeats), strict=True)
-        middle = sorted(range(repeats), key=lambda i: sum(wall[i].values()))[(repeats - 1) // 2]
-        return result | {
-            "update_seconds": sum(wall[middle].values()),
-            "update_cpu_seconds": sum(cpu[middle].values()),
-            "update_seconds_all": [sum(repeat.values()) for repeat in wall],
-            "parts": wall[middle],
-            "parts_cpu": cpu[middle],
-            "peak_memory_bytes": peak_memory_bytes(device),
-        }
-    reset_peak_memory(device)
-    timed = time_on_gpu(update, cycle, repeats, device)
-    result |= {"parts": time_parts_on_gpu(update, cycle, repeats, timed["update_seconds"]), "parts_cpu": {}}
-    if result["captured"]:
-        result |= {f"eager_{key}": value for key, value in timed.items()}
-        reset_peak_memory(device)  # a replay allocates nothing: what it needs, the recording takes
-        capture_updates(parts.agent, parts.replay)
-        timed = time_on_gpu(update, cycle, repeats, device)
-    return result | timed
-
-
-def _cycle(config, parts: Parts) -> Update:
-    def update() -> None:
-        for _ in range(parts.agent.cycle):
-            parts.agent.update(parts.replay, config.loop.learning_starts)
-
-    return update
-
-
-def _updates_to_trace(config, parts: Parts, captured: bool) -> dict[str, Update]:
-    """Eager updates, also where a recording has taken the place of the agent's own method, and the recorded ones."""
-    agent = parts.agent
-
-    def eager() -> None:
-        for variant in agent.variants:
-            type(agent).update_on_device(agent, parts.replay, *variant)
-
-    return {"eager": eager} | ({"captured": _cycle(config, parts)} if captured else {})
-
-
-def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str, float], dict[str, float]]]:
-    """Of `repeats` calls of `update`, each of which is `cycle` updates, after one that warms up.
-
-    Seconds by part, of the clock and of the CPU's threads, of one update.
-    """
-    update()
-
-    def timed() -> tuple[dict[str, float], dict[str, float]]:
-        borders = _borders(update, lambda: (time.perf_counter(), time.process_time()))
-        wall = _by_part(borders, lambda start, end: (end[0] - start[0]) / cycle)
-        return wall, _by_part(borders, lambda start, end: (end[1] - start[1]) / cycle)
-
-    return [timed() for _ in range(repeats)]
-
-
-def time_on_gpu(update: Update, cycle: int, repeats: int, device: torch.device) -> dict:
-    """Of `repeats` calls of `update`, given to the GPU one behind the other; CPU seconds are what giving them took."""
-    for _ in range(WARM_UPS):
-        update()
-    torch.cuda.synchronize()
-    cpu_start, marks = time.process_time(), [_recorded_event()]
-    for _ in range(repeats):
-        update()
-        marks.append(_recorded_event())
-    cpu_seconds = time.process_time() - cpu_start
-    torch.cuda.synchronize()
-    seconds = [_elapsed(start, end) / cycle for start, end in pairwise(marks)]
-    return {
-        "update_seconds": statistics.median_low(seconds),
-        "update_cpu_seconds": cpu_seconds / repeats / cycle,
-        "update_seconds_all": seconds,
-        "peak_memory_bytes": peak_memory_bytes(device),
-    }
-
-
-def time_parts_on_gpu(update: Update, cycle: int, repeats: int, host_seconds: float) -> dict[str, float]:
-    """The GPU's own seconds by part, without its waits for the host, which needs `host_seconds` for an update."""
-    side = MATRIX_SIDE["cuda"]
-    matrix = torch.rand(side, side, device="cuda")
-    for _ in range(WARM_UPS):
-        product = _borders(lambda: matrix @ matrix, _recorded_event)
-    torch.cuda.synchronize()
-    ahead = int(KEPT_AHEAD * cycle * host_seconds / _by_part(product, _elapsed)[REST]) + 1
-    timings = []
-    for _ in range(repeats):
-        for _ in range(ahead):
-            matrix @ matrix
-        borders = _borders(update, _recorded_event)
-        torch.cuda.synchronize()
-        timings.append(_by_part(borders, lambda start, end: _elapsed(start, end) / cycle))
-    return sorted(timings, key=lambda parts: sum(parts.values()))[(repeats - 1) // 2]
-
-
-def _recorded_event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _elapsed(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-    return start.elapsed_time(end) / 1000
-
-
-def _borders(work: Callable[[], object], mark: Callable[[], Any]) -> list[tuple[str, Any]]:
-    """The parts of `work` in their order, each with what `mark` gives when it begins, and a last one at the end."""
-    borders = [(REST, mark())]
-    with listening(lambda name: borders.append((name or REST, mark()))):
-        work()
-    return [*borders, (REST, mark())]
-
-
-def _by_part(borders: list[tuple[str, Any]], seconds: Callable[[Any, Any], float]) -> dict[str, float]:
-    """Seconds by part; all of them together are those between the first mark and the last."""
-    parts: Counter[str] = Counter()
-    for (name, start), (_, end) in pairwise(borders):
-        parts[name] += seconds(start, end)
-    return dict(parts)
 
 
 def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float, least: int) -> dict:
@@ -294,7 +152,7 @@ def time_environment(config, benchmark: Benchmark, environment, seconds: float) 
     steps, begin, parts = 0, time.perf_counter(), Counter()
     while not steps or time.perf_counter() - begin < seconds:
         action = environment.action_space.sample()
-        parts.update(_by_part(_borders(step, time.perf_counter), lambda start, end: end - start))
+        parts.update(by_part(borders_of(step, time.perf_counter), lambda start, end: end - start))
         steps += 1
         if ended:
             environment.reset()
@@ -362,23 +220,3 @@ def _rates(config, benchmark: Benchmark, agent, device: torch.device, seconds: f
         rates["matrix_flops_per_cpu_second"] = matrix.per_cpu_second
         rates["share_of_matrix_rate_cpu"] = flops / timed["update_cpu_seconds"] / matrix.per_cpu_second
     return rates
-
-
-def write_trace(updates: dict[str, Update], device: torch.device, file: Path) -> None:
-    """Writes a profile of each of `updates` as Chrome's trace; each is a range of its name, the parts ranges in it."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library talks on stderr
-    from torch.profiler import ProfilerActivity, profile, record_function
-
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    with profile(activities=activities) as profiler:
-        for name, update in updates.items():
-            with record_function(name), ExitStack() as open_part:
-
-                def enter(part: str, open_part=open_part) -> None:
-                    open_part.close()
-                    open_part.enter_context(record_function(part) if part else nullcontext())
-
-                with listening(enter):
-                    update()
-                synchronize(device)
-    profiler.export_chrome_trace(str(file))

@@ -1,7 +1,7 @@
 """What the rows of docs/fidelity.md change on DMControl, measured."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from statistics import mean
 
 import torch
@@ -9,25 +9,23 @@ from torch import Generator, Tensor, nn
 
 from dmcontrol import losses
 from dmcontrol.agent import SACAgent
-from dmcontrol.config import DMControlConfig, validate
+from dmcontrol.config import DMControlConfig
 from dmcontrol.networks import CentreCrop
 from dmcontrol.replay import TransitionReplay, WindowBatch
-from dmcontrol.training import DMCONTROL
-from harness.command_line import Command
 from harness.loop import total_updates
 from mlr.augmentation import RandomCrop, intensity_factor
-from studies import fidelity
-from studies.fidelity import Effect, Lab, Sizes, cosine, flat_gradient, norm, number
+from studies.fidelity import rows
+from studies.fidelity.effects import Effect, number
+from studies.fidelity.lab import Lab, Sizes, cosine, flat_gradient, norm
 
-WHAT = "dmcontrol"
+SUITE = "dmcontrol"
 TASK = "task=ball_in_cup_catch"  # of the six, one without settings of its own
 LAST_EVALUATION = 95_000  # environment steps, by the released README's command
 REPEATS = (8, 4, 2)  # of the six tasks
 
 
 def make_lab(overrides: Sequence[str], sizes: Sizes) -> Lab:
-    command = Command("dmcontrol", DMControlConfig, validate)
-    return Lab(DMCONTROL, lambda settings: command.resolve(settings)[1], draw_windows, [TASK, *overrides], sizes)
+    return Lab(SUITE, draw_windows, [TASK, *overrides], sizes)
 
 
 def draw_windows(replay: TransitionReplay, count: int, generator: Generator) -> WindowBatch:
@@ -40,7 +38,7 @@ def distance(lab: Lab) -> list[Effect]:
     pairs = zip(*lab.mlr_gradients("mlr.distance_scale"), strict=True)
     clipped = [number(*(min(gradient.norm, limit) for gradient in side)) for side in pairs]
     quantity = "norm of its gradient after clipping"
-    return [*fidelity.distance(lab, WHAT), Effect("F5", WHAT, quantity, *clipped, sample=lab.batches)]
+    return [*rows.distance(lab), Effect("F5", SUITE, quantity, *clipped, sample=lab.batches)]
 
 
 def initial_weights(lab: Lab) -> list[Effect]:
@@ -48,7 +46,7 @@ def initial_weights(lab: Lab) -> list[Effect]:
     settings = ((), (lab.paper("mlr_agent.redraw"),))
     found = [[first_update(lab, seed, *setting) for seed in lab.seeds] for setting in settings]
     return [
-        Effect("F7", WHAT, name, *(number(*(seed[name] for seed in side)) for side in found), sample=lab.batches)
+        Effect("F7", SUITE, name, *(number(*(seed[name] for seed in side)) for side in found), sample=lab.batches)
         for name in found[0][0]
     ]
 
@@ -80,7 +78,7 @@ def crop_offsets(lab: Lab) -> list[Effect]:
     released, paper = lab.config(), lab.config(lab.paper("agent.rl_crop_last_offset"))
     found = [offset_statistics(config, lab.sizes.draws) for config in (released, paper)]
     sample = f"{lab.sizes.draws} draws"
-    return [Effect("F10", WHAT, name, *(number(side[name]) for side in found), sample=sample) for name in found[0]]
+    return [Effect("F10", SUITE, name, *(number(side[name]) for side in found), sample=sample) for name in found[0]]
 
 
 def offset_statistics(config: DMControlConfig, draws: int) -> dict[str, float]:
@@ -104,7 +102,7 @@ def last_evaluation(lab: Lab) -> list[Effect]:
         updates = [total_updates(n // repeat, config.loop.learning_starts, config.loop.replay_ratio) for n in steps]
         shares.append(1 - updates[1] / updates[0])
     quantity = f"share of the updates after {LAST_EVALUATION} of 100000 environment steps"
-    return [Effect("F11", WHAT, quantity, number(*shares), "0", sample=f"action repeats {REPEATS}, counted")]
+    return [Effect("F11", SUITE, quantity, number(*shares), "0", sample=f"action repeats {REPEATS}, counted")]
 
 
 def joint_step(lab: Lab) -> list[Effect]:
@@ -115,8 +113,8 @@ def joint_step(lab: Lab) -> list[Effect]:
         ratio = number(*(float(step["auxiliary"].norm() / step["critic"].norm()) for step in steps))
         cosines = number(*(cosine(step["critic"] + step["auxiliary"], step["joint"]) for step in steps))
         effects += [
-            Effect("F12", WHAT, f"length of the MLR step over the critic's, {name}", ratio, sample=sample),
-            Effect("F12", WHAT, f"cosine of the steps by two Adams and by one, {name}", "", "", cosines, sample),
+            Effect("F12", SUITE, f"length of the MLR step over the critic's, {name}", ratio, sample=sample),
+            Effect("F12", SUITE, f"cosine of the steps by two Adams and by one, {name}", "", "", cosines, sample),
         ]
     return effects
 
@@ -171,10 +169,10 @@ def brightness(lab: Lab, weights: str, state: dict | None) -> list[Effect]:
     sample = f"{lab.config().task}, {lab.sizes.seeds} seeds x {transitions(lab)} transitions, {weights}"
     quantity = "cosine of the encoder's gradients of the critic's loss"
     return [
-        Effect("F14", WHAT, "mean change of a pixel, grey levels", compared=pixels, sample=sample),
-        Effect("F14", WHAT, "mean change of a TD target over its mean size", compared=targets, sample=sample),
-        Effect("F14", WHAT, "critic's loss", *loss, sample=sample),
-        Effect("F14", WHAT, quantity, compared=cosines, sample=sample),
+        Effect("F14", SUITE, "mean change of a pixel, grey levels", compared=pixels, sample=sample),
+        Effect("F14", SUITE, "mean change of a TD target over its mean size", compared=targets, sample=sample),
+        Effect("F14", SUITE, "critic's loss", *loss, sample=sample),
+        Effect("F14", SUITE, quantity, compared=cosines, sample=sample),
     ]
 
 
@@ -229,25 +227,25 @@ def clipping(lab: Lab) -> list[Effect]:
     sample = f"{agent.config.task}, {lab.sizes.updates} updates, preset {agent.config.preset}"
     over = {name: number(mean(value > limit for value in values)) for name, values in norms.items()}
     typical = [
-        Effect("F15", WHAT, f"norm of the gradient, {name}", number(*values), sample=sample)
+        Effect("F15", SUITE, f"norm of the gradient, {name}", number(*values), sample=sample)
         for name, values in norms.items()
     ]
     quantity = f"share of updates above {limit:g}"
     return [
         *typical,
-        Effect("F15", WHAT, f"{quantity}, MLR", over["MLR"], over["both losses"], sample=sample),
-        Effect("F15", WHAT, f"{quantity}, critic, never clipped", over["critic"], over["both losses"], sample=sample),
+        Effect("F15", SUITE, f"{quantity}, MLR", over["MLR"], over["both losses"], sample=sample),
+        Effect("F15", SUITE, f"{quantity}, critic, never clipped", over["critic"], over["both losses"], sample=sample),
     ]
 
 
 def crop(lab: Lab) -> list[Effect]:
     """F9."""
-    return fidelity.crop(lab, WHAT, lab.config().agent.crop_size)
+    return rows.crop(lab, lab.config().agent.crop_size)
 
 
 def momentum(lab: Lab) -> list[Effect]:
     """F13."""
-    return fidelity.momentum(lab, WHAT, lab.config().agent.update_every, before_step=False)
+    return rows.momentum(lab, lab.config().agent.update_every, before_step=False)
 
 
 MEASUREMENTS: dict[str, Callable[[Lab], list[Effect]]] = {
@@ -260,5 +258,5 @@ MEASUREMENTS: dict[str, Callable[[Lab], list[Effect]]] = {
     "F13": momentum,
     "F14": rl_augmentation,
     "F15": clipping,
-    "F16": partial(fidelity.mask_counts, benchmark=WHAT),
+    "F16": rows.mask_counts,
 }

@@ -1,13 +1,13 @@
-"""Measure what less precise products change in an update: python scripts/precision.py [key=value ...]
+"""Measure what less precise products change in an update: python -m studies.precision [key=value ...]
 
 On a CPU, with the same weights, batches and random numbers at every precision, on random play in the real environments.
 bfloat16 is computed as autocast does it; TF32 is emulated by rounding what enters a product to 10 bits of mantissa, as
 is what bf16 leaves in float32. Sums are in float32 throughout, in an order that is not a GPU's.
 
 Examples:
-  python scripts/precision.py --benchmark atari preset=quick
-  python scripts/precision.py --seeds 3 --out docs/precision_effects.csv
-  python scripts/precision.py --benchmark dmcontrol agent.batch_size=32 mlr_agent.batch_size=4 --updates 20
+  python -m studies.precision --suite atari preset=quick
+  python -m studies.precision --seeds 3 --out docs/precision_effects.csv
+  python -m studies.precision --suite dmcontrol agent.batch_size=32 mlr_agent.batch_size=4 --updates 20
 """
 
 import argparse
@@ -21,10 +21,10 @@ from pathlib import Path
 from harness.command_line import Options, refuse
 from harness.config import ConfigError, at_least
 
-BENCHMARKS = ("atari", "dmcontrol")
+SUITES = ("atari", "dmcontrol")
 PRECISIONS = ("tf32", "bf16")
 COLUMNS = (
-    "benchmark",
+    "suite",
     "settings",
     "updates",
     "seeds",
@@ -37,9 +37,9 @@ COLUMNS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Options(__doc__)
+    parser = Options(__doc__, "python -m studies.precision")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as preset=quick")
-    parser.add_argument("--benchmark", choices=BENCHMARKS, help="measure this one alone")
+    parser.add_argument("--suite", choices=SUITES, help="measure this one alone")
     parser.add_argument("--seeds", type=int, default=3, help="of weights and random numbers, each with a batch")
     parser.add_argument("--steps", type=int, default=300, help="agent steps of random play, for the batches")
     parser.add_argument("--updates", type=int, default=0, help="updates in float32 before the one that is measured")
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.parse_intermixed_args(arguments)
         at_least(1, "--", options, "seeds", "steps")
         at_least(0, "--", options, "updates")
-        rows = [row for name in BENCHMARKS if options.benchmark in (None, name) for row in measure(name, options)]
+        rows = [row for name in SUITES if options.suite in (None, name) for row in measure(name, options)]
         show(rows)
         if options.out:
             add(options.out, rows)
@@ -59,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(name: str, options: argparse.Namespace) -> list[dict]:
     """A row for each precision and each loss or gradient."""
-    from studies.fidelity import Sizes  # imports torch
+    from studies.fidelity.lab import Sizes  # imports torch
 
     sizes = Sizes(seeds=options.seeds, windows=1, steps=options.steps, counted_steps=1, updates=1, draws=1)
-    lab = import_module(f"{name}.fidelity").make_lab(options.settings, sizes)
+    lab = import_module(f"studies.fidelity.{name}").make_lab(options.settings, sizes)
     runs = {precision: [] for precision in ("fp32", *PRECISIONS)}
     for seed in lab.seeds:
         start = trained(lab, seed, options.updates)
@@ -70,7 +70,7 @@ def measure(name: str, options: argparse.Namespace) -> list[dict]:
             results.append(update(lab, seed, precision, start))
     settings = " ".join(options.settings) or "preset=full"
     return [
-        {"benchmark": name, "settings": settings, "updates": options.updates, "seeds": options.seeds}
+        {"suite": name, "settings": settings, "updates": options.updates, "seeds": options.seeds}
         | {"precision": precision, "quantity": quantity}
         | compare([run[quantity] for run in runs[precision]], [run[quantity] for run in runs["fp32"]])
         for precision in PRECISIONS

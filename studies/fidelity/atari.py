@@ -8,23 +8,20 @@ import torch
 from torch import Generator, Tensor
 
 from atari import losses
-from atari.config import AtariConfig, validate
 from atari.games import GAMES
 from atari.replay import SequenceBatch, SequenceReplay
-from atari.training import ATARI
-from harness.command_line import Command
 from mlr.masking import sample_mask
-from studies import fidelity
-from studies.fidelity import Effect, Gradient, Lab, Sizes, cosine, flat_gradient, norm, number
+from studies.fidelity import rows
+from studies.fidelity.effects import Effect, number
+from studies.fidelity.lab import Gradient, Lab, Sizes, cosine, flat_gradient, norm
 
-WHAT = "atari"
+SUITE = "atari"
 NO_CLIP = "agent.clip_norm=1e9"
 CLIPPED = ("encoder and head", "decoder blocks")
 
 
 def make_lab(overrides: Sequence[str], sizes: Sizes) -> Lab:
-    command = Command("atari", AtariConfig, validate)
-    return Lab(ATARI, lambda settings: command.resolve(settings)[1], draw_windows, overrides, sizes)
+    return Lab(SUITE, draw_windows, overrides, sizes)
 
 
 def draw_windows(replay: SequenceReplay, count: int, generator: Generator) -> SequenceBatch:
@@ -45,9 +42,9 @@ def masked_scale(lab: Lab) -> list[Effect]:
     both = [number(*(gradient.loss for gradient in side)) for side in (released, paper)]
     norms = [number(*(gradient.encoder.norm() for gradient in side)) for side in (released, paper)]
     return [
-        Effect("F1", WHAT, "L_mlr", *both, sample=lab.batches),
-        Effect("F1", WHAT, "norm of the encoder's gradient of L_mlr", *norms, sample=lab.batches),
-        Effect("F1", WHAT, "cosine of the encoder's gradients of L_mlr", compared=cosines, sample=lab.batches),
+        Effect("F1", SUITE, "L_mlr", *both, sample=lab.batches),
+        Effect("F1", SUITE, "norm of the encoder's gradient of L_mlr", *norms, sample=lab.batches),
+        Effect("F1", SUITE, "cosine of the encoder's gradients of L_mlr", compared=cosines, sample=lab.batches),
     ]
 
 
@@ -61,8 +58,8 @@ def rounding(lab: Lab) -> list[Effect]:
     cosines = number(*(cosine(a.encoder, b.encoder) for a, b in lab.mlr_gradients("mlr.mask.rounding")))
     quantity = "cosine of the encoder's gradients of L_mlr, same permutations"
     return [
-        Effect("F2", WHAT, "hidden share of the pixels", *shares, sample="every mask"),
-        Effect("F2", WHAT, quantity, compared=cosines, sample=lab.batches),
+        Effect("F2", SUITE, "hidden share of the pixels", *shares, sample="every mask"),
+        Effect("F2", SUITE, quantity, compared=cosines, sample=lab.batches),
     ]
 
 
@@ -71,7 +68,7 @@ def initial_noise(lab: Lab) -> list[Effect]:
     settings = ((), (lab.paper("agent.noisy_sigma0"),))
     shares = [number(*(changed_by_noise(lab, seed, *setting) for seed in lab.seeds)) for setting in settings]
     sample = f"{lab.config().task}, {lab.sizes.seeds} seeds x {lab.sizes.draws} decisions"
-    return [Effect("F3", WHAT, "share of greedy actions that the noise changes", *shares, sample=sample)]
+    return [Effect("F3", SUITE, "share of greedy actions that the noise changes", *shares, sample=sample)]
 
 
 @torch.no_grad()
@@ -98,12 +95,12 @@ def loss_weight(lab: Lab) -> list[Effect]:
     both = [number(*(gradient.encoder.norm() for gradient in side)) for side in zip(*pairs, strict=True)]
     names = ("L_rl", "L_mlr")
     norms = [
-        Effect("F4", WHAT, f"norm of the encoder's gradient of {name}", value, value, sample=lab.batches)
+        Effect("F4", SUITE, f"norm of the encoder's gradient of {name}", value, value, sample=lab.batches)
         for name, value in zip(names, both, strict=True)
     ]
     quantity = f"cosine of the encoder's whole gradients, lambda {largest:g} and 1"
     cosines = number(*(cosine(*pair) for pair in totals))
-    return [*norms, Effect("F4", WHAT, quantity, compared=cosines, sample=lab.batches)]
+    return [*norms, Effect("F4", SUITE, quantity, compared=cosines, sample=lab.batches)]
 
 
 def distance(lab: Lab) -> list[Effect]:
@@ -113,8 +110,8 @@ def distance(lab: Lab) -> list[Effect]:
         rl, weight = rl_gradient(lab, seed).encoder, lab.config().mlr.weight
         totals.append(cosine(rl + weight * released.encoder, rl + weight * paper.encoder))
     quantity = f"cosine of the encoder's whole gradients, lambda {lab.config().mlr.weight:g}"
-    whole = Effect("F5", WHAT, quantity, compared=number(*totals), sample=lab.batches)
-    return [*fidelity.distance(lab, WHAT), whole]
+    whole = Effect("F5", SUITE, quantity, compared=number(*totals), sample=lab.batches)
+    return [*rows.distance(lab), whole]
 
 
 def bootstrap(lab: Lab) -> list[Effect]:
@@ -125,9 +122,9 @@ def bootstrap(lab: Lab) -> list[Effect]:
     listed = ", ".join(f"{game} {number(share)}" for game, share in shares.items())
     sample = f"{lab.sizes.counted_steps} random steps a game"
     return [
-        Effect("F6", WHAT, f"{quantity}, mean of {len(shares)} games", number(mean(shares.values())), "0", "", sample),
-        Effect("F6", WHAT, f"{quantity}, {largest}", number(shares[largest]), "0", "", sample),
-        Effect("F6", WHAT, f"{quantity}, by game", listed, "0", "", sample),
+        Effect("F6", SUITE, f"{quantity}, mean of {len(shares)} games", number(mean(shares.values())), "0", "", sample),
+        Effect("F6", SUITE, f"{quantity}, {largest}", number(shares[largest]), "0", "", sample),
+        Effect("F6", SUITE, f"{quantity}, by game", listed, "0", "", sample),
     ]
 
 
@@ -155,11 +152,11 @@ def clipping(lab: Lab) -> list[Effect]:
     sample = f"{config.task}, {lab.sizes.updates} updates, preset {config.preset}, lambda {config.mlr.weight:g}"
     over = {name: number(mean(value > limit for value in values)) for name, values in norms.items()}
     typical = [
-        Effect("F15", WHAT, f"norm of the gradient, {name}", number(*values), sample=sample)
+        Effect("F15", SUITE, f"norm of the gradient, {name}", number(*values), sample=sample)
         for name, values in norms.items()
     ]
     clipped = [
-        Effect("F15", WHAT, f"share of updates above {limit:g}, {name}", over[name], over["all"], sample=sample)
+        Effect("F15", SUITE, f"share of updates above {limit:g}, {name}", over[name], over["all"], sample=sample)
         for name in CLIPPED
     ]
     return typical + clipped
@@ -171,8 +168,8 @@ def crop(lab: Lab) -> list[Effect]:
     cosines = [cosine(rl_gradient(lab, seed).encoder, rl_gradient(lab, seed, paper).encoder) for seed in lab.seeds]
     quantity = "cosine of the encoder's gradients of L_rl"
     return [
-        *fidelity.crop(lab, WHAT, lab.config().environment.image_size),
-        Effect("F9", WHAT, quantity, compared=number(*cosines), sample=lab.batches),
+        *rows.crop(lab, lab.config().environment.image_size),
+        Effect("F9", SUITE, quantity, compared=number(*cosines), sample=lab.batches),
     ]
 
 
@@ -184,7 +181,7 @@ MEASUREMENTS: dict[str, Callable[[Lab], list[Effect]]] = {
     "F5": distance,
     "F6": bootstrap,
     "F9": crop,
-    "F13": partial(fidelity.momentum, benchmark=WHAT, every=1, before_step=True),
+    "F13": partial(rows.momentum, every=1, before_step=True),
     "F15": clipping,
-    "F16": partial(fidelity.mask_counts, benchmark=WHAT),
+    "F16": rows.mask_counts,
 }
