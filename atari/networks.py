@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from atari.config import AgentConfig, EncoderConfig, map_sides
 from harness.pixels import PixelConv2d
-from mlr.decoder import Chosen
+from mlr.fast_decoder import Chosen
 from mlr.masking import StageMask
 
 Noise = tuple[Tensor, Tensor]  # factors of one noisy layer: [..., in], [..., out]

@@ -1,4 +1,6 @@
-"""How much a mask really hides: a surviving feature may still see a pixel whose other features are hidden.
+"""Mask arithmetic: cells that a mask hides, and pixels that are hidden by it.
+
+A surviving feature may still see a pixel whose other features are hidden. Nothing here imports torch.
 
 g cells a side of the mask, m side of a stage's map, S side of the image that the encoder sees.
 """
@@ -6,9 +8,10 @@ g cells a side of the mask, m side of a stage's map, S side of the image that th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import TYPE_CHECKING
 
-from mlr.config import MaskConfig, MLRConfig
-from mlr.masking import hidden_count
+if TYPE_CHECKING:  # `mlr.config` imports this file
+    from mlr.config import MaskConfig, MLRConfig
 
 Layer = tuple[int, int]  # kernel and stride of a convolution without padding, in pixels
 
@@ -24,7 +27,17 @@ class Hidden:
         return f"{self.cells:.1%} of its cells, {self.pixels:.1%} of the pixels"
 
 
-def hidden_by(mlr: MLRConfig, image_size: int, seen_size: int, layers: Sequence[Layer]) -> Hidden:
+def hidden_count(cells: int, ratio: float, rounding: str) -> int:
+    """Number of hidden cells out of `cells`; the float product is cut as it comes, so 0.29 * 100 gives 28.
+
+    `down` cuts the hidden share, `up` the visible one (F2 in docs/fidelity.md).
+    """
+    if rounding == "up":
+        return cells - int((1 - ratio) * cells)
+    return int(ratio * cells)
+
+
+def hidden_by(mlr: "MLRConfig", image_size: int, seen_size: int, layers: Sequence[Layer]) -> Hidden:
     """What the masks of `mlr` hide of images that are `seen_size` wide where the encoder sees them.
 
     layers: of the whole encoder; the stages are conv1, conv2, ... in this order.
@@ -37,7 +50,7 @@ def hidden_by(mlr: MLRConfig, image_size: int, seen_size: int, layers: Sequence[
     return Hidden(cells, unseen_share(mask, image_size, seen_size, layers[:stage]))
 
 
-def hidden_cell_share(mask: MaskConfig, seq_len: int, image_size: int) -> float:
+def hidden_cell_share(mask: "MaskConfig", seq_len: int, image_size: int) -> float:
     """Probability that a cell of a step is hidden; it is the same for all, and so of every pixel in them."""
     if mask.strategy == "none":
         return 0.0
@@ -45,7 +58,7 @@ def hidden_cell_share(mask: MaskConfig, seq_len: int, image_size: int) -> float:
     return hidden_count(cells, mask.ratio, mask.rounding) / cells
 
 
-def unseen_share(mask: MaskConfig, image_size: int, seen_size: int, layers: Sequence[Layer]) -> float:
+def unseen_share(mask: "MaskConfig", image_size: int, seen_size: int, layers: Sequence[Layer]) -> float:
     """Share of the pixels all of whose features behind `layers` are hidden, for masks that choose among the cells.
 
     A pixel's features lie in a rectangle of cells. With h of n cells hidden, all c of them are with the probability

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from harness.config import above, at_least, one_of, require, within
+from mlr.cells import hidden_count
 
 EXTRA_AUGMENTATIONS = ("affine", "blur", "resized_crop")
 
@@ -113,16 +114,6 @@ def require_hidden(mlr: MLRConfig, image_size: int) -> None:
         mask.ratio == 0 or mask.strategy == "none" or hidden_count(cells, mask.ratio, mask.rounding) > 0,
         f"mlr.mask.ratio={mask.ratio} of {cells} cells hides none: lower mlr.mask.patch_size or raise the ratio",
     )
-
-
-def hidden_count(cells: int, ratio: float, rounding: str) -> int:
-    """Number of hidden cells out of `cells`; the float product is cut as it comes, so 0.29 * 100 gives 28.
-
-    `down` cuts the hidden share, `up` the visible one (F2 in docs/fidelity.md).
-    """
-    if rounding == "up":
-        return cells - int((1 - ratio) * cells)
-    return int(ratio * cells)
 
 
 def validate_augmentation(augmentation: AugmentationConfig, image_size: int) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlr.config import MaskConfig, hidden_count
+from mlr.cells import hidden_count
+from mlr.config import MaskConfig
 
 
 def sample_mask(

@@ -16,7 +16,8 @@ from harness.pixels import to_unit_range
 from harness.precision import Autocast
 from harness.spans import span
 from mlr.config import MLRConfig
-from mlr.decoder import Decoder, reads_actions
+from mlr.decoder import reads_actions
+from mlr.fast_decoder import FastDecoder
 from mlr.masking import StageMask, enlarge, hide
 from mlr.momentum import frozen_copy, momentum_update
 
@@ -81,7 +82,7 @@ class MLR:
         self.augment_target = augment_target
         self.autocast = autocast
         self.fields = ("frames",)
-        decoder = Decoder(latent_dim, config.seq_len, config.decoder)
+        decoder = FastDecoder(latent_dim, config.seq_len, config.decoder)
         self.owned = nn.ModuleDict({"decoder": decoder, "predictor": predictor})
         if reads_actions(config):
             self.fields += ("actions",)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mlr.config import DecoderConfig, MaskConfig, MLRConfig
+from mlr.decoder import Decoder
+from mlr.fast_decoder import Chosen
 from mlr.objective import MLR
 from tests.golden.atari_weights import ReferenceModel, load_model
 from tests.golden.check import Check, exact, load, relative
@@ -31,8 +33,8 @@ class Clip:
 class Trace:
     """What passed through the modules in one call of the loss."""
 
-    block_inputs: list[Tensor] = field(default_factory=list)  # [B, 2T, D] each
-    block_outputs: list[Tensor] = field(default_factory=list)  # the last one [B, T, D]
+    decoder_inputs: list[tuple] = field(default_factory=list)  # states [B, T, D] and chosen actions
+    decoded: list[Tensor] = field(default_factory=list)  # [B, T, D]
     projection: list[Tensor] = field(default_factory=list)  # [T, B, P]
     prediction: list[Tensor] = field(default_factory=list)  # [T, B, P]
     target: list[Tensor] = field(default_factory=list)  # [T, B, P]
@@ -75,23 +77,21 @@ def variant_checks(
 
 
 def activation_checks(file: str, arrays: dict[str, np.ndarray], mlr: MLR, trace: Trace) -> Iterator[Check]:
+    tokens, *blocks = plain_tokens(mlr.owned["decoder"], *trace.decoder_inputs[0])
     recorded = {
-        "tokens_in": trace.block_inputs[0],
+        "tokens_in": tokens,
         "proj_pred": batch_major(trace.projection[0]),
         "pred": batch_major(trace.prediction[0]),
         "target": batch_major(trace.target[0]),
         "masked_input_max": trace.masked_pixels[0].max() / 255,  # the encoder divides
     }
-    last = len(trace.block_outputs) - 1
-    for index, output in enumerate(trace.block_outputs):
+    for index, output in enumerate(blocks):
         expected = arrays.get(f"after_block{index}")
         if expected is None:
             continue
-        if index == last:  # the objective reads the state tokens only; here all of them are wanted
-            states = expected[:, : output.shape[1]]
-            yield relative(file, f"after_block{index} (state tokens)", output, states, TOLERANCE)
-            with torch.no_grad():
-                output = mlr.owned["decoder"].blocks[index](trace.block_inputs[index], None)
+        if index == len(blocks) - 1:
+            states = expected[:, : trace.decoded[0].shape[1]]
+            yield relative(file, f"after_block{index} (state tokens)", trace.decoded[0], states, TOLERANCE)
         yield relative(file, f"after_block{index}", output, expected, TOLERANCE)
     for name, values in recorded.items():
         if name in arrays:
@@ -175,14 +175,23 @@ def mlr_config(decoder: DecoderConfig, seq_len: int, masked_scale: float) -> MLR
 def record(mlr: MLR) -> Trace:
     """Returns a trace that the next call of the loss fills."""
     trace = Trace()
-    for block in mlr.owned["decoder"].blocks:
-        block.register_forward_pre_hook(lambda module, inputs: trace.block_inputs.append(inputs[0].detach()))
-        append_output(block, trace.block_outputs)
+    mlr.owned["decoder"].register_forward_pre_hook(lambda module, inputs: trace.decoder_inputs.append(inputs))
+    append_output(mlr.owned["decoder"], trace.decoded)
     append_output(mlr.projector, trace.projection)
     append_output(mlr.owned["predictor"], trace.prediction)
     append_output(mlr.targets["projector"], trace.target)
     mlr.encoder.register_forward_pre_hook(lambda module, inputs: trace.masked_pixels.append(inputs[0].detach()))
     return trace
+
+
+@torch.no_grad()
+def plain_tokens(decoder: Decoder, states: Tensor, actions: Tensor | Chosen) -> Iterator[Tensor]:
+    """The tokens [B, 2T, D] before the first block and after each, as the plain decoder computes them."""
+    tokens = decoder.tokens(states, actions.embedded() if isinstance(actions, Chosen) else actions)
+    yield tokens
+    for block in decoder.blocks:
+        tokens = block(tokens)
+        yield tokens
 
 
 def append_output(module: torch.nn.Module, outputs: list[Tensor]) -> None:

@@ -9,9 +9,10 @@ import torch
 
 from harness.config import ConfigError
 from mlr.augmentation import RandomCrop, intensity_factor
+from mlr.cells import hidden_count
 from mlr.config import DecoderConfig, MaskConfig, MLRConfig, validate_mlr
 from mlr.decoder import TransformerBlock, sine_positions
-from mlr.masking import enlarge, hidden_count, sample_mask
+from mlr.masking import enlarge, sample_mask
 from tests.golden.check import Check, exact, relative
 
 TOLERANCE = 1e-5
@@ -86,9 +87,9 @@ def replay_b(folder: Path) -> Iterator[Check]:
         data = dict(np.load(path))
         file, block = path.name, _block(data)
         tokens = torch.from_numpy(data["input"]).requires_grad_()
-        output = block(tokens, queries=None)
+        output = block(tokens)
         yield relative(file, "output", output.detach(), data["output"], TOLERANCE)
-        branch = block.attention_branch(tokens, queries=None)
+        branch = block.attention(block.project(tokens))
         yield relative(file, "attention branch", branch.detach(), data["attention_branch_output"], TOLERANCE)
 
         loss = output.square().sum()
@@ -100,7 +101,7 @@ def replay_b(folder: Path) -> Iterator[Check]:
             yield relative(file, f"grad {name}", gradients.pop(name), expected, TOLERANCE)
         yield exact(file, "parameters without a reference gradient", len(gradients), 0)
 
-        double = block.double()(tokens.detach().double(), queries=None)
+        double = block.double()(tokens.detach().double())
         yield relative(file, "output in float64", double.detach(), data["output_float64"], 1e-12)
 
 

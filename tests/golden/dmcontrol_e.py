@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmcontrol.losses import learning_rate_factor
 from harness.optimizers import clip_in_step
+from tests.golden.atari_d import plain_tokens
 from tests.golden.check import Check, load, relative
 from tests.golden.dmcontrol_g import gradient_checks
 from tests.golden.dmcontrol_weights import Arrays, Reference, load_reference
@@ -71,44 +72,37 @@ def whole_gradient_checks(file: str, case: str, arrays: Arrays, reference: Refer
 
 
 class Trace:
-    """What passes through the objective's modules in the next call of its loss."""
+    """Values that pass through the objective's modules in the next call of its loss."""
 
     def __init__(self, reference: Reference):
         mlr = reference.agent.auxiliary
-        self.blocks = mlr.owned["decoder"].blocks
-        self.inputs: dict[str, Tensor] = {}
+        self.decoder = mlr.owned["decoder"]
+        self.inputs: dict[str, tuple] = {}
         self.outputs: dict[str, Tensor] = {}
         modules = {
             "masked_latents": mlr.encoder,
             "action_embeddings": mlr.owned["action_embedding"],
+            "decoded": self.decoder,
             "target_latents": mlr.targets["encoder"],
             "projected": mlr.projector,
             "predicted": mlr.owned["predictor"],
             "target_projected": mlr.targets["projector"],
         }
-        modules |= {f"tokens_after_block{index}": block for index, block in enumerate(self.blocks)}
         for name, module in modules.items():
-            module.register_forward_hook(lambda module, inputs, output, name=name: self._note(name, inputs[0], output))
+            module.register_forward_hook(lambda module, inputs, output, name=name: self._note(name, inputs, output))
 
-    def _note(self, name: str, inputs: Tensor, output: Tensor) -> None:
-        self.inputs.setdefault(name, inputs.detach())
+    def _note(self, name: str, inputs: tuple, output: Tensor) -> None:
+        self.inputs.setdefault(name, inputs)
         self.outputs.setdefault(name, output.detach())
 
-    @torch.no_grad()
     def intermediates(self) -> dict[str, Tensor]:
         """Latents and projections [T * N, D or P], tokens [N, 2T, D] in the reference's order."""
-        self.outputs["action_embeddings"] = self.outputs["action_embeddings"].transpose(0, 1)  # was [N, T, D]
-        values = {
-            name: output.reshape(-1, output.shape[-1])
-            for name, output in self.outputs.items()
-            if not name.startswith("tokens")
-        }
-        for index, block in enumerate(self.blocks):
-            tokens = self.inputs[f"tokens_after_block{index}"]
-            if index == 0:
-                values["tokens_in"] = interleaved(tokens)
-            # The objective reads the last block's state tokens only; here all of them are wanted.
-            values[f"tokens_after_block{index}"] = interleaved(block(tokens, None))
+        outputs = self.outputs | {"action_embeddings": self.outputs["action_embeddings"].transpose(0, 1)}  # [T, N, D]
+        values = {name: output.reshape(-1, output.shape[-1]) for name, output in outputs.items() if name != "decoded"}
+        tokens_in, *blocks = plain_tokens(self.decoder, *self.inputs["decoded"])
+        values["tokens_in"] = interleaved(tokens_in)
+        for index, tokens in enumerate(blocks):
+            values[f"tokens_after_block{index}"] = interleaved(tokens)
         return values
 
 

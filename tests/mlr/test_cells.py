@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlr.cells import hidden_by, hidden_cell_share, receptive_field, unseen_share
+from mlr.cells import hidden_by, hidden_cell_share, hidden_count, receptive_field, unseen_share
 from mlr.config import MaskConfig
 from mlr.masking import enlarge, sample_mask
 from tests.mlr.test_objective import CONFIG
@@ -17,6 +17,26 @@ ATARI, DMCONTROL = [(8, 4), (4, 2), (3, 1)], [(3, 2), (3, 1), (3, 1), (3, 1)]
 
 def mask_config(strategy="cube", ratio=0.5, patch=12, depth=8, rounding="up", space="pixel", stage="conv1"):
     return MaskConfig(strategy, ratio, patch, depth, rounding, space, stage)
+
+
+@pytest.mark.parametrize(
+    ("cells", "ratio", "down", "up"),
+    [
+        (49, 0.5, 24, 25),
+        (49, 0.25, 12, 13),
+        (49, 0.3, 14, 15),
+        (49, 0.75, 36, 37),
+        (100, 0.29, 28, 29),
+        (10, 0.9, 9, 10),  # the visible share is 0.09999999999999998
+        (100, 0.5, 50, 50),
+        (1, 0.5, 0, 1),
+        (49, 0.0, 0, 0),
+        (49, 1.0, 49, 49),
+    ],
+)
+def test_hidden_count(cells, ratio, down, up):
+    assert hidden_count(cells, ratio, "down") == down
+    assert hidden_count(cells, ratio, "up") == up
 
 
 @pytest.mark.parametrize("strategy", ["cube", "spatial", "temporal", "none"])

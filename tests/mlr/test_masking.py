@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mlr.config import MaskConfig
-from mlr.masking import StageMask, enlarge, hidden_count, hide, sample_mask
+from mlr.masking import StageMask, enlarge, hide, sample_mask
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_core import replay_a
 
@@ -13,26 +13,6 @@ from tests.golden.dmcontrol_core import replay_a
 def draw(strategy="cube", ratio=0.5, patch=12, depth=8, rounding="down", steps=16, size=84, seed=0):
     config = MaskConfig(strategy, ratio, patch, depth, rounding, "pixel", "conv1")
     return sample_mask(config, steps, size, torch.Generator().manual_seed(seed), "cpu")
-
-
-@pytest.mark.parametrize(
-    ("cells", "ratio", "down", "up"),
-    [
-        (49, 0.5, 24, 25),
-        (49, 0.25, 12, 13),
-        (49, 0.3, 14, 15),
-        (49, 0.75, 36, 37),
-        (100, 0.29, 28, 29),
-        (10, 0.9, 9, 10),  # the visible share is 0.09999999999999998
-        (100, 0.5, 50, 50),
-        (1, 0.5, 0, 1),
-        (49, 0.0, 0, 0),
-        (49, 1.0, 49, 49),
-    ],
-)
-def test_hidden_count(cells, ratio, down, up):
-    assert hidden_count(cells, ratio, "down") == down
-    assert hidden_count(cells, ratio, "up") == up
 
 
 @pytest.mark.parametrize(("rounding", "expected"), [("down", 24), ("up", 25)])
