@@ -85,7 +85,7 @@ class RainbowAgent:
         return [parameter for optimizer in self.optimizers.values() for parameter in adam_parameters(optimizer)]
 
     @torch.no_grad()
-    def act(self, observation: np.ndarray, step: int) -> int:
+    def act(self, observation: np.ndarray, step: int, first: bool) -> int:
         """The action for a stack uint8 [frames, H, W] in iteration `step`: epsilon-greedy with the last noise drawn."""
         agent = self.config.agent
         epsilon = linear_ramp(
@@ -97,7 +97,7 @@ class RainbowAgent:
         logits = self.head(self.encoder(pixels), self._noise)
         return int(losses.expected_value(logits.softmax(-1), self._support).argmax())
 
-    def update(self, replay: SequenceReplay, step: int) -> dict[str, Tensor]:
+    def update(self, replay: SequenceReplay, step: int, kind: str) -> dict[str, Tensor]:
         """One update in iteration `step` on a batch of `replay`; returns its metrics as 0-d tensors."""
         replay.require_window()
         config = self.config.replay

@@ -1,6 +1,5 @@
 """What an Atari run consists of."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from atari.cost import update_flops
 from atari.emulators import emulator_note, rom_md5
 from atari.environment import AtariEnv, make_environment
 from atari.replay import SequenceReplay
-from harness.evaluation import Act
+from harness.evaluation import Player
 from harness.loop import Parts
 from harness.report.scores import human_normalised, published
 from harness.run import Benchmark
@@ -29,18 +28,18 @@ def make_replay(config: AtariConfig, environment: AtariEnv, device: torch.device
     )
 
 
-def make_player(config: AtariConfig, weights: Path, seed: int, device: torch.device) -> Act:
+def make_player(config: AtariConfig, weights: Path, seed: int, device: torch.device) -> Player:
     agent = TrainedAgent(config, weights, device)
     return epsilon_greedy(agent, config.evaluation.epsilon, np.random.default_rng(seed))
 
 
-def epsilon_greedy(agent: TrainedAgent, epsilon: float, generator: np.random.Generator) -> Callable:
-    def act(observations: np.ndarray) -> np.ndarray:
+def epsilon_greedy(agent: TrainedAgent, epsilon: float, generator: np.random.Generator) -> Player:
+    def play(observations: np.ndarray, first: np.ndarray) -> np.ndarray:
         greedy = agent.act(observations)
         explore = generator.random(len(greedy)) < epsilon
         return np.where(explore, generator.integers(agent.actions, size=len(greedy)), greedy)
 
-    return act
+    return play
 
 
 def units(config: AtariConfig, agent_steps: int) -> dict[str, int]:

@@ -128,7 +128,7 @@ class SACAgent:
         return self.config.agent.update_every
 
     @torch.no_grad()
-    def act(self, observation: np.ndarray, step: int) -> np.ndarray:
+    def act(self, observation: np.ndarray, step: int, first: bool) -> np.ndarray:
         """The action float32 [A] for uint8 [C, H, W] in iteration `step`: uniform at first, then a policy's sample."""
         if step < self.config.loop.learning_starts:
             return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
@@ -137,7 +137,7 @@ class SACAgent:
         action, _ = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_acting"))
         return action[0].cpu().numpy()
 
-    def update(self, replay: TransitionReplay, step: int) -> dict[str, Tensor]:
+    def update(self, replay: TransitionReplay, step: int, kind: str) -> dict[str, Tensor]:
         """One update in iteration `step` on batches of `replay`; returns its metrics as 0-d tensors."""
         replay.require_transition()
         if self.auxiliary is not None:

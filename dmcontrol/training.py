@@ -10,7 +10,7 @@ from dmcontrol.cost import update_flops
 from dmcontrol.environment import DMControlEnv, make_environment
 from dmcontrol.rendering import with_advice
 from dmcontrol.replay import TransitionReplay
-from harness.evaluation import Act
+from harness.evaluation import Player
 from harness.loop import Parts
 from harness.report.scores import published
 from harness.run import Benchmark
@@ -35,8 +35,9 @@ def make_replay(config: DMControlConfig, environment: DMControlEnv, device: torc
     )
 
 
-def make_player(config: DMControlConfig, weights: Path, seed: int, device: torch.device) -> Act:
-    return TrainedAgent(config, weights, device).act
+def make_player(config: DMControlConfig, weights: Path, seed: int, device: torch.device) -> Player:
+    agent = TrainedAgent(config, weights, device)
+    return lambda observations, first: agent.act(observations)
 
 
 def units(config: DMControlConfig, agent_steps: int) -> dict[str, int]:

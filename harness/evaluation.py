@@ -24,7 +24,7 @@ from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_manifest
 from harness.stop import StopRequested
 
-Act = Callable[[np.ndarray], Sequence]
+Player = Callable[[np.ndarray, np.ndarray], Sequence]  # see play_episodes
 Watch = Callable[[int], None]  # told after every step how many episodes are over; may raise StopRequested
 Film = Callable[[gymnasium.Env], None]
 # weights, index, video file, watch, worker processes -> a row per episode; may raise WorkerLost
@@ -39,12 +39,13 @@ class Episode:
 
 
 def play_episodes(
-    act: Act, environments: Environments, episodes: int, film: Film | None, watch: Watch
+    player: Player, environments: Environments, episodes: int, film: Film | None, watch: Watch
 ) -> list[Episode]:
     """Plays `episodes` whole episodes, as many at a time as `environments` has places, in lockstep.
 
-    act: uint8 [places, ...] -> one action per row. The batch keeps its size when episodes end, so that numerics do
-    not depend on who is still playing. `film` is shown the first episode before every step.
+    player(observations uint8 [places, ...], first bool [places]) gives one action per place. `first` marks the places
+    whose observation begins an episode. The batch keeps its size when episodes end, so that numerics do not depend on
+    who is still playing. `film` is shown the first episode before every step.
     """
     results = [Episode() for _ in range(episodes)]
     places = len(environments.observations)
@@ -52,21 +53,23 @@ def play_episodes(
         group = results[start : start + places]
         environments.observations[:] = 0  # where a place stays empty
         environments.start({place: start + place for place in range(len(group))})
-        _play_together(act, environments, group, film if start == 0 else None, watch, start)
+        _play_together(player, environments, group, film if start == 0 else None, watch, start)
     watch(episodes)
     return results
 
 
 def _play_together(
-    act: Act, environments: Environments, episodes: list[Episode], film: Film | None, watch: Watch, finished: int
+    player: Player, environments: Environments, episodes: list[Episode], film: Film | None, watch: Watch, finished: int
 ) -> None:
     """Plays the episodes that were started, after `finished` earlier ones."""
     playing = set(range(len(episodes)))
+    first = np.arange(len(environments.observations)) < len(episodes)
     while playing:
         if film is not None and 0 in playing:
             film(environments.filmed)
         watch(finished + len(episodes) - len(playing))
-        actions = act(environments.observations)
+        actions = player(environments.observations, first)
+        first = np.zeros_like(first)
         outcomes = environments.step({place: actions[place] for place in sorted(playing)})
         for place, (reward, over) in outcomes.items():
             episodes[place].score += reward

@@ -18,6 +18,7 @@ from harness.logs import CsvLog
 from harness.means import MetricMeans
 from harness.progress import RunProgress
 from harness.run_folder import RunFolder, config_hash
+from harness.schedule import Schedule
 from harness.stop import StopRequest
 from harness.trackers import tracked
 
@@ -26,9 +27,10 @@ from harness.trackers import tracked
 class Parts:
     """What a benchmark hands to the loop. Agent, environment and replay have state() and load_state(state)."""
 
-    agent: Any  # act(observation, step) -> action; update(replay, step) -> metrics; save_weights(path)
+    agent: Any  # act(observation, step, first) -> action; update(replay, step, kind) -> metrics; save_weights(path)
     environment: Any  # a Gymnasium environment whose info holds raw_reward
     replay: Any  # begin_step(); store(observation, action, reward, terminated, truncated, next_observation, info); rows
+    schedule: Schedule
     evaluate: Evaluate
     units: Callable[[int], dict[str, int]]  # agent steps -> agent_steps, env_steps, frames
     milestones: list[int]  # agent steps whose scores the paper's tables have, and the last one
@@ -42,6 +44,7 @@ class Position:
     updates: int = 0
     episodes: int = 0
     observation: np.ndarray | None = None
+    first: bool = True  # whether the observation begins an episode
     episode_return: float = 0.0  # raw reward of the running episode, across lives
     finished: list[float] = field(default_factory=list)  # returns of episodes that ended since the last log
     logged: list[int] = field(default_factory=lambda: [0, 0])  # steps and updates at the last log
@@ -54,8 +57,8 @@ class Position:
             self.episodes, self.episode_return = self.episodes + 1, 0.0
         return end
 
-    def advance(self, observation: np.ndarray) -> None:
-        self.observation = observation
+    def advance(self, observation: np.ndarray, first: bool) -> None:
+        self.observation, self.first = observation, first
         self.step += 1
 
     def since_last_log(self) -> tuple[int, int]:
@@ -71,17 +74,6 @@ class Position:
         vars(self).update(state)
         self.observation = np.asarray(self.observation)
         self.logged = [self.step, self.updates]  # rates count from the restart, as the clock does
-
-
-def updates_due(step: int, learning_starts: int, replay_ratio: float) -> int:
-    """How many updates belong to the iteration of agent step `step`, counted from 0."""
-    done = step - learning_starts
-    return 0 if done < 0 else int((done + 1) * replay_ratio) - int(done * replay_ratio)
-
-
-def total_updates(agent_steps: int, learning_starts: int, replay_ratio: float) -> int:
-    """How many updates a run of `agent_steps` makes."""
-    return int(max(agent_steps - learning_starts, 0) * replay_ratio)  # what `updates_due` adds up to
 
 
 def train(
@@ -105,9 +97,9 @@ def train(
         position.observation, _ = environment.reset()
 
     def update() -> None:
-        for _ in range(updates_due(position.step, loop.learning_starts, loop.replay_ratio)):
+        for kind in parts.schedule.due(position.step):
             with clock("update"):
-                means.add(agent.update(replay, position.step))
+                means.add(agent.update(replay, position.step, kind))
             position.updates += 1
 
     def save() -> None:
@@ -141,7 +133,7 @@ def train(
     with tracked(config, folder, parts.milestones, console), bar as progress, closing(evaluations), checkpoints:
         while position.step < config.agent_steps and evaluate() and not stop.requested:
             with clock("act"):
-                action = agent.act(position.observation, position.step)
+                action = agent.act(position.observation, position.step, position.first)
             if not np.isfinite(action).all():
                 raise NotFinite(f"the action of agent step {position.step} is {action}")
             replay.begin_step()
@@ -154,9 +146,10 @@ def train(
             replay.store(position.observation, action, reward, terminated, truncated, observation, info)
             if loop.order == "released":
                 update()
-            if position.ended(info["raw_reward"], terminated or truncated):
+            ended = position.ended(info["raw_reward"], terminated or truncated)
+            if ended:
                 observation, _ = environment.reset()
-            position.advance(observation)
+            position.advance(observation, first=ended)
             progress.step(position.step)
             checkpoints.check()
             if position.step % config.log_every == 0 or position.step == config.agent_steps:
@@ -167,7 +160,7 @@ def train(
                 save()
         checkpoints.wait()  # a run with all its rows is done, and may be prolonged: its last checkpoint must be whole
         if position.step == config.agent_steps and evaluate():
-            _check_counts(config, position, evaluations)
+            _check_counts(parts.schedule.total(config.agent_steps), position, evaluations)
             return DONE
         save()
     console.print(f"stopped after agent step {position.step}; the same command goes on from there")
@@ -187,11 +180,9 @@ def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) 
     console.print(f"resumed at agent step {step}")
 
 
-def _check_counts(config, position: Position, evaluations: Evaluations) -> None:
-    loop = config.loop
-    expected = total_updates(config.agent_steps, loop.learning_starts, loop.replay_ratio)
-    if position.updates != expected:
-        raise Miscounted(f"{position.updates} updates were made, the configuration asks for {expected}")
+def _check_counts(updates: int, position: Position, evaluations: Evaluations) -> None:
+    if position.updates != updates:
+        raise Miscounted(f"{position.updates} updates were made, the configuration asks for {updates}")
     if evaluations.missing():
         raise Miscounted(f"the evaluations after agent steps {evaluations.missing()} have no rows")
 

@@ -20,11 +20,11 @@ from harness.command_line import complain
 from harness.config import ConfigError, validate_device, within
 from harness.environments import Environments, LocalEnvironments, SpreadEnvironments
 from harness.errors import CheckpointError, Miscounted, NotFinite, WorkerLost
-from harness.evaluation import Act, Evaluate, Watch, is_finished, play_episodes, played_again, speed, timed
+from harness.evaluation import Evaluate, Player, Watch, is_finished, play_episodes, played_again, speed, timed
 from harness.exit_codes import DISK_FAILED, DONE, FAILED
 from harness.hardware import cpu_flops_per_second
 from harness.logs import CsvLog
-from harness.loop import Parts, total_updates, train
+from harness.loop import Parts, train
 from harness.memory import available_bytes
 from harness.precision import set_precision
 from harness.progress import RunProgress
@@ -39,6 +39,7 @@ from harness.run_folder import (
     record_failure,
     record_start,
 )
+from harness.schedule import ReplayRatio
 from harness.seeding import derive_seed
 from harness.stop import StopRequest
 from harness.video import episode_video
@@ -57,7 +58,7 @@ class Benchmark:
     make_agent: Callable[[Any, Any, torch.device], Any]  # configuration, training environment, device
     make_replay: Callable[[Any, Any, torch.device], Any]  # the same
     make_environment: Callable[[Any, int, int, bool], Any]  # configuration, seed, episode, whether for training
-    make_player: Callable[[Any, Path, int, torch.device], Act]  # configuration, weights, seed, device
+    make_player: Callable[[Any, Path, int, torch.device], Player]  # configuration, weights, seed, device
     units: Callable[[Any, int], dict[str, int]]  # configuration, agent steps -> agent_steps, env_steps, frames
     score: Callable[[Any, float], dict[str, float]]  # configuration, an episode's score -> further columns
     manifest: Callable[[Any, Parts], dict]  # what identifies the emulator or the physics
@@ -183,6 +184,7 @@ def make_parts(config, benchmark: Benchmark, device: torch.device) -> Parts:
         agent=agent,
         environment=environment,
         replay=replay,
+        schedule=ReplayRatio(config.loop.learning_starts, config.loop.replay_ratio),
         evaluate=make_evaluate(config, benchmark, device),
         units=partial(benchmark.units, config),
         milestones=benchmark.milestones(config),
@@ -219,8 +221,8 @@ def evaluate_weights(
         episode_video(video) if video is not None else nullcontext() as film,
         make_environments(config, benchmark, seed, film is not None, workers) as environments,
     ):
-        act = benchmark.make_player(config, weights, seed, device)
-        episodes = play_episodes(act, environments, config.evaluation.episodes, film, watch)
+        player = benchmark.make_player(config, weights, seed, device)
+        episodes = play_episodes(player, environments, config.evaluation.episodes, film, watch)
     return [
         {
             "episode": i,
@@ -259,8 +261,7 @@ def describe(
     config, benchmark: Benchmark, parts: Parts, folder: RunFolder, device: torch.device, console: Console
 ) -> None:
     """Prints what will run and what it takes."""
-    loop, replay = config.loop, parts.replay
-    updates = total_updates(config.agent_steps, loop.learning_starts, loop.replay_ratio)
+    replay, updates = parts.replay, parts.schedule.total(config.agent_steps)
     name = f"CPU, {torch.get_num_threads()} threads" + (", bf16" if config.precision == "bf16" else "")
     if device.type == "cuda":
         run_as = "as CUDA graphs" if is_captured(config, device) else "run eagerly"

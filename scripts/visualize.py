@@ -88,15 +88,15 @@ def visualize(config, run: Path | None, out: Path) -> None:
         agent = benchmark.make_agent(config, environment, device)
         if run is None:
             environment.action_space.seed(config.seed)
-            act, player = lambda observation: environment.action_space.sample(), "random actions"
+            player, name = lambda observations, first: [environment.action_space.sample()], "random actions"
         else:
             agent_steps = load_networks(agent, config, run)
-            play = benchmark.make_player(config, RunFolder(run).saved_weights(agent_steps), config.seed, device)
-            act, player = lambda observation: play(observation[None])[0], f"the agent after {agent_steps:,} steps"
-        played = clips.play_clips(environment, act, config.mlr.seq_len, CLIPS, SKIPPED)
+            player = benchmark.make_player(config, RunFolder(run).saved_weights(agent_steps), config.seed, device)
+            name = f"the agent after {agent_steps:,} steps"
+        played = clips.play_clips(environment, player, config.mlr.seq_len, CLIPS, SKIPPED)
     objective = agent.auxiliary
     mask = objective.mask()
-    title = f"{config.task}: {config.mlr.seq_len} steps in a row, played by {player}"
+    title = f"{config.task}: {config.mlr.seq_len} steps in a row, played by {name}"
     if config.preset != "full":
         title += f" (preset={config.preset})"
     frames = played.frames[:, clips.liveliest(played)]

@@ -4,7 +4,7 @@ K steps of a clip, B clips, C H W a stacked observation, g cells a side of the m
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from harness.config import ConfigError
+from harness.evaluation import Player
 from mlr.config import MaskConfig
 from mlr.masking import enlarge, hide, sample_mask
 from mlr.objective import MLR
 from studies.pictures import Agreement, Clip
 
 STRATEGIES = ("cube", "spatial", "temporal")
-Act = Callable[[np.ndarray], Any]  # an observation uint8 [C, H, W] -> an action of the environment
 
 
 @dataclass
@@ -33,14 +33,14 @@ class Clips:
     rewards: Tensor  # float32 [K, B], that followed
 
 
-def play_clips(environment: gymnasium.Env, act: Act, seq_len: int, count: int, skip: int) -> Clips:
+def play_clips(environment: gymnasium.Env, player: Player, seq_len: int, count: int, skip: int) -> Clips:
     """Plays until there are `count` clips, one after the other, the first after `skip` steps.
 
     Raises ConfigError where episodes are too short for that.
     """
     steps = []
     patience = skip + 10 * count * seq_len
-    for *step, ended in islice(_steps(environment, act), skip, patience):
+    for *step, ended in islice(_steps(environment, player), skip, patience):
         steps.append(step)
         if len(steps) == count * seq_len:
             observations, actions, rewards = zip(*steps, strict=True)
@@ -51,11 +51,11 @@ def play_clips(environment: gymnasium.Env, act: Act, seq_len: int, count: int, s
     raise ConfigError(f"{patience} steps hold no {count} clips of mlr.seq_len={seq_len} steps: episodes are too short")
 
 
-def _steps(environment: gymnasium.Env, act: Act) -> Iterator[tuple[np.ndarray, Any, float, bool]]:
+def _steps(environment: gymnasium.Env, player: Player) -> Iterator[tuple[np.ndarray, Any, float, bool]]:
     """Observation, action, reward, and whether that ended the episode; then the next episode's."""
-    observation, _ = environment.reset()
+    (observation, _), ended = environment.reset(), True
     while True:
-        action = act(observation)
+        (action,) = player(observation[None], np.array([ended]))
         following, reward, terminated, truncated, _ = environment.step(action)
         ended = terminated or truncated
         yield observation, action, reward, ended

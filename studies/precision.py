@@ -83,7 +83,7 @@ def trained(lab, seed: int, updates: int) -> tuple[dict, dict]:
     agent, replay = lab.agent(seed, "precision=fp32"), lab.replay
     before = replay.state()
     for _ in range(updates):
-        agent.update(replay, replay.capacity)
+        agent.update(replay, replay.capacity, "update")
     states = copy.deepcopy((agent.state(), replay.state()))
     replay.load_state(before)
     return states
@@ -98,7 +98,7 @@ def update(lab, seed: int, precision: str, start: tuple[dict, dict]) -> dict:
     agent.load_state(start[0])
     replay.load_state(start[1])
     with nullcontext() if precision == "fp32" else tf32():
-        metrics = agent.update(replay, replay.capacity)
+        metrics = agent.update(replay, replay.capacity, "update")
     replay.load_state(before)
     modules = dict(agent.networks.items())
     if agent.auxiliary is not None:

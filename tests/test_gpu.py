@@ -64,7 +64,7 @@ def updated(agent, replay, count=3):
     """
     rows, gradients = [], []
     for step in range(count):
-        rows.append({key: value.item() for key, value in agent.update(replay, 60 + step).items()})
+        rows.append({key: value.item() for key, value in agent.update(replay, 60 + step, "update").items()})
         gradients = gradients or [parameter.grad.cpu() for parameter in agent.trained_parameters()]
     return rows, gradients, [parameter.detach().cpu() for parameter in agent.trained_parameters()]
 
@@ -168,7 +168,7 @@ def test_a_recorded_update_without_data_is_refused(name):
     agent, replay = make(name, "cuda", steps=0)
     capture_updates(agent, replay)
     with pytest.raises(RuntimeError, match="no (window|transition)"):
-        agent.update(replay, 60)
+        agent.update(replay, 60, "update")
 
 
 @pytest.mark.gpu
@@ -178,7 +178,7 @@ def test_memory_does_not_grow(name):
     capture_updates(agent, replay)
     means, allocated = MetricMeans(), []
     for step in range(220):
-        means.add(agent.update(replay, 60 + step))
+        means.add(agent.update(replay, 60 + step, "update"))
         if step % 20 == 19:
             means.read()
             allocated.append(torch.cuda.memory_allocated())

@@ -141,7 +141,7 @@ def clipping(lab: Lab) -> list[Effect]:
     agent, limit = lab.agent(1), lab.config().agent.clip_norm
     norms: dict[str, list[float]] = {name: [] for name in (*CLIPPED, "predictor and action embedding", "all")}
     for _ in range(lab.sizes.updates):
-        metrics = agent.update(lab.replay, agent.config.loop.learning_starts)
+        metrics = agent.update(lab.replay, agent.config.loop.learning_starts, "update")
         owned = agent.auxiliary.owned
         unclipped = norm([*owned["predictor"].parameters(), *owned["action_embedding"].parameters()])
         parts = [float(metrics["grad_norm_encoder_head"]), float(metrics["grad_norm_decoder"]), unclipped]

@@ -12,7 +12,7 @@ from dmcontrol.agent import SACAgent
 from dmcontrol.config import DMControlConfig
 from dmcontrol.networks import CentreCrop
 from dmcontrol.replay import TransitionReplay, WindowBatch
-from harness.loop import total_updates
+from harness.schedule import ReplayRatio
 from mlr.augmentation import RandomCrop, intensity_factor
 from studies.fidelity import rows
 from studies.fidelity.effects import Effect, number
@@ -99,7 +99,8 @@ def last_evaluation(lab: Lab) -> list[Effect]:
     for repeat in REPEATS:
         config = lab.config(f"environment.action_repeat={repeat}", "budget=100k", "eval_every_env_steps=0")
         steps = (config.env_steps, LAST_EVALUATION)
-        updates = [total_updates(n // repeat, config.loop.learning_starts, config.loop.replay_ratio) for n in steps]
+        schedule = ReplayRatio(config.loop.learning_starts, config.loop.replay_ratio)
+        updates = [schedule.total(n // repeat) for n in steps]
         shares.append(1 - updates[1] / updates[0])
     quantity = f"share of the updates after {LAST_EVALUATION} of 100000 environment steps"
     return [Effect("F11", SUITE, quantity, number(*shares), "0", sample=f"action repeats {REPEATS}, counted")]
@@ -210,7 +211,7 @@ def short_training(lab: Lab) -> tuple[SACAgent, dict[str, list[float]]]:
     agent.optimizers["critic"].register_step_pre_hook(keep)
     norms: dict[str, list[float]] = {"MLR": [], "critic": [], "both losses": []}
     for step in range(lab.sizes.updates):
-        mlr_norm = float(agent.update(lab.replay, step)["mlr_grad_norm"])
+        mlr_norm = float(agent.update(lab.replay, step, "update")["mlr_grad_norm"])
         whole = dict(of_critic)
         for parameter in agent.optimizers["auxiliary"].param_groups[0]["params"]:
             whole[parameter] = whole.get(parameter, 0) + parameter.grad * max(1.0, mlr_norm / limit)

@@ -20,7 +20,7 @@ from harness.hardware import (
     matrix_rate,
     synchronize,
 )
-from harness.loop import Parts, updates_due
+from harness.loop import Parts
 from harness.optimizers import adam_parameters
 from harness.precision import set_precision
 from harness.run import Benchmark, choose_device, make_environments, make_parts_that_fit
@@ -101,21 +101,21 @@ def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float,
     """The training loop's steps, without logs and checkpoints: for `seconds`, and at least `least` of them."""
     agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
     observation, _ = environment.reset()
-    agent.act(observation, loop.learning_starts + 1)  # a GPU's libraries look for the best kernels first
+    agent.act(observation, loop.learning_starts + 1, True)  # a GPU's libraries look for the best kernels first
     synchronize(device)
-    clock, steps, updates, begin = Clock(), 0, 0, time.perf_counter()
+    clock, steps, updates, first, begin = Clock(), 0, 0, True, time.perf_counter()
 
     def update(step: int) -> int:
-        due = updates_due(step, loop.learning_starts, loop.replay_ratio)
+        due = parts.schedule.due(step)
         with clock("update"):
-            for _ in range(due):
-                agent.update(replay, step)
-        return due
+            for kind in due:
+                agent.update(replay, step, kind)
+        return len(due)
 
     while steps < least or time.perf_counter() - begin < seconds:
         step = loop.learning_starts + 1 + steps
         with clock("act"):
-            action = agent.act(observation, step)
+            action = agent.act(observation, step, first)
         replay.begin_step()
         if loop.order == "overlapped":
             updates += update(step)
@@ -126,7 +126,8 @@ def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float,
         if loop.order == "released":
             updates += update(step)
         with clock("environment"):
-            observation = environment.reset()[0] if terminated or truncated else following
+            first = terminated or truncated
+            observation = environment.reset()[0] if first else following
         steps += 1
     with clock("act"):
         synchronize(device)  # as the next action would
@@ -183,11 +184,11 @@ def time_evaluation(config, benchmark: Benchmark, agent, device: torch.device, s
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         agent.save_weights(weights)
-        act = benchmark.make_player(config, weights, seed, device)
-    act(np.zeros((environments, *config.observation_shape), np.uint8))
+        player = benchmark.make_player(config, weights, seed, device)
+    player(np.zeros((environments, *config.observation_shape), np.uint8), np.zeros(environments, bool))
     workers = config.evaluation.workers
     with suppress(TimeIsUp), make_environments(config, benchmark, seed, film=False, workers=workers) as places:
-        play_episodes(act, places, episodes=environments, film=None, watch=watch)
+        play_episodes(player, places, episodes=environments, film=None, watch=watch)
     return {
         "evaluation_frames_per_second": benchmark.units(config, steps)["frames"] / (end - begin),
         "evaluation_environments": environments,

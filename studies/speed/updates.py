@@ -60,7 +60,7 @@ def time_updates(config, parts: Parts, device: torch.device, repeats: int) -> di
 def _cycle(config, parts: Parts) -> Update:
     def update() -> None:
         for _ in range(parts.agent.cycle):
-            parts.agent.update(parts.replay, config.loop.learning_starts)
+            parts.agent.update(parts.replay, config.loop.learning_starts, "update")
 
     return update
 

@@ -46,8 +46,8 @@ def test_acting_reuses_the_last_noise_and_explores_first(tmp_path):
     parts = filled_parts(tmp_path)
     observation, _ = parts.environment.reset()
     start = parts.agent.config.agent.epsilon_start
-    assert len({parts.agent.act(observation, start) for _ in range(100)}) == 6
-    greedy = {parts.agent.act(observation, start + 1) for _ in range(10)}
+    assert len({parts.agent.act(observation, start, False) for _ in range(100)}) == 6
+    greedy = {parts.agent.act(observation, start + 1, False) for _ in range(10)}
     assert len(greedy) == 1
     noise = parts.agent._noise.clone()
     logits = parts.agent.head(parts.agent.encoder(torch.from_numpy(observation)[None]), noise)

@@ -9,7 +9,7 @@ from dmcontrol import losses
 from dmcontrol.agent import SACAgent, TrainedAgent
 from dmcontrol.replay import TransitionReplay
 from harness.config import ConfigError
-from harness.loop import updates_due
+from harness.schedule import ReplayRatio
 from tests.conftest import make_dmcontrol_config
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e
@@ -152,7 +152,7 @@ def test_the_critic_trains_the_encoder_and_no_target():
 
 def test_two_adams_step_the_encoder_with_moments_of_their_own():
     agent = make_agent()
-    agent.update(filled_replay(agent.config), 1)
+    agent.update(filled_replay(agent.config), 1, "update")
     weight = agent.encoder.latent.fc.weight
     moments = [agent.optimizers[name].state[weight]["exp_avg"] for name in ("critic", "auxiliary")]
     assert moments[0].any() and moments[1].any() and not torch.equal(*moments)
@@ -234,16 +234,16 @@ def test_a_whole_batch_is_never_pixels_in_floats(monkeypatch, aux):
 def test_actor_and_targets_move_in_every_second_update_the_first_included():
     agent = make_agent()
     replay, auxiliary = filled_replay(agent.config), agent.auxiliary
-    assert "actor_loss" in agent.update(replay, 30)
+    assert "actor_loss" in agent.update(replay, 30, "update")
     moved_together = (agent.actor, agent.target_encoder, agent.target_q_heads, *auxiliary.targets.values())
     before, temperature = weights(*moved_together), agent.log_temperature.item()
     online = weights(agent.encoder, agent.q_heads, auxiliary.projector)
-    metrics = agent.update(replay, 31)
+    metrics = agent.update(replay, 31, "update")
     assert same(before, weights(*moved_together)) and agent.log_temperature.item() == temperature
     assert not same(online, weights(agent.encoder, agent.q_heads, auxiliary.projector))
     assert {"actor_loss", "temperature", "temperature_loss", "entropy"}.isdisjoint(metrics)
     targets = [weights(module) for module in moved_together[1:]]
-    metrics = agent.update(replay, 32)
+    metrics = agent.update(replay, 32, "update")
     assert {"actor_loss", "temperature", "temperature_loss", "entropy"} <= metrics.keys()
     assert not same(before, weights(*moved_together)) and agent.log_temperature.item() != temperature
     followed = [agent.encoder, agent.q_heads, agent.encoder, auxiliary.projector]
@@ -255,13 +255,13 @@ def test_actor_and_targets_move_in_every_second_update_the_first_included():
 def test_the_auxiliary_s_rate_counts_its_own_updates():
     agent = make_agent("mlr_agent.warmup_updates=2", "mlr_agent.warmup_start=0.5", "mlr_agent.learning_rate=0.01")
     replay = filled_replay(agent.config)
-    rates = [agent.update(replay, step)["mlr_learning_rate"].item() for step in (90, 91, 92, 93)]
+    rates = [agent.update(replay, step, "update")["mlr_learning_rate"].item() for step in (90, 91, 92, 93)]
     assert rates == pytest.approx([0.005, 0.0075, 0.01, 0.01 * (2 / 3) ** 0.5])
 
 
 def test_the_weight_scales_the_gradient_before_the_clip_and_not_the_metric():
     one, two = (make_agent(f"mlr.weight={weight}") for weight in (1, 2))
-    first, second = (agent.update(filled_replay(agent.config), 1) for agent in (one, two))
+    first, second = (agent.update(filled_replay(agent.config), 1, "update") for agent in (one, two))
     assert first["mlr_loss"].item() == second["mlr_loss"].item()
     assert second["mlr_grad_norm"].item() == pytest.approx(2 * first["mlr_grad_norm"].item(), rel=1e-4)
 
@@ -270,8 +270,8 @@ def test_the_weight_scales_the_gradient_before_the_clip_and_not_the_metric():
 def test_half_of_the_updates_move_the_actor_whatever_their_steps(ratio, starts):
     agent = make_agent()
     replay = filled_replay(agent.config)
-    steps = [step for step in range(starts, starts + 8) for _ in range(updates_due(step, starts, ratio))]
-    with_actor = ["actor_loss" in agent.update(replay, step) for step in steps]
+    steps = [step for step in range(starts, starts + 8) for _ in ReplayRatio(starts, ratio).due(step)]
+    with_actor = ["actor_loss" in agent.update(replay, step, "update") for step in steps]
     assert with_actor == [index % 2 == 0 for index in range(len(steps))] and len(steps) == 8 * ratio
 
 
@@ -298,9 +298,9 @@ def observations(count=2):
 def test_acting_is_uniform_first_and_sampled_later():
     agent = make_agent()
     starts, observation = agent.config.loop.learning_starts, observations(1)[0]
-    first = np.array([agent.act(observation, starts - 1)[0] for _ in range(300)])
+    first = np.array([agent.act(observation, starts - 1, False)[0] for _ in range(300)])
     assert first.dtype == np.float32 and first.min() < -0.9 and first.max() > 0.9
-    later = np.array([agent.act(observation, starts)[0] for _ in range(1000)])
+    later = np.array([agent.act(observation, starts, False)[0] for _ in range(1000)])
     pixels = torch.from_numpy(observation[None, :, 3:37, 3:37])
     mean, log_std = agent.actor(agent.encoder.convolutions(pixels))
     unsquashed = np.arctanh(later.astype(np.float64))
@@ -310,7 +310,7 @@ def test_acting_is_uniform_first_and_sampled_later():
 
 def test_a_trained_agent_takes_the_mean_in_the_centre(tmp_path):
     agent = make_agent()
-    agent.update(filled_replay(agent.config), 40)
+    agent.update(filled_replay(agent.config), 40, "update")
     path = tmp_path / "weights" / "000000001.safetensors"
     agent.save_weights(path)
     trained, stacks = TrainedAgent(agent.config, path), observations()

@@ -28,7 +28,7 @@ def test_the_formula_agrees_with_the_operations_of_an_update(overrides):
     flops = []
     for step in (0, 1):
         with FlopCounterMode(display=False) as counter:
-            agent.update(replay, step)
+            agent.update(replay, step, "update")
         flops.append(counter.get_total_flops())
     assert flops[0] > flops[1]
     assert update_flops(config, 1) == pytest.approx(np.mean(flops), rel=1e-9)

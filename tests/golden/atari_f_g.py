@@ -15,7 +15,7 @@ from atari import config as schema
 from atari.agent import RainbowAgent, linear_ramp, make_networks
 from atari.replay import SequenceBatch
 from harness.command_line import Command
-from harness.loop import updates_due
+from harness.schedule import ReplayRatio
 from mlr.config import AugmentationConfig
 from mlr.decoder import Decoder
 from tests.golden.atari_d import RELEASED_SCALE, hidden_cells, make_clip, mlr_config
@@ -42,7 +42,7 @@ def replay_f(folder: Path) -> Iterator[Check]:
         yield relative(path.name, "beta_initial", linear_ramp(0, *ramp), arrays["beta_initial"], 1e-6)
         ratio = settings["updates_per_iteration"]
         steps = range(learn + 5)
-        updates = [updates_due(step, learn, ratio) for step in steps]
+        updates = [len(ReplayRatio(learn, ratio).due(step)) for step in steps]
         yield exact(settings_file.name, "updates per iteration", updates, [ratio * (step >= learn) for step in steps])
         counts = [len(module_parameters) for module_parameters in paper_sized_parameters()]
         names = ("stem_parameter_tensors", "transformer_parameter_tensors")

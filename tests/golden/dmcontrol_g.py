@@ -72,7 +72,7 @@ def acting_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[C
         mean, _ = agent.actor(agent.encoder.convolutions(batch.obs[:1]))
     expected = arrays["act/deterministic_obs0"]
     yield relative(file, "act/deterministic_obs0", mean[0].tanh(), expected, OUTPUTS)
-    sampled = agent.act(batch.frames[0, 0].numpy(), step=agent.config.loop.learning_starts)
+    sampled = agent.act(batch.frames[0, 0].numpy(), step=agent.config.loop.learning_starts, first=True)
     (key,) = (key for key in arrays if key.startswith("act/sampled"))
     yield relative(file, key, sampled, arrays[key], OUTPUTS)
 

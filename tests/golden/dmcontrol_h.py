@@ -47,7 +47,7 @@ def case_checks(file: str, folder: Path, arrays: Arrays) -> Iterator[Check]:
     yield from norm_checks(file, reference, names, snapshots[0], "before", sums)
     metrics = []
     for step, snapshot in enumerate(snapshots[1:]):
-        metrics.append(reference.agent.update(reference.batch, step))
+        metrics.append(reference.agent.update(reference.batch, step, "update"))
         yield from norm_checks(file, reference, names, snapshot, f"after update {step + 1}", sums)
         yield from weight_checks(file, reference, arrays, f"params_after_update{step + 1}/", tolerance)
     for key, metric in METRICS.items():

@@ -68,19 +68,19 @@ def test_an_update_does_the_same_each_time_and_rebinds_nothing(name, aux):
 def test_a_loaded_state_continues_exactly_and_rebinds_nothing(name, aux):
     (agent, replay), (other, other_replay) = make(name, f"aux={aux}"), make(name, f"aux={aux}", "seed=2", steps=0)
     for step in (60, 61):
-        agent.update(replay, step)
+        agent.update(replay, step, "update")
     before = places(other, other_replay)
     other_replay.load_rows(0, replay.rows(0, 60))
     other_replay.load_state(copy.deepcopy(replay.state()))
     other.load_state(copy.deepcopy(agent.state()))
     assert places(other, other_replay) == before
     for step in (62, 63):
-        expected, actual = agent.update(replay, step), other.update(other_replay, step)
+        expected, actual = agent.update(replay, step, "update"), other.update(other_replay, step, "update")
         assert expected.keys() == actual.keys()
         assert [key for key in expected if not torch.equal(expected[key], actual[key])] == []
     stack = np.zeros_like(replay.sample(1, torch.Generator(), *SAMPLED[name]).obs[0].numpy())
     for step in (0, 99):
-        assert np.array_equal(agent.act(stack, step), other.act(stack, step))
+        assert np.array_equal(agent.act(stack, step, False), other.act(stack, step, False))
     assert_same(agent.state(), other.state())
     ours, theirs = held(agent, replay), held(other, other_replay)
     tensors = [path for path, value in ours.items() if isinstance(value, torch.Tensor)]
@@ -144,7 +144,7 @@ def test_a_recorded_update_still_asks_for_data_first(name, monkeypatch):
     agent, replay = make(name, steps=0)
     capture_updates(agent, replay)
     with pytest.raises(RuntimeError, match="no (window|transition)"):
-        agent.update(replay, 60)
+        agent.update(replay, 60, "update")
 
 
 def test_what_is_recorded():

@@ -7,22 +7,11 @@ import torch
 from rich.console import Console
 
 from atari.training import ATARI
-from harness.loop import DONE, train, updates_due
+from harness.loop import DONE, train
 from harness.run import make_parts
 from harness.run_folder import RunFolder, record_start
 from harness.stop import StopRequest
 from tests.conftest import make_config
-
-
-@pytest.mark.parametrize(
-    "ratio, counts", [(2, [2] * 6), (1, [1] * 6), (0.5, [0, 1] * 3), (1.5, [1, 2] * 3), (0, [0] * 6)]
-)
-def test_updates_due(ratio, counts):
-    assert [updates_due(step, 10, ratio) for step in range(8, 16)] == [0, 0, *counts]
-
-
-def test_the_paper_makes_196000_updates():
-    assert sum(updates_due(step, 2000, 2.0) for step in range(100_000)) == 196_000
 
 
 def train_in(tmp_path, name, *overrides):

@@ -74,9 +74,9 @@ def with_agent(change):
 def before_update(agent, act):
     update = agent.update
 
-    def changed(replay, step):
+    def changed(replay, step, kind):
         act(replay)
-        return update(replay, step)
+        return update(replay, step, kind)
 
     agent.update = changed
 

@@ -28,7 +28,13 @@ class Counter(gymnasium.Env):
 
 
 def play_counter(length):
-    return play_clips(Counter(length), lambda observation: int(observation[0, 0, 0]) * 2, seq_len=3, count=3, skip=1)
+    return play_clips(
+        Counter(length),
+        lambda observations, first: observations[:, 0, 0, 0].astype(int) * 2,
+        seq_len=3,
+        count=3,
+        skip=1,
+    )
 
 
 def test_a_clip_stays_within_an_episode():
@@ -63,7 +69,7 @@ def make_objective(config):
 def played(config):
     environment = ATARI.make_environment(config, 1, 0, False)
     environment.action_space.seed(1)
-    return play_clips(environment, lambda observation: environment.action_space.sample(), 4, count=3, skip=20)
+    return play_clips(environment, lambda observations, first: [environment.action_space.sample()], 4, count=3, skip=20)
 
 
 def drawn(pixels):
