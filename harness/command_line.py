@@ -22,15 +22,6 @@ LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes se
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 ADVICE = "write key=value, and quote a value with special characters twice, as in run_dir=\"'a b'\""
 
-# Hydra's own habits, switched off: no outputs/ folder, no copies of the configuration, no log files.
-QUIET = [
-    "hydra.output_subdir=null",
-    "hydra.sweep.dir=runs/multirun",
-    "hydra.sweep.subdir=.",
-    "hydra/job_logging=disabled",
-    "hydra/hydra_logging=disabled",
-]
-
 
 def launch(
     benchmark: str,
@@ -54,13 +45,8 @@ def launch(
         if arguments.help:
             print(help_text(benchmark, about))
             return 0
-        if arguments.cfg and arguments.multirun:
-            raise ConfigError("--cfg shows one configuration: leave out --multirun")
-        command = Command(benchmark, schema, validate, hints or {})
-        if arguments.multirun:
-            return command.sweep(arguments.overrides, run)
         check_single(arguments.overrides)
-        composed, config = command.resolve(arguments.overrides)
+        composed, config = Command(benchmark, schema, validate, hints or {}).resolve(arguments.overrides)
         if arguments.cfg:
             print(as_yaml(composed), end="")
             return 0
@@ -108,38 +94,6 @@ class Command:
         self.validate(config)
         return composed, config
 
-    def sweep(self, overrides: Sequence[str], run: Callable[[Any], int]) -> int:
-        """Runs every combination through Hydra's launcher, after all of them were found valid.
-
-        The first job that ends with another code than 0 ends the sweep with that code.
-        """
-        import hydra
-        from omegaconf import OmegaConf
-
-        configs = [self.resolve(combination)[1] for combination in combinations(overrides)]
-        folders = [config.run_dir for config in configs if hasattr(config, "run_dir")]
-        twice = repeated(folders)
-        if twice is not None:
-            raise ConfigError(
-                f"several combinations share run_dir={twice}: add experiment='name-${{key}}' with their key"
-            )
-
-        def job(composed) -> None:
-            try:
-                code = run(OmegaConf.to_object(composed))
-            except ConfigError as error:  # Hydra would print a traceback
-                code = refuse(error)
-            if code:
-                sys.exit(code)
-
-        command_line = sys.argv
-        sys.argv = [command_line[0], "--multirun", search_path(self.benchmark), *QUIET, *overrides]
-        try:
-            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.benchmark)(job)()
-        finally:
-            sys.argv = command_line
-        return 0
-
 
 class Options(argparse.ArgumentParser):
     """Options of a command, which `about` describes; a wrong one is a ConfigError."""
@@ -158,7 +112,6 @@ class Arguments(argparse.ArgumentParser):
     def __init__(self):
         super().__init__(add_help=False, allow_abbrev=False)
         self.add_argument("--help", "-h", action="store_true")
-        self.add_argument("--multirun", "-m", action="store_true")
         self.add_argument("--cfg", choices=["job"])
         self.add_argument("overrides", nargs="*")
 
@@ -189,16 +142,6 @@ def chosen_groups(benchmark: str) -> set[str]:
     return {group for entry in defaults if isinstance(entry, dict) for group in entry}
 
 
-def combinations(overrides: Sequence[str]) -> list[list[str]]:
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    parsed = [parse(override) for override in overrides]
-    try:
-        return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except Exception as error:  # the parser evaluates functions such as range() here
-        raise ConfigError(str(error)) from error
-
-
 def search_path(benchmark: str) -> str:
     folder = str(CONFIGS / benchmark).replace("\\", "\\\\").replace("'", "\\'")
     return f"hydra.searchpath=['file://{folder}']"
@@ -226,13 +169,13 @@ def parse(override: str):
 
 
 def check_single(overrides: Sequence[str]) -> None:
-    """Raises ConfigError for what only a sweep understands."""
+    """Raises ConfigError for several values, and for settings of Hydra itself."""
     for override in overrides:
         parsed = parse(override)
         if parsed.is_sweep_override():
-            raise ConfigError(f"{override} gives several values: add --multirun, or quote the value twice")
+            raise ConfigError(f"{override} gives several values: scripts/sweep.py runs them, or quote the value twice")
         if is_hydra(parsed):
-            raise ConfigError(f"{override} concerns sweeps: add --multirun or leave it out")
+            raise ConfigError(f"{override} concerns Hydra itself: leave it out")
 
 
 def is_hydra(parsed) -> bool:

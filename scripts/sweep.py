@@ -1,23 +1,30 @@
-"""Run a whole table, here or on SLURM: python scripts/sweep.py table=NAME seeds=N [key=value ...]
+"""Run many trainings, here or on SLURM: python scripts/sweep.py table=NAME seeds=N [key=value ...]
 
 Runs what is not finished; the same command again continues. Nothing is run twice: a run is continued from its newest
 checkpoint however it ended. One that fails for its own reason is named with its last line, and the others go on.
 
   python scripts/sweep.py ...               run
   python scripts/sweep.py status ...        show where each run of the same settings is
-  python scripts/sweep.py --dry-run ...     print the commands
+  python scripts/sweep.py --dry-run ...     print the commands; with --json FILE also list the runs there, - prints that
+
+Examples:
+  python scripts/sweep.py table=atari100k seeds=3 aux=mlr,none
+  python scripts/sweep.py suite=atari tasks=pong,boxing seeds=3 mlr.mask.ratio=0.3,0.5,0.7
+  python scripts/sweep.py suite=dmcontrol tasks=finger_spin seeds=1,2 group=tau preset=cpu --dry-run --json tau.json
 
 What to run:
-  table=atari100k         or dmcontrol100k, dmcontrol500k, or several: table=atari100k,dmcontrol100k
-  group=mask_ratio        instead of a table: one of the groups of scripts/ablation.py, with benchmark= and tasks=
+  table=atari100k         a suite's tasks and length; or dmcontrol100k, dmcontrol500k, or several with commas between
+  suite=atari             instead of a table, with tasks=pong,boxing; of a table, tasks= are some of its own
   seeds=3                 that many, from 1 on; seeds=4,5,6 are just these
-  aux=mlr,none            of a table: MLR, the Baseline, or both; mlr without it
-  tasks=pong,boxing       of a table: some of its games or tasks; all without it
-  arms=ratio_0.1          of a group: some of its arms
-  key=value               any further setting is one of all runs: preset=cpu, fidelity=paper, ...
+  key=value               any setting of a training script is one of all runs: preset=cpu, fidelity=paper, ...
                           A preset other than full keeps its own length.
                           python scripts/train_atari.py --cfg job shows them all.
-  atari.key=value         a setting of one benchmark's runs only, or dmcontrol.key=value
+  key=value,value         each value, in all combinations with those of other keys: aux=mlr,none mlr.mask.ratio=0.3,0.7
+                          The experiment is named for them: mlr-ratio_0.3-released-full.
+  atari.key=value         a setting of one suite's runs only, or dmcontrol.key=value
+  ablation=base,tau_1     files of configs/ablation; base is none of them
+  group=mask_ratio        a group of configs/ablation_groups.yaml: its base, and arms that change one key of it each
+  arms=ratio_0.1          some of the group's arms
 How (configs/sweep.yaml has the rest):
   launcher=local          or slurm, ray
   parallel=2              runs side by side; without it runs_per_gpu on every GPU, and one without a GPU
@@ -28,6 +35,7 @@ Exit codes: 0 all runs are done (or were handed to SLURM), 1 some failed, 2 wron
 goes on. docs/scale.md says what a table costs and how to size shares.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -36,6 +44,7 @@ import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -56,18 +65,20 @@ from harness.exit_codes import DONE, RESUME_ME
 from harness.stop import StopRequest
 from harness.sweeps.attempt import Outcome, require_tools
 from harness.sweeps.config import SweepConfig, is_own, read_sweep_config
+from harness.sweeps.grid import Group, choose_arms, make_grid, read_groups
 from harness.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
-from harness.sweeps.plan import SweepRun, group_runs, in_order, table_runs
+from harness.sweeps.plan import Plan, SweepRun, in_order, plan_runs
 from harness.sweeps.ray import connect, run_on_ray
 from harness.sweeps.slurm import queue, submit
 from harness.sweeps.status import read_status, summary, table
-from scripts.ablation import MOST_SEEDS, NOT_OF_ALL, choose_group, names, read_seeds
 from scripts.benchmarks import COMMANDS, TASK_KEYS
 
 SOME_FAILED = 1
 ETA_SECONDS = 20  # between two looks at all run folders
-WHAT = ("table", "group", "benchmark", "tasks", "arms", "aux", "seeds")
-TABLES = {
+WHAT = ("table", "suite", "tasks", "seeds", "group", "arms", "ablation")
+NOT_OF_ALL = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
+MOST_SEEDS, SEED_DIGITS = 10_000, 9
+TABLES = {  # suite, length
     "atari100k": ("atari", ()),
     "dmcontrol100k": ("dmcontrol", ("budget=100k",)),
     "dmcontrol500k": ("dmcontrol", ("budget=500k",)),
@@ -78,27 +89,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="with `status` before them: only look")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    parser.add_argument("--json", metavar="FILE", help="with --dry-run: list the runs in FILE; - prints the list alone")
     console = Console(highlight=False, soft_wrap=True, markup=False)
     try:
         options = parser.parse_intermixed_args(arguments)
         look = options.settings[:1] == ["status"]
+        require(options.dry_run or options.json is None, "--json lists the runs of --dry-run: add it")
         what, own, common = read_settings(options.settings[1:] if look else options.settings)
         config = read_sweep_config(own)
-        runs = plan(what, common)
+        plan = make_plan(what, common)
         if options.dry_run:
-            console.print("\n".join(f"{run.name}: python {shlex.join(run.arguments)}" for run in runs))
-            console.print(f"{len(runs)} runs")
+            show(plan, options.json)
             return DONE
         if look:
             jobs = known_jobs()
-            console.print(table([read_status(run, jobs) for run in runs]))
+            console.print(table([read_status(run, jobs) for run in plan.runs]))
             return DONE
         require_tools()
         if config.launcher == "slurm":
-            return hand_to_slurm(runs, config, console)
-        return run_here(runs, config, console)
+            return hand_to_slurm(plan.runs, config, console)
+        return run_here(plan.runs, config, console)
     except ConfigError as error:
         return refuse(ConfigError(str(error).replace("--cfg job shows them all", "--help says which there are")))
+
+
+def show(plan: Plan, file: str | None) -> None:
+    """Prints the commands, and writes the list of runs. Raises ConfigError if it cannot be written."""
+    listed = json.dumps({"runs": [entry(run) for run in plan.runs], "same": list(map(vars, plan.doubles))}, indent=2)
+    if file == "-":
+        print(listed)
+        return
+    if file is not None:
+        try:
+            Path(file).write_text(f"{listed}\n")
+        except OSError as error:
+            raise ConfigError(f"--json {file} cannot be written: {error.strerror}") from error
+    for run in plan.runs:
+        print(f"{run.name}: python {shlex.join(run.arguments)}")
+    for double in plan.doubles:
+        print(f"{double.name}: {shlex.join(double.overrides) or 'no setting'} is {double.arm} again, which runs once")
+    print(f"{len(plan.runs)} runs")
+
+
+def entry(run: SweepRun) -> dict:
+    """What --json says of a run."""
+    keys = ("name", "suite", "task", "arm", "seed", "overrides", "run_dir", "changed")
+    return {key: getattr(run, key) for key in keys}
 
 
 def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
@@ -111,102 +147,118 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
         require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
         name = key_of(setting)
         require(name not in NOT_OF_ALL, f"{key} is decided by {NOT_OF_ALL.get(name)}=...")
+        key = key.removeprefix("+") if name == "ablation" else key
         require(key in WHAT or name not in WHAT, f"{key} is written {name}={shorten(value)}, for all runs")
         close = [] if key in of_runs else get_close_matches(key, [*WHAT, *schema_keys(SweepConfig)], n=1, cutoff=0.8)
         require(not close or key in close, f"no key {key}; did you mean {''.join(close)}?")
         if key in WHAT:
+            require(key not in what, f"{key} is given twice")
             what[key] = value
         else:
             (own if is_own(key) else common).append(setting)
-    for benchmark in COMMANDS:
-        keys = [key_of(setting) for setting in settings_of(benchmark, settings)]
-        twice = repeated(keys)
+    for suite in COMMANDS:
+        twice = repeated(key_of(setting) for setting in settings_of(suite, settings))
         require(twice is None, f"{twice} is given twice")
     return what, own, common
 
 
 def key_of(setting: str) -> str:
-    """Its key without a benchmark's name and without Hydra's signs."""
+    """Its key without a suite's name and without Hydra's signs."""
     key = setting.partition("=")[0]
-    for benchmark in COMMANDS:
-        key = key.removeprefix(f"{benchmark}.")
+    for suite in COMMANDS:
+        key = key.removeprefix(f"{suite}.")
     return key.lstrip("+~")
 
 
-def plan(what: dict[str, str], common: list[str]) -> list[SweepRun]:
+def make_plan(what: dict[str, str], common: Sequence[str]) -> Plan:
     """Every run, each found valid. Raises ConfigError."""
-    require(("table" in what) != ("group" in what), f"give table={'|'.join(TABLES)}, or group=NAME of an ablation")
+    require(("table" in what) != ("suite" in what), f"give table={'|'.join(TABLES)}, or suite= and tasks=")
     require("seeds" in what, "seeds must be given: seeds=3 are three, seeds=4,5 are these")
-    seeds = choose_seeds(what)
-    if "table" in what:
-        unfit = {"benchmark", "arms"} & what.keys()
-        require(not unfit, f"{', '.join(sorted(unfit))}= belongs to group=NAME, not to a table")
-        return in_order(plan_tables(what, seeds, common))
-    missing = {"benchmark", "tasks"} - what.keys()
-    require(not missing, f"{' and '.join(sorted(missing))} must be given with group={what['group']}")
-    group, command, tasks = choose_group(what)
-    require_benchmarks(common, [what["benchmark"]])
-    require("," not in what.get("aux", ""), f"aux={what.get('aux')}: all arms of a group have one aux, such as aux=mlr")
-    aux = [f"aux={what['aux']}"] if "aux" in what else []
-    return in_order(group_runs(group, command, tasks, seeds, [*aux, *settings_of(what["benchmark"], common)]))
+    require("arms" not in what or "group" in what, "arms= are those of a group: add group=NAME")
+    require(not {"ablation", "group"} <= what.keys(), "ablation= and group= exclude each other: a group has its arms")
+    seeds, group = choose_seeds(what), choose_group(what)
+    ablations = names(what, "ablation") if "ablation" in what else []
+    parts = choose_tasks(what)
+    for setting in common:
+        suite = next((name for name in COMMANDS if setting.startswith(f"{name}.")), None)
+        require(suite is None or suite in [part[0] for part in parts], f"{shorten(setting)} is of no run here")
+    plans = []
+    for suite, tasks, length in parts:
+        settings = settings_of(suite, common)
+        grid = make_grid([*length_of(length, settings), *settings], ablations, group)
+        chosen = {task: [f"{TASK_KEYS[suite]}={task}"] for task in tasks}
+        plans.append(plan_runs(COMMANDS[suite], chosen, grid, seeds))
+    return in_order(plans)
 
 
-def plan_tables(what: dict[str, str], seeds: list[int], common: list[str]) -> list[SweepRun]:
+def choose_tasks(what: dict[str, str]) -> list[tuple[str, list[str], Sequence[str]]]:
+    """The suites, each with its tasks and the settings that make a table's length."""
+    if "suite" in what:
+        check_choice("suite", what["suite"], list(COMMANDS), {})
+        require("tasks" in what, f"tasks must be given with suite={what['suite']}; a table has its own")
+        return [(what["suite"], names(what, "tasks"), ())]
     tables = names(what, "table")
     for name in tables:
         check_choice("table", name, list(TABLES), {})
-    require(
-        not {"dmcontrol100k", "dmcontrol500k"} <= set(tables),
-        "the runs of dmcontrol500k fill the rows of dmcontrol100k as well: leave out table dmcontrol100k",
-    )
-    benchmarks = {name: TABLES[name][0] for name in tables}
-    require_benchmarks(common, list(benchmarks.values()))
-    require_no_budget(common)
-    tasks = {name: benchmark_tasks(benchmark) for name, benchmark in benchmarks.items()}
-    chosen = names(what, "tasks") if "tasks" in what else [task for found in tasks.values() for task in found]
+    twice = repeated(TABLES[name][0] for name in tables)
+    require(twice is None, f"the longest table of {twice} fills the rows of the others as well: leave them out")
+    there = [task for name in tables for task in table_tasks(TABLES[name][0])]
+    chosen = names(what, "tasks") if "tasks" in what else there
     for task in chosen:
-        check_choice("task in this table", task, [task for found in tasks.values() for task in found], {})
-    arms = names(what, "aux") if "aux" in what else ["mlr"]
-    runs = []
-    for name in tables:
-        command, key = COMMANDS[benchmarks[name]], TASK_KEYS[benchmarks[name]]
-        settings = settings_of(benchmarks[name], common)
-        presets = [setting for setting in settings if key_of(setting) == "preset"]
-        length = TABLES[name][1] if presets in ([], ["preset=full"]) else ()
-        wanted = [task for task in chosen if task in tasks[name]]
-        runs += table_runs(command, key, wanted, arms, seeds, [*length, *settings])
-    return runs
+        check_choice("task in this table", task, there, {})
+    parts = [TABLES[name] for name in tables]
+    return [(suite, [task for task in chosen if task in table_tasks(suite)], length) for suite, length in parts]
 
 
-def settings_of(benchmark: str, common: Sequence[str]) -> list[str]:
-    """Those of `common` that are meant for a benchmark, without its name before them."""
-    others = tuple(f"{name}." for name in COMMANDS if name != benchmark)
-    return [setting.removeprefix(f"{benchmark}.") for setting in common if not setting.startswith(others)]
+def table_tasks(suite: str) -> list[str]:
+    return list(GAMES) if suite == "atari" else config_groups(suite)["task"]
 
 
-def require_benchmarks(common: Sequence[str], benchmarks: Sequence[str]) -> None:
-    for setting in common:
-        name = next((name for name in COMMANDS if setting.startswith(f"{name}.")), None)
-        require(name is None or name in benchmarks, f"{shorten(setting)} is of no run here: leave it out")
+def length_of(length: Sequence[str], settings: Sequence[str]) -> Sequence[str]:
+    """A table's `length`, or nothing where a preset keeps its own. Raises ConfigError if `settings` decide it."""
+    for setting in settings:
+        decided = any(key_of(setting) == key_of(own) for own in length)
+        require(not decided, f"{shorten(setting)} is decided by the table: write another table=, or suite= and tasks=")
+    presets = [setting.partition("=")[2] for setting in settings if key_of(setting) == "preset"]
+    require(not presets or "," not in presets[0], "the runs of a table have one preset: give suite= and tasks= instead")
+    return length if presets in ([], ["full"]) else ()
 
 
-def require_no_budget(common: Sequence[str]) -> None:
-    for setting in common:
-        name = f"dmcontrol{setting.partition('=')[2]}"
-        close = name if name in TABLES else "dmcontrol100k or dmcontrol500k"
-        require(key_of(setting) != "budget", f"{shorten(setting)} is decided by the table: write table={close}")
+def choose_group(what: dict[str, str]) -> Group | None:
+    if "group" not in what:
+        return None
+    groups = read_groups()
+    check_choice("group", what["group"], list(groups), {})
+    group = groups[what["group"]]
+    return choose_arms(group, names(what, "arms")) if "arms" in what else group
 
 
-def benchmark_tasks(benchmark: str) -> list[str]:
-    return list(GAMES) if benchmark == "atari" else config_groups(benchmark)["task"]
+def settings_of(suite: str, common: Sequence[str]) -> list[str]:
+    """Those of `common` that are meant for a suite, without its name before them."""
+    others = tuple(f"{name}." for name in COMMANDS if name != suite)
+    return [setting.removeprefix(f"{suite}.") for setting in common if not setting.startswith(others)]
 
 
 def choose_seeds(what: dict[str, str]) -> list[int]:
-    listed = read_seeds(what)
-    if len(listed) > 1:
-        return listed
-    require(0 < listed[0] <= MOST_SEEDS, f"seeds={listed[0]} must be 1..{MOST_SEEDS:,}, the number of seeds, or a list")
-    return list(range(1, listed[0] + 1))
+    listed, given = names(what, "seeds"), f"seeds={shorten(what['seeds'])}"
+    require(all(seed.isdecimal() for seed in listed), f"{given} must be integers with commas between")
+    require(max(map(len, listed)) <= SEED_DIGITS, f"{given}: an integer of seeds= has at most {SEED_DIGITS} digits")
+    require(len(listed) <= MOST_SEEDS, f"{given} are {len(listed)}: give at most {MOST_SEEDS:,}")
+    seeds = [int(seed) for seed in listed]
+    require(len(set(seeds)) == len(seeds), f"{given} must be different integers")
+    if len(seeds) > 1:
+        return seeds
+    require(0 < seeds[0] <= MOST_SEEDS, f"{given} must be 1..{MOST_SEEDS:,}, the number of seeds, or a list")
+    return list(range(1, seeds[0] + 1))
+
+
+def names(what: dict[str, str], key: str) -> list[str]:
+    found = what[key].split(",")
+    require(
+        all(found) and len(set(found)) == len(found),
+        f"{key}={shorten(what[key])} must be different names with commas between",
+    )
+    return found
 
 
 def known_jobs() -> dict[str, str]:

@@ -3,7 +3,7 @@
 Options:
   --help       this text
   --cfg job    print every key and its value, and stop
-  --multirun   run all combinations of values such as seed=1,2,3, each in a run_dir of its own
+Several values of a key, such as seed=1,2,3, are for scripts/sweep.py.
 
 Common keys:
   game=pong            one of the 26 games of Atari-100k, in snake_case
@@ -17,7 +17,6 @@ Examples:
   python scripts/train_atari.py game=pong seed=1
   python scripts/train_atari.py game=freeway preset=cpu aux=none
   python scripts/train_atari.py game=alien fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
-  python scripts/train_atari.py --multirun seed=1,2 mlr.mask.ratio=0.3,0.7 'experiment=ratio-${mlr.mask.ratio}'
 """
 
 import sys

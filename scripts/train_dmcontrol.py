@@ -3,7 +3,7 @@
 Options:
   --help       this text
   --cfg job    print every key and its value, and stop
-  --multirun   run all combinations of values such as seed=1,2,3, each in a run_dir of its own
+Several values of a key, such as seed=1,2,3, are for scripts/sweep.py.
 
 Common keys:
   task=cartpole_swingup   one of the paper's six tasks, with its settings
@@ -20,7 +20,6 @@ Examples:
   python scripts/train_dmcontrol.py task=cartpole_swingup seed=1 budget=100k
   python scripts/train_dmcontrol.py task=walker_walk preset=cpu aux=none
   python scripts/train_dmcontrol.py task=reacher_easy fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
-  python scripts/train_dmcontrol.py --multirun task=cheetah_run,finger_spin seed=1,2
 """
 
 import sys

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from itertools import product
 
 import numpy as np
@@ -26,10 +25,10 @@ from dmcontrol.cost import update_flops as dmcontrol_flops
 from dmcontrol.replay import TransitionReplay
 from harness.command_line import config_groups
 from harness.config import ConfigError
-from harness.sweeps.ablations import BASE, Group, expand, read_groups
+from harness.sweeps.grid import Group, make_grid, read_groups
+from harness.sweeps.plan import plan_runs
 from mlr.masking import StageMask
-from scripts.ablation import main
-from scripts.benchmarks import COMMANDS
+from scripts.benchmarks import COMMANDS, TASK_KEYS
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder
 from tests.test_configs import ROOT, difference, flat
@@ -332,12 +331,17 @@ def test_the_share_of_hidden_pixels_of_both_benchmarks_at_full_size():
 # Groups
 
 
+def plan_group(group, benchmark, *tasks):
+    key = TASK_KEYS[benchmark]
+    return plan_runs(COMMANDS[benchmark], {task: [f"{key}={task}"] for task in tasks}, make_grid([], group=group), [7])
+
+
 @pytest.mark.parametrize("name", read_groups())
 def test_every_group_changes_one_key_in_each_arm(name):
-    group, command = read_groups()[name], COMMANDS["atari"]
-    base, *arms = expand(group, command, {"alien": ["game=alien"]}, [1])
-    assert (base.arm, base.changed) == (BASE, {})
-    assert {run.arm for run in arms} <= set(group.arms)
+    group = read_groups()[name]
+    plan = plan_group(group, "atari", "alien")
+    base, *arms = plan.runs
+    assert base.changed == {} and len(arms) + len(plan.doubles) == len(group.arms)
     assert (not group.together and all(len(run.changed) == 1 for run in arms)) or name == "seq_len"
 
 
@@ -350,93 +354,31 @@ def test_the_file_of_groups_uses_every_ablation():
     assert set(CHANGES) <= named
 
 
-def list_group(tmp_path, capsys, *settings):
-    file = tmp_path / "runs.json"
-    assert main([*settings, "--json", str(file)]) == 0
-    return json.loads(file.read_text()), capsys.readouterr().out
+def test_an_arm_that_is_the_base_of_a_task_is_left_out():
+    tasks = ("cartpole_swingup", "finger_spin")
+    plan = plan_group(read_groups()["cube_depth"], "dmcontrol", *tasks)
+    arms = [[run.changed for run in plan.runs if run.task == task] for task in tasks]
+    key = "mlr.mask.cube_depth"
+    assert arms[0] == [{}, {key: [4, 2]}, {key: [4, 8]}, {key: [4, 16]}]
+    assert arms[1] == [{}, {key: [8, 2]}, {key: [8, 4]}, {key: [8, 16]}]
+    assert [double.overrides for double in plan.doubles] == [["+ablation=cube_depth_4"], ["+ablation=cube_depth_8"]]
 
 
-def test_a_group_is_a_list_of_runs(tmp_path, capsys):
-    settings = ("group=mask_ratio", "benchmark=atari", "tasks=pong,boxing", "seeds=1,2,3", "arms=ratio_0.3,ratio_0.7")
-    listed, out = list_group(tmp_path, capsys, *settings, "preset=cpu")
-    runs = listed["runs"]
-    assert (listed["group"], listed["benchmark"], listed["base"], len(runs)) == ("mask_ratio", "atari", None, 18)
-    assert len({run["name"] for run in runs}) == len({run["run_dir"] for run in runs}) == 18
-    by_arm = {}
-    for run in runs:
-        by_arm.setdefault(run["arm"], []).append((run["task"], run["seed"]))
-    assert set(by_arm) == {"base", "ratio_0.3", "ratio_0.7"}
-    assert len({tuple(pairs) for pairs in by_arm.values()}) == 1  # the same tasks and seeds
-    for run in runs:
-        config = atari_configs.compose(*run["overrides"])
-        assert (config.game, config.seed, config.run_dir) == (run["task"], run["seed"], run["run_dir"])
-        base = atari_configs.compose(f"game={run['task']}", f"seed={run['seed']}", "preset=cpu")
-        assert {key: tuple(pair) for key, pair in run["changed"].items()} == difference(base, config)
-        assert run["name"] in out and run["run_dir"] in out
-    assert runs[3]["changed"] == {"mlr.mask.ratio": [0.5, 0.3]}
-    assert list_group(tmp_path, capsys, *settings, "preset=cpu")[0] == listed
+def test_k_may_take_the_cube_depth_with_it():
+    runs = plan_group(read_groups()["seq_len"], "atari", "pong").runs
+    assert [len(run.changed) for run in runs] == [0, 2, 2, 1, 1]
 
 
-def test_an_arm_that_is_the_base_of_a_task_is_left_out(tmp_path, capsys):
-    settings = ("group=cube_depth", "benchmark=dmcontrol", "tasks=cartpole_swingup,finger_spin", "seeds=1")
-    runs = list_group(tmp_path, capsys, *settings)[0]["runs"]
-    arms = {task: [run["arm"] for run in runs if run["task"] == task] for task in ("cartpole_swingup", "finger_spin")}
-    assert arms["cartpole_swingup"] == ["base", "cube_depth_2", "cube_depth_8", "cube_depth_16"]
-    assert arms["finger_spin"] == ["base", "cube_depth_2", "cube_depth_4", "cube_depth_16"]
-
-
-def test_k_may_take_the_cube_depth_with_it(tmp_path, capsys):
-    runs = list_group(tmp_path, capsys, "group=seq_len", "benchmark=atari", "tasks=pong", "seeds=1")[0]["runs"]
-    assert [len(run["changed"]) for run in runs] == [0, 2, 2, 1, 1]
-
-
-def test_a_group_may_stand_on_an_ablation_and_name_keys(tmp_path, capsys):
-    runs = list_group(tmp_path, capsys, "group=feature_stage", "benchmark=atari", "tasks=pong", "seeds=1")[0]["runs"]
-    assert [run["changed"] for run in runs] == [{}, *({"mlr.mask.stage": ["conv1", f"conv{n}"]} for n in (2, 3))]
-    command = COMMANDS["dmcontrol"]
+def test_a_group_may_stand_on_an_ablation_and_name_keys():
+    runs = plan_group(read_groups()["feature_stage"], "atari", "pong").runs
+    assert [run.changed for run in runs] == [{}, *({"mlr.mask.stage": ["conv1", f"conv{n}"]} for n in (2, 3))]
     group = Group(["mlr.mask.stage=conv4"], base="feature_conv1")
-    base, arm = expand(group, command, {"finger_spin": ["task=finger_spin"]}, [7])
+    _, arm = plan_group(group, "dmcontrol", "finger_spin").runs
     config = dmcontrol_configs.compose(*arm.overrides)
     assert (config.mlr.mask.space, config.mlr.mask.stage, config.seed) == ("feature", "conv4", 7)
     assert arm.run_dir == "runs/dmcontrol/finger_spin/mlr-feature_conv1-stage_conv4-released-full/seed_7"
 
 
 def test_an_arm_that_changes_several_keys_is_refused():
-    command = COMMANDS["atari"]
     with pytest.raises(ConfigError, match="feature_conv2 changes 2 keys on pong"):
-        expand(Group(["feature_conv2"]), command, {"pong": ["game=pong"]}, [1])
-
-
-WRONG = [
-    ("group=mask_rati", "no group named 'mask_rati'; did you mean mask_ratio?"),
-    ("benchmark=atar", "no benchmark named 'atar'; did you mean atari?"),
-    ("tasks=pogn", "did you mean 'pong'"),
-    ("arms=ratio_0.35", "no arm named 'ratio_0.35'"),
-    ("seeds=1,1", "different"),
-    ("seeds=1,a", "integers"),
-    ("seeds=", "different"),
-    ("presett=cpu", "did you mean preset?"),
-    ("preset", "written key=value"),
-    ("seed=1", "seed is decided by seeds"),
-    ("game=pong", "game is decided by tasks"),
-    ("mlr.mask.ratio=0.4", "no arm changes anything"),
-    ("run_dir=x", "several runs share run_dir=x"),
-]
-
-
-@pytest.mark.parametrize("wrong, expected", WRONG, ids=[wrong for wrong, _ in WRONG])
-def test_wrong_lists_are_one_line(tmp_path, capsys, wrong, expected):
-    right = {"group": "mask_ratio", "benchmark": "atari", "tasks": "pong", "seeds": "1"}
-    right.pop(wrong.split("=")[0], None)
-    file = tmp_path / "runs.json"
-    assert main([*(f"{key}={value}" for key, value in right.items()), wrong, "--json", str(file)]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and expected in err and not file.exists()
-
-
-def test_what_is_missing_is_named(tmp_path, capsys):
-    assert main(["group=tau"]) == 2
-    assert "benchmark, tasks, seeds must be given" in capsys.readouterr().err
-    settings = ["group=reward_prediction", "benchmark=atari", "tasks=pong", "seeds=1"]
-    assert main([*settings, "--json", str(tmp_path / "no" / "runs.json")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+        plan_group(Group(["feature_conv2"]), "atari", "pong")

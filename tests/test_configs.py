@@ -232,17 +232,6 @@ def test_wrong_settings_are_one_line(tmp_path, monkeypatch, capsys, argument, ex
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_whose_runs_share_a_folder_starts_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    argv = ["--multirun", "mlr.mask.ratio=0.3,0.7"]
-    assert launch("atari", AtariConfig, validate, lambda config: pytest.fail("it ran"), argv=argv) == 2
-    assert "share run_dir=runs/atari/pong" in capsys.readouterr().err
-    ran = []
-    argv.append("experiment='ratio-${mlr.mask.ratio}'")
-    assert launch("atari", AtariConfig, validate, lambda config: ran.append(config.run_dir) or 0, argv=argv) == 0
-    assert ran == [f"runs/atari/pong/ratio-{ratio}/seed_1" for ratio in (0.3, 0.7)]
-
-
 def run_python(arguments: list, folder: Path) -> tuple[subprocess.CompletedProcess, float]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()

@@ -1,6 +1,7 @@
 """Whole sweeps of tiny runs on this machine, killed at random."""
 
 import csv
+import json
 import os
 import random
 import signal
@@ -13,7 +14,9 @@ import pytest
 
 from harness.report.scores import read_runs
 from scripts import sweep as script
+from scripts.benchmarks import COMMANDS
 from tests.sweeps import SWEEP, TINY, attempts, sweep, tiny
+from tests.test_configs import difference
 
 FORTY = [
     "table=atari100k,dmcontrol100k", "tasks=pong,boxing,breakout,freeway,finger_spin", "aux=mlr,none", "seeds=4",
@@ -105,10 +108,11 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
     failing += ["atari.device=cpu", "dmcontrol.device=cuda:77"]
     result = sweep(tmp_path, *failing)
     assert result.returncode == 1
-    assert "failed   dmcontrol/finger_spin/mlr/seed_1: exit code 2: error: device=cuda:77" in result.stdout
+    reason = "exit code 2: error: device=cuda:77"
+    assert f"failed   dmcontrol/finger_spin/mlr-released-tiny/seed_1: {reason}" in result.stdout
     status = sweep(tmp_path, "status", *failing).stdout.splitlines()
     assert [line.split()[1] for line in status[1:3]] == ["done", "failed"]
-    assert "exit code 2: error: device=cuda:77" in status[2]
+    assert reason in status[2]
     assert "1 done, 0 running, 0 waiting, 1 failed" in status[3]
     assert sweep(tmp_path, *settings).returncode == 0, "another sweep tries again"
     assert [sum(event["event"] == "started" for event in events) for events in attempts(tmp_path).values()] == [1, 2]
@@ -126,36 +130,79 @@ def test_what_holds_another_configuration_is_refused_before_anything_starts(tmp_
 
 
 def listed(capsys, *settings: str) -> list[str]:
-    assert script.main(["--dry-run", *settings]) == 0
+    assert script.main([*settings, "--dry-run"]) == 0
     return capsys.readouterr().out.splitlines()
 
 
 def test_tables_expand_to_stable_names_and_commands(capsys):
     lines = listed(capsys, "table=atari100k", "seeds=1")
     assert len(lines) == 27
-    assert lines[0].startswith("atari/alien/mlr/seed_1: python ")
-    assert lines[0].endswith("scripts/train_atari.py game=alien aux=mlr seed=1")
+    assert lines[0].startswith("atari/alien/mlr-released-full/seed_1: python ")
+    assert lines[0].endswith("scripts/train_atari.py game=alien seed=1")
     lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "aux=mlr,none", "fidelity=paper")
     assert lines[-1] == "24 runs"
-    assert lines[0].endswith("task=ball_in_cup_catch aux=mlr budget=500k fidelity=paper seed=1")
+    assert lines[0].endswith("task=ball_in_cup_catch budget=500k fidelity=paper aux=mlr seed=1")
     assert [line.split(":")[0][-1] for line in lines[:-1]] == ["1"] * 12 + ["2"] * 12, "first seeds first"
     assert listed(capsys, "table=dmcontrol100k", "seeds=7,9", "tasks=walker_walk", "preset=tiny")[1].endswith(
-        "task=walker_walk aux=mlr preset=tiny seed=9"
+        "task=walker_walk preset=tiny seed=9"
     ), "a preset keeps its own length"
     short = listed(capsys, "table=atari100k,dmcontrol100k", "tasks=pong,walker_walk", "seeds=1", "dmcontrol.preset=cpu")
-    assert short[0].endswith("game=pong aux=mlr seed=1")
-    assert short[1].endswith("task=walker_walk aux=mlr preset=cpu seed=1"), "also where it is that benchmark's alone"
+    assert short[0].endswith("game=pong seed=1")
+    assert short[1].endswith("task=walker_walk preset=cpu seed=1"), "also where it is that suite's alone"
     both = ["table=atari100k,dmcontrol100k", "tasks=pong,walker_walk"]
-    lines = listed(capsys, *both, "seeds=1", "atari.agent_steps=3000")
-    assert [("agent_steps" in line) for line in lines[:2]] == [True, False]
+    lines = listed(capsys, *both, "seeds=1", "atari.agent_steps=3000,4000")
+    assert [("agent_steps" in line) for line in lines[:3]] == [True, True, False]
 
 
-def test_ablation_groups_expand_as_their_own_script_lists_them(capsys):
-    group = ["group=cube_depth", "benchmark=dmcontrol", "tasks=finger_spin", "arms=cube_depth_2"]
+def test_the_list_of_runs_is_what_the_commands_do(tmp_path, capsys):
+    """Against each command composed by itself."""
+    settings = ["suite=atari", "tasks=pong,boxing", "seeds=3", "preset=cpu"]
+    settings += ["mlr.mask.ratio=0.3,0.7", "ablation=base,tau_0.1,ratio_0.3"]
+    file = tmp_path / "runs.json"
+    lines = listed(capsys, *settings, "--json", str(file))
+    content = json.loads(file.read_text())
+    runs = content["runs"]
+    assert len(runs) == len({run["run_dir"] for run in runs}) == 2 * 3 * 4
+    assert [line.split(": ")[0] for line in lines[: len(runs)]] == [run["name"] for run in runs]
+    assert len({tuple((run["task"], run["seed"]) for run in runs if run["arm"] == arm) for arm in by_arm(runs)}) == 1
+    for run in runs[: len(runs) // 3]:
+        _, config = COMMANDS["atari"].resolve(run["overrides"])
+        assert (config.game, config.seed, config.run_dir) == (run["task"], run["seed"], run["run_dir"])
+        _, base = COMMANDS["atari"].resolve([f"game={run['task']}", f"seed={run['seed']}", "preset=cpu"])
+        assert {key: tuple(pair) for key, pair in run["changed"].items()} == difference(base, config)
+        assert run["name"] == f"atari/{run['task']}/{run['arm']}/seed_{run['seed']}"
+    assert by_arm(runs) == {
+        "mlr-ratio_0.3-released-cpu": {"mlr.mask.ratio": [0.5, 0.3]},
+        "mlr-ratio_0.7-released-cpu": {"mlr.mask.ratio": [0.5, 0.7]},
+        "mlr-tau_0.1-ratio_0.3-released-cpu": {"mlr.mask.ratio": [0.5, 0.3], "mlr.tau": [1.0, 0.1]},
+        "mlr-tau_0.1-ratio_0.7-released-cpu": {"mlr.mask.ratio": [0.5, 0.7], "mlr.tau": [1.0, 0.1]},
+    }
+    doubles = [
+        {
+            "name": f"atari/{game}",
+            "overrides": ["+ablation=ratio_0.3", f"mlr.mask.ratio={ratio}"],
+            "arm": f"mlr-ratio_{ratio}-released-cpu",
+        }
+        for game in ("pong", "boxing")
+        for ratio in (0.3, 0.7)
+    ]
+    assert content["same"] == doubles
+    assert lines[-5] == "atari/pong: +ablation=ratio_0.3 mlr.mask.ratio=0.3 is mlr-ratio_0.3-released-cpu again, " \
+        "which runs once"  # fmt: skip
+    assert script.main([*settings, "--dry-run", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == content
+
+
+def by_arm(runs: list[dict]) -> dict[str, dict]:
+    return {run["arm"]: run["changed"] for run in runs}
+
+
+def test_groups_expand_to_their_arms(capsys):
+    group = ["group=cube_depth", "suite=dmcontrol", "tasks=finger_spin", "arms=cube_depth_2"]
     lines = listed(capsys, *group, "seeds=1")
     assert [line.split(":")[0] for line in lines[:2]] == [
-        "dmcontrol/finger_spin/base/seed_1",
-        "dmcontrol/finger_spin/cube_depth_2/seed_1",
+        "dmcontrol/finger_spin/mlr-released-full/seed_1",
+        "dmcontrol/finger_spin/mlr-cube_depth_2-released-full/seed_1",
     ]
 
 
@@ -180,6 +227,11 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
     ("settings", "complaint"),
     [
         ("seeds=3", "table="),
+        ("suite=atari table=atari100k seeds=3", "table="),
+        ("suite=atari seeds=3", "tasks must be given"),
+        ("suite=atar tasks=pong seeds=3", "did you mean atari"),
+        ("suite=atari tasks=pong,pong seeds=3", "different names"),
+        ("suite=atari tasks=pogn seeds=3", "did you mean 'pong'"),
         ("table=atari100k", "seeds"),
         ("table=atari10k seeds=3", "did you mean atari100k"),
         ("table=atari100k seeds=0", "seeds=0"),
@@ -187,9 +239,11 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("table=atari100k seeds=1 tasks=pang", "pong"),
         ("table=atari100k seeds=1 aux=spr", "aux"),
         ("table=atari100k seeds=1 seed=3", "seeds=..."),
-        ("table=atari100k seeds=1 group=tau", "group"),
-        ("table=atari100k seeds=1 arms=x", "arms"),
-        ("table=dmcontrol100k,dmcontrol500k seeds=1", "leave out"),
+        ("table=atari100k seeds=1 arms=x", "add group="),
+        ("table=atari100k seeds=1 group=tau ablation=tau_1", "exclude each other"),
+        ("table=atari100k seeds=1 tasks=pong ablation=tau_2", "no ablation named 'tau_2'"),
+        ("table=dmcontrol100k,dmcontrol500k seeds=1", "leave them out"),
+        ("table=dmcontrol100k seeds=1 preset=full,tiny", "one preset"),
         ("table=atari100k seeds=1 launcher=condor", "launcher=condor"),
         ("table=atari100k seeds=1 parallel=-1", "parallel=-1"),
         ("table=atari100k seeds=1 paralel=2", "parallel"),
@@ -197,22 +251,24 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("table=atari100k seeds=1 slurm.minutes=1 slurm.warning_seconds=60", "warning_seconds"),
         ("table=atari100k seeds=1 mlr.mask.ratoi=0.2", "mlr.mask.ratio"),
         ("table=atari100k seeds=2 run_dir=here", "run_dir=here"),
-        ("group=tau seeds=1", "benchmark and tasks"),
-        ("group=tua benchmark=atari tasks=pong seeds=1", "did you mean tau"),
+        ("group=tua suite=atari tasks=pong seeds=1", "did you mean tau"),
+        ("group=mask_ratio suite=atari tasks=pong seeds=1 arms=ratio_0.35", "no arm named 'ratio_0.35'"),
+        ("group=mask_ratio suite=atari tasks=pong seeds=1 mlr.mask.ratio=0.4", "no arm changes anything"),
+        ("suite=atari tasks=pong seeds=1 --json runs.json", "add it"),
+        ("suite=atari tasks=pong seeds=1 --dry-run --json no/runs.json", "cannot be written"),
         ("table", "key=value"),
         ("table=atari100k seeds=1 atari.seed=3", "atari.seed is decided by seeds=..."),
         ("table=atari100k seeds=1 ++game=pong", "++game is decided by tasks=..."),
         ("table=dmcontrol100k seeds=1 dmcontrol.task=walker_walk", "tasks=..."),
-        ("table=atari100k seeds=1 atari.aux=none", "written aux=none"),
-        ("table=dmcontrol100k seeds=1 budget=500k", "write table=dmcontrol500k"),
-        ("table=dmcontrol100k seeds=1 dmcontrol.budget=1k", "write table=dmcontrol100k or dmcontrol500k"),
+        ("table=atari100k seeds=1 atari.seeds=2", "written seeds=2"),
+        ("table=dmcontrol100k seeds=1 budget=500k", "write another table="),
+        ("table=dmcontrol100k seeds=1 dmcontrol.budget=1k", "write another table="),
         ("table=atari100k seeds=1 preset=cpu preset=tiny", "preset is given twice"),
         ("table=atari100k seeds=1 preset=cpu atari.preset=tiny", "preset is given twice"),
         ("table=atari100k seeds=1 parallel=1 parallel=2", "parallel is given twice"),
         ("table=atari100k seeds=1 seeds=2", "seeds is given twice"),
         ("table=atari100k seeds=1 dmcontrol.env_steps=300", "dmcontrol.env_steps=300 is of no run here"),
-        ("group=tau benchmark=atari tasks=pong seeds=1 dmcontrol.env_steps=300", "no run here"),
-        ("group=tau benchmark=atari tasks=pong seeds=1 aux=mlr,none", "one aux"),
+        ("suite=atari tasks=pong seeds=1 dmcontrol.env_steps=300", "no run here"),
         (f"table=atari100k seeds={'9' * 5000}", "at most 9 digits"),
         ("table=atari100k seeds=10001", "10,000"),
         (f"table=atari100k seeds={','.join(map(str, range(10001)))}", "at most 10,000"),

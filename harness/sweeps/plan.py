@@ -1,78 +1,227 @@
-"""The runs of a sweep: each with its name, its command and its folder, found valid before any of them starts."""
+"""Runs of a sweep: each with its name, its command and its folder, found valid before any of them starts."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from itertools import chain, product
 from typing import Any
 
-from harness.command_line import CONFIGS, Command, repeated
-from harness.config import require
+from harness.command_line import CONFIGS, Command, config_groups, parse, repeated
+from harness.config import ConfigError, require
 from harness.run_folder import check_run
-from harness.sweeps.ablations import Group, Run, expand, make_run
+from harness.sweeps.grid import ABLATION, Choice, Grid
 
 SCRIPTS = CONFIGS.parent / "scripts"
+PLACE = ("experiment", "run_dir", "seed")  # keys that say where a run lies, not what it is
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    name: str  # benchmark/task/arm/seed_n
-    benchmark: str
+    name: str  # suite/task/arm/seed_n
+    suite: str
     seed: int
     arguments: list[str]  # the training script and its settings
     run_dir: str
     agent_steps: int
     episodes: int  # of an evaluation
+    task: str = ""
+    arm: str = ""  # the experiment's name
+    changed: dict[str, list] = field(default_factory=dict)  # by key: the base's value and the run's
+
+    @property
+    def overrides(self) -> list[str]:
+        return self.arguments[1:]
 
 
-def table_runs(
-    command: Command, key: str, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], common: Sequence[str]
-) -> list[SweepRun]:
-    """The runs of one benchmark's table. key: what chooses a task. arms: choices of `aux`. common: settings of all.
+@dataclass(frozen=True)
+class Double:
+    """A combination with the configuration of another one, which runs for both."""
 
-    Raises ConfigError for a run that cannot start.
+    name: str  # suite/task
+    overrides: list[str]
+    arm: str  # of the one that runs
+
+
+@dataclass(frozen=True)
+class Plan:
+    runs: list[SweepRun]
+    doubles: list[Double]
+
+
+def plan_runs(command: Command, tasks: Mapping[str, Sequence[str]], grid: Grid, seeds: Sequence[int]) -> Plan:
+    """The runs of a suite, task by task. tasks: by name, the overrides that choose each.
+
+    Each combination has an experiment's name of its own, which holds the keys with several values. The base that it is
+    compared with is the configuration without them, or the group's.
+
+    Raises ConfigError for a run that cannot start, and for an arm of a group that changes more than one key.
     """
-    runs = []
-    for task in tasks:
-        for arm in arms:
-            settings = [f"{key}={task}", f"aux={arm}", *common]
-            composed, config = command.resolve(settings)
-            for seed in seeds:
-                run = make_run(command.benchmark, task, arm, seed, {}, settings, composed)
-                runs.append(_checked(command, run, config))
-    return runs
+    plan, arm_runs = Plan([], []), False
+    combinations = [(tuple(chain(*choices)), arm) for choices in product(*grid.axes) for arm in grid.arms]
+    for task, chosen in tasks.items():
+        compose = cache(partial(_compose, command, (*chosen, *grid.common)))
+        base = _base_values(compose, combinations[0], grid)
+        known: dict[str, str] = {}  # experiments, by configuration
+        for shared, arm in combinations:
+            overrides = [*shared, *arm]
+            composed, config = compose(*overrides)
+            values = flatten(composed)
+            if grid.group is not None:
+                anchor = flatten(compose(*shared, *grid.arms[0])[0])
+                _require_one_change(arm, task, changes(anchor, values), grid.group.together)
+            identity = repr(values)
+            if identity in known:
+                plan.doubles.append(Double(f"{command.benchmark}/{task}", overrides, known[identity]))
+                continue
+            keys = [parse(override).key_or_group for override in overrides]
+            changed = changes(base, values, keys)
+            labels = name_experiment(command, composed, overrides)
+            settings = [*chosen, *(_without_experiment(grid.common) if labels else grid.common), *overrides]
+            runs = [_make_run(command, task, composed, config, settings, labels, changed, seed) for seed in seeds]
+            known[identity] = runs[0].arm
+            plan.runs.extend(runs)
+            arm_runs = arm_runs or arm != grid.arms[0]
+    require(grid.group is None or arm_runs, "no arm changes anything: take away the settings that decide its key")
+    return plan
 
 
-def group_runs(
-    group: Group, command: Command, tasks: dict[str, list[str]], seeds: Sequence[int], common: Sequence[str]
-) -> list[SweepRun]:
-    """The runs of an ablation group, as `harness.sweeps.ablations.expand` lists them. Raises ConfigError."""
-    composed: dict[tuple, Any] = {}
-    runs = []
-    for run in expand(group, command, tasks, seeds, common):
-        settings = tuple(setting for setting in run.overrides if not setting.startswith("seed="))
-        if settings not in composed:
-            composed[settings] = command.resolve(settings)[1]
-        runs.append(_checked(command, run, composed[settings]))
-    return runs
-
-
-def in_order(runs: Iterable[SweepRun]) -> list[SweepRun]:
+def in_order(plans: Iterable[Plan]) -> Plan:
     """All tasks with the first seed come first. Raises ConfigError for runs that share a folder."""
-    found = sorted(runs, key=lambda run: run.seed)
-    shared = repeated(run.run_dir for run in found)
-    require(shared is None, f"several runs share run_dir={shared}: leave out run_dir and experiment")
+    plans = list(plans)
+    runs = sorted(chain.from_iterable(plan.runs for plan in plans), key=lambda run: run.seed)
+    shared = repeated(run.run_dir for run in runs)
+    require(shared is None, f"several runs share run_dir={shared}: leave run_dir out, the sweep gives each its own")
+    return Plan(runs, list(chain.from_iterable(plan.doubles for plan in plans)))
+
+
+def flatten(composed: Any) -> dict[str, Any]:
+    """Every value by its dotted key, without those that say where a run lies."""
+    from omegaconf import OmegaConf
+
+    entries = _entries(OmegaConf.to_container(composed, resolve=True))
+    return {key: value for key, value in entries.items() if key not in PLACE}
+
+
+def changes(base: Mapping[str, Any], values: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, list]:
+    """Keys of the base with another value, as [the base's, the other]; and `keys` that the base does not have.
+
+    Further keys that only one of them has belong to a choice such as the auxiliary, which is among the changes.
+    """
+    return {
+        key: [base.get(key), value]
+        for key, value in values.items()
+        if (key in base or key in keys) and base.get(key) != value
+    }
+
+
+def _entries(tree: dict, prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in tree.items():
+        found |= _entries(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
 
 
-def _checked(command: Command, run: Run, config: Any) -> SweepRun:
-    config = replace(config, seed=run.seed, run_dir=run.run_dir)
+def _compose(command: Command, settings: Sequence[str], *overrides: str) -> tuple[Any, Any]:
+    return command.resolve([*settings, *overrides])
+
+
+def _base_values(compose: Callable[..., tuple[Any, Any]], first: tuple[Choice, Choice], grid: Grid) -> dict[str, Any]:
+    """Of the configuration without the axes; of the first combination where that one cannot run."""
+    try:
+        return flatten(compose(*grid.arms[0])[0])
+    except ConfigError:
+        return flatten(compose(*chain(*first))[0])
+
+
+def _require_one_change(arm: Sequence[str], task: str, changed: dict[str, list], together: Sequence[str]) -> None:
+    require(
+        len(changed) <= 1 or set(changed) <= set(together),
+        f"{' '.join(arm)} changes {len(changed)} keys on {task} ({', '.join(changed)}): an arm may change one",
+    )
+
+
+def name_experiment(command: Command, composed: Any, overrides: Sequence[str]) -> bool:
+    """Puts what `overrides` choose into the experiment's name, unless it is there already. Whether it was changed."""
+    from omegaconf import OmegaConf
+
+    name = OmegaConf.to_container(composed, resolve=False)["experiment"]  # with its interpolations
+    labels = [label for label in (_label(command, composed, override, name) for override in overrides) if label]
+    head, end, tail = name.partition("-${fidelity}")
+    composed.experiment = f"{'-'.join([head, *labels])}{end}{tail}"
+    return bool(labels)
+
+
+def _label(command: Command, composed: Any, override: str, name: str) -> str | None:
+    """Such as ratio_0.3; None for what the name holds already, and for a key that this configuration does not have."""
+    from omegaconf import OmegaConf
+
+    parsed = parse(override)
+    key = parsed.key_or_group
+    if f"${{{key}}}" in name:
+        return None
+    if key in config_groups(command.benchmark):
+        choice = str(parsed.value())
+        if key == ABLATION:
+            return None if choice in name else choice
+        return f"{key}_{choice}"
+    missing = object()
+    value = OmegaConf.select(composed, key, default=missing)
+    return None if value is missing else f"{_ending(key, flatten(composed))}_{_text(value)}"
+
+
+def _ending(key: str, keys: Iterable[str]) -> str:
+    """The shortest ending of `key` that no other of `keys` has."""
+    parts = key.split(".")
+    endings = [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+    others = [f".{other}" for other in keys if other != key]
+    return next((ending for ending in endings if not any(o.endswith(f".{ending}") for o in others)), key)
+
+
+def _text(value: Any) -> str:
+    """As a part of a folder's name; 1.0 is 1, as in the names of ablations."""
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
+
+
+def _quoted(text: str) -> str:
+    """A value for Hydra's grammar."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    plain = re.fullmatch(r"[\w.+-]+", text) is not None
+    return text if plain else QuotedString(text=text, quote=Quote.single).with_quotes()
+
+
+def _without_experiment(settings: Sequence[str]) -> list[str]:
+    return [setting for setting in settings if parse(setting).key_or_group != "experiment"]
+
+
+def _make_run(
+    command: Command,
+    task: str,
+    composed: Any,
+    config: Any,
+    settings: Sequence[str],
+    named: bool,
+    changed: dict[str, list],
+    seed: int,
+) -> SweepRun:
+    """Raises ConfigError if the run cannot start. named: whether its settings must hold the experiment's name."""
+    composed.seed = seed  # others may refer to it
+    config = replace(config, seed=seed, experiment=composed.experiment, run_dir=composed.run_dir)
     command.validate(config)
     check_run(config)
+    experiment = [f"experiment={_quoted(config.experiment)}"] if named else []
     return SweepRun(
-        run.name,
+        f"{command.benchmark}/{task}/{config.experiment}/seed_{seed}",
         command.benchmark,
-        run.seed,
-        [str(SCRIPTS / f"train_{command.benchmark}.py"), *run.overrides],
-        run.run_dir,
+        seed,
+        [str(SCRIPTS / f"train_{command.benchmark}.py"), *settings, *experiment, f"seed={seed}"],
+        config.run_dir,
         config.agent_steps,
         config.evaluation.episodes,
+        task,
+        config.experiment,
+        changed,
     )

@@ -82,7 +82,7 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
     try:
         executor = submitit.SlurmExecutor(folder / "%j", max_num_timeout=slurm.requeues)
         executor.update_parameters(
-            job_name="mlr",
+            job_name="sweep",
             time=slurm.minutes,
             signal_delay_s=slurm.warning_seconds,
             cpus_per_task=slurm.cpus,

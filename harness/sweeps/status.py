@@ -58,18 +58,18 @@ def _seconds(events: Sequence[dict], running: bool) -> float:
 def seconds_left(statuses: Sequence[Status]) -> dict[str, float]:
     """Of each run that is neither done nor failed, by name, as if it had a place already; not of those nobody knows of.
 
-    A run takes what the sweep's runs of its benchmark took for an agent step so far, everything included.
+    A run takes what the sweep's runs of its suite took for an agent step so far, everything included.
     """
     pace = {}
-    for benchmark in {status.run.benchmark for status in statuses}:
-        known = [status for status in statuses if status.run.benchmark == benchmark and status.seconds]
+    for suite in {status.run.suite for status in statuses}:
+        known = [status for status in statuses if status.run.suite == suite and status.seconds]
         steps = sum(status.agent_step for status in known)
         if steps:
-            pace[benchmark] = sum(status.seconds for status in known) / steps
+            pace[suite] = sum(status.seconds for status in known) / steps
     return {
-        status.run.name: max(status.run.agent_steps - status.agent_step, 0) * pace[status.run.benchmark]
+        status.run.name: max(status.run.agent_steps - status.agent_step, 0) * pace[status.run.suite]
         for status in statuses
-        if status.state in ("running", "waiting") and status.run.benchmark in pace
+        if status.state in ("running", "waiting") and status.run.suite in pace
     }
 
 

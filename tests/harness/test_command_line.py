@@ -165,13 +165,14 @@ REFUSED = [
     ("title=${nobody}", "title: Interpolation key 'nobody' not found"),
     ("title=${title}", "title: Recursive interpolation"),
     ("title=${oc.env:SURELY_NOT_SET}", "SURELY_NOT_SET"),
-    # what only sweeps understand
-    ("title=sea,hill", "add --multirun"),
-    ("brush.bristles=range(3)", "add --multirun"),
-    ("hydra.run.dir=elsewhere", "add --multirun"),
+    # what only sweeps understand, and Hydra itself
+    ("title=sea,hill", "scripts/sweep.py"),
+    ("brush.bristles=range(3)", "scripts/sweep.py"),
+    ("hydra.run.dir=elsewhere", "leave it out"),
     # the program's own check, options
     ("brush.bristles=0", "brush.bristles must be at least 1"),
     ("--width", "unrecognized arguments: --width"),
+    ("--multirun", "unrecognized arguments: --multirun"),
     ("--cfg", "--cfg: expected one argument"),
 ]
 
@@ -186,7 +187,7 @@ def test_refuses_in_one_line_without_running_or_writing(launch, capsys, argument
     assert not list(Path.cwd().iterdir())
 
 
-@pytest.mark.parametrize("arguments", [[], ["--cfg", "job"], ["--multirun"]])
+@pytest.mark.parametrize("arguments", [[], ["--cfg", "job"]])
 def test_a_missing_value_is_named(launch, capsys, arguments):
     assert launch(*arguments) == (2, [])
     assert capsys.readouterr() == ("", "error: title has no value: add title=value\n")
@@ -229,39 +230,6 @@ def test_help_is_the_given_text_and_the_choices(launch, capsys):
     assert (code, seen) == (0, [])
     assert out.startswith("Paints.\n") and "  style=fine|rough\n" in out
     assert "  +brand=NAME  one of 1 in configs/brand/" in out
-
-
-def test_multirun_runs_every_combination(launch):
-    code, seen = launch("--multirun", "title=sea,hill", "layers=[4]", "brush.width=1,2")
-    assert code == 0
-    assert {(config.title, config.brush.width, config.brush.bristles) for config in seen} == {
-        ("sea", 1.0, 4), ("sea", 2.0, 4), ("hill", 1.0, 4), ("hill", 2.0, 4)
-    }  # fmt: skip
-    assert [str(path) for path in Path().rglob("*") if path.is_file()] == ["runs/multirun/multirun.yaml"]
-
-
-def test_multirun_starts_nothing_if_one_combination_is_wrong(launch, capsys):
-    code, seen = launch("--multirun", "title=sea", "brush.bristles=2,1,0")
-    assert (code, seen) == (2, [])
-    assert capsys.readouterr().err == "error: brush.bristles must be at least 1\n"
-    assert not list(Path.cwd().iterdir())
-
-
-def test_multirun_and_cfg_exclude_each_other(launch, capsys):
-    assert launch("--multirun", "--cfg", "job", "title=sea,hill") == (2, [])
-    assert "leave out --multirun" in capsys.readouterr().err
-
-
-def test_multirun_ends_with_the_code_of_the_first_job_that_failed(launch):
-    seen = []
-
-    def stop_at_two(config) -> int:
-        seen.append(config.brush.bristles)
-        return 75 if config.brush.bristles == 2 else 0
-
-    with pytest.raises(SystemExit) as stopped:
-        launch("-m", "title=sea", "brush.bristles=1,2,3", run=stop_at_two)
-    assert stopped.value.code == 75 and seen == [1, 2]
 
 
 def test_help_needs_neither_hydra_nor_torch():

@@ -461,7 +461,7 @@ WRONG = {
         "mlr.mask.ratio=-inf", "mlr.mask.strategy=cubes", "mlr.seq_len=5", "mlr.tau=2", "agent.batch_size=0",
         "agent.discount=2", "agent.encoder.kernels=[1]", "agent.encoder.channels=[]", "replay.capacity=3",
         "mask_ratio=1", "+new=1", "~mlr", "mlr=3", "mlr.mask=null", "game=[pong", "game=pong}", "'", '"', "=", "==",
-        "=1", "a", "-x", "--cfg", "--cfg=all", "--multirun=1", "device=tpu", "device=cuda:x", "game=pong,boxing",
+        "=1", "a", "-x", "--cfg", "--cfg=all", "--multirun", "device=tpu", "device=cuda:x", "game=pong,boxing",
         "hydra.run.dir=x", "game@b=pong", "environment.image_size=1", "evaluation.episodes=0", "log_every=0",
         "checkpoint_every=0", "run_dir=/dev/null", "run_dir=/dev/null/x", f"run_dir={'a' * 300}",
         "run_dir=", "loop.replay_ratio=-1", "agent.learning_rate=true", "game=${seed}", "game=${nothing}",
