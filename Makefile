@@ -12,13 +12,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: demo test gl lint clean
+.PHONY: demo test test-fast gl lint clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
 
 test: $(STAMP) gl
 	$(BIN)/python -m pytest -q
+
+test-fast: $(STAMP) gl
+	$(BIN)/python -m pytest -q -m "not slow and not slurm and not browser"
 
 # The library that DMControl's pictures are drawn with. Without it their tests are left out.
 gl: $(STAMP)
@@ -54,4 +57,4 @@ $(BIN)/pip:
 clean:
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 	rm -rf .pytest_cache .ruff_cache *.egg-info
-	find atari auxiliaries dmcontrol harness mlr scripts studies tests -name __pycache__ -prune -exec rm -rf {} +
+	find atari auxiliaries dmcontrol harness mlr recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 `B` batch, `T` time, `A` actions, `N` atoms, `D` latent.
 """
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,84 +11,121 @@ import torch
 from torch import Tensor, nn
 
 from atari import losses
-from atari.config import AtariConfig
+from atari.config import AgentConfig, ReplayConfig
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
+from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
+from harness.config import HostFacts
 from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
-from harness.precision import Autocast, make_autocast
-from harness.run_folder import RunFolder, load_config
+from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
 from harness.weights import read_weights, write_weights
 from mlr.augmentation import Augmentation
-from mlr.cells import Hidden, hidden_by
-from mlr.decoder import reads_actions
-from mlr.masking import sample_mask
-from mlr.objective import MLR, PixelMLR
 
-GENERATORS = (
-    "sampling",
-    "noise",
-    "mask",
-    "augmentation_rl",
-    "augmentation_mlr_target",
-    "augmentation_mlr_masked",
-    "augmentation_next_target",
-    "augmentation_next_online",
-)
+GENERATORS = ("sampling", "noise", "augmentation_rl", "augmentation_next_target", "augmentation_next_online")
+RL = "encoder_head"  # name of the RL loss's optimiser
 
 
 class RainbowAgent:
     """Encoder and noisy dueling C51 head, trained with double DQN on prioritised sequences (docs/protocol.md).
 
     The target network is the online network before the step with the noise of the update before: it needs no copy.
+    `make_auxiliary`, if there is one, makes an auxiliary loss from what the agent lends.
     """
 
-    variants = ((),)  # further arguments of `update_on_device`
-    cycle = 1  # updates, all of one kind
+    cycle = ((),)  # further arguments of `update_on_device`, by update: all are alike
 
-    def __init__(self, config: AtariConfig, actions: int, device: torch.device):
-        self.config, self.actions, self.device = config, actions, device
-        self.generators = Generators(config.seed, device, GENERATORS)
-        self._autocast = make_autocast(config.precision, device)
-        self._exploration = numpy_generator(config.seed, "exploration")
+    def __init__(
+        self,
+        config: AgentConfig,
+        replay: ReplayConfig,
+        facts: HostFacts,
+        *,
+        frame_stack: int,
+        actions: int,
+        augment: Augmentation,
+        make_auxiliary: Callable[[Host], Auxiliary] | None,
+        seed: int,
+        precision: str,
+        device: torch.device,
+    ):
+        self.config, self.replay_config, self.actions, self.device = config, replay, actions, device
+        self.generators = Generators(seed, device, GENERATORS)
+        self._autocast = make_autocast(precision, device)
+        self._exploration = numpy_generator(seed, "exploration")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "parameters"))
-            self.encoder, self.head = make_networks(config, actions)
-            self._augment = make_augmentation(config).to(device)
-            self.auxiliary = None
-            if config.aux == "mlr":
-                self.auxiliary = make_mlr(
-                    config, self.encoder, self.head, self._augment, self.generators, self._autocast
-                )
-                self.auxiliary.owned.to(device)
-                self.auxiliary.targets.to(device)
+            torch.manual_seed(derive_seed(seed, "parameters"))
+            self.encoder, self.head = make_networks(config, frame_stack, facts.image_size, actions)
+            self._augment = augment.to(device)
+            self.auxiliary = make_auxiliary(self._host(facts, seed)) if make_auxiliary is not None else None
+        if self.auxiliary is not None:
+            self.auxiliary.owned.to(device)
+            self.auxiliary.targets.to(device)
         self.networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head}).to(device)
-        self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, device)
+        self._support = losses.support(config.v_min, config.v_max, config.atoms, device)
         self._noise = self.head.draw_noise(self.generators["noise"], device)
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
-        groups = {"encoder_head": list(self.networks.parameters())}
-        if self.auxiliary is not None:
-            # Only the blocks are clipped; predictor and action embedding are not (F15).
-            groups["decoder"] = list(self.auxiliary.owned["decoder"].parameters())
-            blocks = set(groups["decoder"])
-            groups["unclipped"] = [p for p in self.auxiliary.owned_parameters() if p not in blocks]
-        agent = config.agent
-        betas = (agent.adam_beta1, agent.adam_beta2)
+        self._make_optimizers()
+
+    def _host(self, facts: HostFacts, seed: int) -> Host:
+        encoder = self.config.encoder
+        return Host(
+            facts=facts,
+            encoder=self.encoder,
+            layers=list(zip(encoder.kernels, encoder.strides, strict=True)),
+            projector=HeadProjector(self.head),
+            projected_dim=2 * self.config.hidden,
+            head=nn.Linear,
+            embed_actions=lambda: ActionEmbedding(self.actions, facts.latent_dim),
+            frame_channels=1,
+            view_size=facts.image_size,
+            augment=self._augment,
+            autocast=self._autocast,
+            device=self.device,
+            seed=seed,
+            own_step=False,
+            clip_norm=self.config.clip_norm,
+        )
+
+    def _make_optimizers(self) -> None:
+        """One Adam for the RL loss and one for each group of the auxiliary that does not join it."""
+        config, groups = self.config, self.auxiliary.groups if self.auxiliary is not None else ()
+        joined = [parameter for group in groups if group.joins == RL for parameter in group.parameters]
+        parameters = {RL: [*self.networks.parameters(), *joined]}
+        self._clips = {RL: config.clip_norm}
+        rates, decays = {RL: config.learning_rate}, {RL: 0.0}
+        for group in groups:
+            if group.joins is None and group.parameters:
+                parameters[group.name], self._clips[group.name] = group.parameters, group.clip
+                rates[group.name] = group.rate_factor * config.learning_rate
+                decays[group.name] = group.weight_decay
         self.optimizers = {
-            name: make_adam(parameters, agent.learning_rate, betas, agent.adam_eps, clipped=name != "unclipped")
-            for name, parameters in groups.items()
-            if parameters
+            name: make_adam(
+                parameters[name],
+                rates[name],
+                (config.adam_beta1, config.adam_beta2),
+                config.adam_eps,
+                weight_decay=decays[name],
+                clipped=clip is not None,
+            )
+            for name, clip in self._clips.items()
         }
 
     def trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for optimizer in self.optimizers.values() for parameter in adam_parameters(optimizer)]
 
+    def random_streams(self) -> Iterator[torch.Generator]:
+        """Every generator that an update may draw from."""
+        yield from self.generators
+        if self.auxiliary is not None:
+            yield from self.auxiliary.generators
+
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> int:
         """The action for a stack uint8 [frames, H, W] in iteration `step`: epsilon-greedy with the last noise drawn."""
-        agent = self.config.agent
+        agent = self.config
         epsilon = linear_ramp(
             step, agent.epsilon_initial, agent.epsilon_final, agent.epsilon_start, agent.epsilon_steps
         )
@@ -99,17 +137,23 @@ class RainbowAgent:
 
     def update(self, replay: SequenceReplay, step: int, kind: str) -> dict[str, Tensor]:
         """One update in iteration `step` on a batch of `replay`; returns its metrics as 0-d tensors."""
+        return self.update_on_device(replay, *self.begin_update(replay, step, kind))
+
+    def begin_update(self, replay: SequenceReplay, step: int, kind: str) -> tuple:
+        """The host's share of an update; returns the variant of `update_on_device`."""
         replay.require_window()
-        config = self.config.replay
+        config = self.replay_config
         ramp = (config.beta_initial, config.beta_final, config.beta_start, config.beta_end - config.beta_start)
         self._beta.fill_(linear_ramp(step - 1, *ramp))
-        return self.update_on_device(replay)
+        if self.auxiliary is not None:
+            self.auxiliary.begin_update(step)
+        return ()
 
     def update_on_device(self, replay: SequenceReplay) -> dict[str, Tensor]:
         """The part of an update that is a function of tensors alone: draw, learn, write the priorities."""
-        fields = self.auxiliary.fields if self.auxiliary is not None else ()
+        reads = self.auxiliary.reads if self.auxiliary is not None else None
         with span("sample"):
-            batch = replay.sample(self.config.agent.batch_size, self.generators["sampling"], self._beta, fields)
+            batch = replay.sample(self.config.batch_size, self.generators["sampling"], self._beta, reads)
         kl, metrics = self.learn(batch)
         with span("sample"):
             replay.update_priorities(batch.indices, kl)
@@ -120,43 +164,51 @@ class RainbowAgent:
         with span("rl"):
             self._previous_noise.copy_(self._noise)
             self._noise.copy_(self.head.draw_noise(self.generators["noise"], self.device))
-            latent = self._encode(self._augmented(batch.obs, "augmentation_rl"))  # [B, D]
-            logits = self.head(scale_gradient(latent, self.config.agent.head_gradient_scale), self._noise)  # [B, A, N]
+            view = self._augmented(batch.obs, "augmentation_rl")
+            latent = self._encode(view)  # [B, D]
+            logits = self.head(scale_gradient(latent, self.config.head_gradient_scale), self._noise)  # [B, A, N]
             log_probs = losses.of_action(logits.log_softmax(-1), batch.action)  # [B, N]
             target = self._target(batch)
             rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
         loss, metrics = rl_loss, {"rl_loss": rl_loss}
         if self.auxiliary is not None:
-            auxiliary_loss, auxiliary_metrics = self.auxiliary.loss(batch)  # [T, B]
+            shared = Shared(view=view, latent=latent, weights=batch.weights)
+            auxiliary_loss, auxiliary_metrics = whole_loss(self.auxiliary, batch, shared)  # [.., B]
             auxiliary_loss = (auxiliary_loss * batch.weights).mean()
-            loss = rl_loss + self.config.mlr.weight * auxiliary_loss
-            metrics |= {"mlr_loss": auxiliary_loss, **auxiliary_metrics}
+            loss = rl_loss + self.auxiliary.weight * auxiliary_loss
+            auxiliary_metrics = {"loss": auxiliary_loss} | auxiliary_metrics
+            metrics |= {f"aux/{name}": value for name, value in auxiliary_metrics.items()}
 
         with span("backward"):
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
         with span("optimizer"):
-            if self.auxiliary is not None:
-                self.auxiliary.update_targets()  # before the step: with tau 1 the targets are one update old
+            self._update_targets("before_step")  # with tau 1 they are one update old
             for name, optimizer in self.optimizers.items():
-                if name != "unclipped":
-                    metrics[f"grad_norm_{name}"] = clip_in_step(optimizer, self.config.agent.clip_norm)
+                if self._clips[name] is not None:
+                    norm = clip_in_step(optimizer, self._clips[name])
+                    metrics[f"{'' if name == RL else 'aux/'}grad_norm_{name}"] = norm
                 optimizer.step()
+            self._update_targets("after_step")
 
-        kl = losses.categorical_kl(log_probs, target, self.config.agent.kl_floor, self.config.agent.kl_ceiling)
+        kl = losses.categorical_kl(log_probs, target, self.config.kl_floor, self.config.kl_ceiling)
         with torch.no_grad(), span("rl"):
             q = losses.expected_value(logits.softmax(-1), self._support)  # [B, A]
             metrics |= {
                 "loss": loss,
                 "q_mean": q.mean(),
                 "q_max": q.amax(1).mean(),
-                "priority": kl.pow(self.config.replay.alpha).mean(),
+                "priority": kl.pow(self.replay_config.alpha).mean(),
                 "importance_weight": batch.weights.mean(),
                 "rl_latent_spread": latent.std(0, correction=0).mean(),
                 "rl_dead_units": (latent == 0).all(0).float().mean(),
             }
         return kl, {key: value.detach() for key, value in metrics.items()}
+
+    def _update_targets(self, place: str) -> None:
+        if self.auxiliary is not None and self.auxiliary.moves_targets == place:
+            self.auxiliary.update_targets()
 
     @torch.no_grad()
     def _target(self, batch: SequenceBatch) -> Tensor:
@@ -171,7 +223,7 @@ class RainbowAgent:
         noises = torch.stack((self._previous_noise, self._noise)).unsqueeze(1)  # [2, 1, noise]
         target_probs, online_probs = self.head(latents, noises).softmax(-1)
         action = losses.expected_value(online_probs, self._support).argmax(1)
-        agent = self.config.agent
+        agent = self.config
         return losses.project_distribution(
             losses.of_action(target_probs, action),
             batch.returns,
@@ -221,21 +273,23 @@ class TrainedAgent:
     Raises ConfigError for weights that are damaged or of another configuration.
     """
 
-    def __init__(self, config: AtariConfig, weights: Path, device: torch.device | str = "cpu"):
-        self.config, self.device = config, torch.device(device)
+    def __init__(
+        self, config: AgentConfig, observation_shape: tuple[int, ...], weights: Path, device: torch.device | str = "cpu"
+    ):
+        self.observation_shape, self.device = observation_shape, torch.device(device)
 
         def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
-            self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.agent.atoms
-            self.encoder, self.head = make_networks(config, self.actions)
+            self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.atoms
+            self.encoder, self.head = make_networks(config, *observation_shape[:2], self.actions)
             return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
         read_weights(weights, make, self.device)
-        self._support = losses.support(config.agent.v_min, config.agent.v_max, config.agent.atoms, self.device)
+        self._support = losses.support(config.v_min, config.v_max, config.atoms, self.device)
 
     @torch.no_grad()
     def q_values(self, observations: np.ndarray) -> Tensor:
         """Expected returns float32 [B, A] of stacks uint8 [B, frames, H, W]. Raises ValueError for anything else."""
-        expected = self.config.observation_shape
+        expected = self.observation_shape
         if observations.dtype != np.uint8 or observations.shape[1:] != expected:
             raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
         pixels = torch.from_numpy(observations).to(self.device)
@@ -246,55 +300,11 @@ class TrainedAgent:
         return self.q_values(observations).argmax(1).cpu().numpy()
 
 
-def load_agent(run: str | Path, device: torch.device | str = "cpu", agent_steps: int | None = None) -> TrainedAgent:
-    """The agent of the run folder `run` with its newest weights, or those after `agent_steps`.
-
-    Raises ConfigError if there are none.
-    """
-    return TrainedAgent(load_config(run, AtariConfig), RunFolder(run).saved_weights(agent_steps), device)
-
-
-def make_networks(config: AtariConfig, actions: int) -> tuple[Encoder, DuelingHead]:
-    encoder = Encoder(config.agent.encoder, config.environment.frame_stack, config.environment.image_size)
-    return encoder, DuelingHead(encoder.latent_dim, actions, config.agent)
-
-
-def make_augmentation(config: AtariConfig) -> Augmentation:
-    size = config.environment.image_size
-    return Augmentation(config.augmentation, size, size)
-
-
-def make_mlr(
-    config: AtariConfig,
-    encoder: Encoder,
-    head: DuelingHead,
-    augment: Augmentation,
-    generators: Generators,
-    autocast: Autocast,
-) -> MLR:
-    """MLR on the renormalised conv map, projected by the head's own first layers (paper, section 3)."""
-    mlr, image_size = config.mlr, config.environment.image_size
-    parts = {
-        "encoder": encoder,
-        "projector": HeadProjector(head) if mlr.projector else nn.Identity(),
-        "action_embedding": ActionEmbedding(head.actions, encoder.latent_dim) if reads_actions(mlr) else None,
-        "latent_dim": encoder.latent_dim,
-        "mask": lambda: sample_mask(mlr.mask, mlr.seq_len, image_size, generators["mask"], generators["mask"].device),
-        "augment_masked": lambda frames: augment(frames, generators["augmentation_mlr_masked"]),
-        "augment_target": lambda frames: augment(frames, generators["augmentation_mlr_target"]),
-        "autocast": autocast,
-    }
-    if mlr.target == "pixel":
-        parts |= {"projector": nn.Identity(), "predictor": nn.Linear(encoder.latent_dim, image_size**2)}
-        return PixelMLR(mlr, frame_channels=1, **parts)
-    width = 2 * config.agent.hidden if mlr.projector else encoder.latent_dim
-    return MLR(mlr, predictor=nn.Linear(width, width) if mlr.predictor else nn.Identity(), **parts)
-
-
-def hidden_shares(config: AtariConfig) -> Hidden:
-    """How much of its input the masked branch misses."""
-    encoder, image_size = config.agent.encoder, config.environment.image_size
-    return hidden_by(config.mlr, image_size, image_size, list(zip(encoder.kernels, encoder.strides, strict=True)))
+def make_networks(
+    config: AgentConfig, frame_stack: int, image_size: int, actions: int
+) -> tuple[Encoder, DuelingHead]:
+    encoder = Encoder(config.encoder, frame_stack, image_size)
+    return encoder, DuelingHead(encoder.latent_dim, actions, config)
 
 
 def linear_ramp(step: int, start_value: float, end_value: float, start: int, length: int) -> float:

@@ -1,134 +1,104 @@
-"""Schema of an Atari run: every value is in `configs/`."""
+"""Schema of Rainbow's runs, on Atari or an environment of the user's own: every value is in `configs/`."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from atari.games import require_emulator, require_game
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from atari.games import EMULATORS, require_emulator, require_game
+from auxiliaries import AuxiliarySections
 from harness.config import (
-    LoggerConfig,
-    LoopConfig,
-    above,
-    at_least,
+    STRICT,
+    Decay,
+    EnvironmentFacts,
+    EvaluationConfig,
+    HostFacts,
+    RunConfig,
+    Share,
+    any_task,
     one_of,
     require,
-    validate_hardware,
-    validate_logger,
-    validate_loop,
-    validate_workers,
-    within,
+    validate_auxiliary,
+    validate_run,
 )
-from mlr.config import (
-    AugmentationConfig,
-    MLRConfig,
-    require_hidden,
-    validate_augmentation,
-    validate_mlr,
-    validate_stage,
-)
+from mlr.config import AugmentationConfig
 
 
-@dataclass
+@dataclass(config=STRICT)
 class EnvironmentConfig:
-    emulator: str  # ale | atari_py
-    image_size: int  # pixels a side
-    frame_stack: int
-    action_repeat: int  # emulator frames per agent step
-    max_noops: int
-    horizon: int  # agent steps; tested before the counter is increased
-    sticky_actions: float  # probability that the emulator repeats the last action
+    emulator: Annotated[str, one_of(*EMULATORS)]  # F8 in docs/fidelity.md
+    image_size: PositiveInt  # pixels a side
+    frame_stack: PositiveInt
+    action_repeat: PositiveInt  # emulator frames per agent step
+    max_noops: NonNegativeInt
+    horizon: PositiveInt  # agent steps; tested before the counter is increased
+    sticky_actions: Annotated[float, Field(ge=0, le=0.99)]  # probability that the emulator repeats the last action
     terminal_on_life_loss: bool  # training only: learning sees a lost life as an end
 
 
-@dataclass
+@dataclass(config=STRICT)
 class EncoderConfig:
-    channels: list[int]
-    kernels: list[int]
-    strides: list[int]
+    channels: list[PositiveInt]
+    kernels: list[PositiveInt]
+    strides: list[PositiveInt]
 
 
-@dataclass
+@dataclass(config=STRICT)
 class AgentConfig:
     encoder: EncoderConfig
-    hidden: int
-    atoms: int
+    hidden: PositiveInt
+    atoms: Annotated[int, Field(ge=2)]
     v_min: float
     v_max: float
-    noisy_sigma0: float
-    head_gradient_scale: float  # factor on the RL gradient from the head into the encoder
-    discount: float
-    n_step: int
-    n_step_done: str  # one_step | n_step: which flag stops the bootstrap
-    batch_size: int
-    learning_rate: float
-    adam_eps: float
-    adam_beta1: float
-    adam_beta2: float
-    clip_norm: float
-    kl_floor: float  # of the target's probabilities in a priority, and of the priority's KL
-    kl_ceiling: float
-    epsilon_initial: float
-    epsilon_final: float
-    epsilon_start: int  # last iteration at epsilon_initial
-    epsilon_steps: int  # iterations of the linear ramp to epsilon_final
+    noisy_sigma0: NonNegativeFloat
+    head_gradient_scale: NonNegativeFloat  # factor on the RL gradient from the head into the encoder
+    discount: Share
+    n_step: PositiveInt
+    n_step_done: Annotated[str, one_of("one_step", "n_step")]  # which flag stops the bootstrap
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    adam_eps: PositiveFloat
+    adam_beta1: Decay
+    adam_beta2: Decay
+    clip_norm: PositiveFloat
+    kl_floor: PositiveFloat  # of the target's probabilities in a priority, and of the priority's KL
+    kl_ceiling: PositiveFloat
+    epsilon_initial: Share
+    epsilon_final: Share
+    epsilon_start: NonNegativeInt  # last iteration at epsilon_initial
+    epsilon_steps: NonNegativeInt  # iterations of the linear ramp to epsilon_final
 
 
-@dataclass
+@dataclass(config=STRICT)
 class ReplayConfig:
-    capacity: int  # agent steps
-    alpha: float
-    beta_initial: float
-    beta_final: float
-    beta_start: int  # iteration
+    capacity: PositiveInt  # agent steps
+    window: PositiveInt  # steps of a sampled sequence; decides which starts may be drawn, whatever reads them
+    alpha: NonNegativeFloat
+    beta_initial: NonNegativeFloat
+    beta_final: NonNegativeFloat
+    beta_start: NonNegativeInt  # iteration
     beta_end: int  # iteration
-    default_priority: float
-    priority_eps: float  # added to a leaf before its inverse is taken
+    default_priority: PositiveFloat
+    priority_eps: PositiveFloat  # added to a leaf before its inverse is taken
 
 
-@dataclass
-class EvaluationConfig:
-    episodes: int
-    epsilon: float
-    horizon: int  # agent steps
-    environments: int  # stepped together
-    workers: int  # processes over which the environments are spread; 0: they stay in the evaluating one
-    background: bool  # in a process of its own, while training goes on
-    timeout_seconds: float  # after which a silent process counts as hung
+@dataclass(config=STRICT, kw_only=True)
+class AtariEvaluationConfig(EvaluationConfig):
+    epsilon: Share
+    horizon: PositiveInt  # agent steps
 
 
-@dataclass
-class AtariConfig:
-    benchmark: str
+@dataclass(config=STRICT, kw_only=True)
+class AtariConfig(AuxiliarySections, RunConfig):
+    method: Annotated[str, one_of("rainbow")]
     game: str
-    emulator: str  # ale | atari_py, F8 in docs/fidelity.md
-    seed: int
-    aux: str
-    fidelity: str
-    preset: str
-    experiment: str
-    run_dir: str
-    device: str  # auto | cpu | cuda | cuda:N
-    threads: int  # of torch on the CPU; 0 leaves the library's choice
-    precision: str  # fp32 | tf32 | bf16: of a GPU's products; bf16 also on the CPU
-    deterministic: bool  # GPU: equal runs are equal bit for bit, and slower
-    capture: str  # auto | off: updates on a GPU as CUDA graphs
-    agent_steps: int
-    eval_every: int  # agent steps; 0: at the end only
-    checkpoint_every: int  # agent steps
-    log_every: int  # agent steps
-    video: bool  # record an episode of the last evaluation
-    keep_weights: bool  # of every evaluation and checkpoint, not the newest alone
+    agent_steps: PositiveInt
+    eval_every: NonNegativeInt  # agent steps; 0: at the end only
     environment: EnvironmentConfig
     agent: AgentConfig
     replay: ReplayConfig
     augmentation: AugmentationConfig
-    mlr: MLRConfig
-    mlr_weight_by_game: dict[str, float]
-    loop: LoopConfig
-    logger: LoggerConfig
-    evaluation: EvaluationConfig
-
-    @property
-    def task(self) -> str:
-        return self.game
+    evaluation: AtariEvaluationConfig
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -136,55 +106,51 @@ class AtariConfig:
         environment = self.environment
         return environment.frame_stack, environment.image_size, environment.image_size
 
+    def environment_facts(self, training: bool) -> EnvironmentFacts:
+        """What Rainbow needs of an environment of the user's own."""
+        environment = self.environment
+        horizon = environment.horizon if training else self.evaluation.horizon
+        return EnvironmentFacts(
+            image_size=environment.image_size,
+            channels=1,
+            frame_stack=environment.frame_stack,
+            padding="zeros",
+            action_repeat=environment.action_repeat,
+            time_limit=horizon * environment.action_repeat,
+            discrete=True,
+            elsewhere="scripts/train_dmcontrol.py takes a Box",
+        )
+
 
 def validate(config: AtariConfig) -> None:
     """Raises ConfigError, with what to do, for a configuration that cannot run."""
-    require_game(config.game)
-    for game, weight in config.mlr_weight_by_game.items():
-        require_game(game)
-        require(weight >= 0, f"mlr_weight_by_game.{game}={weight} must be at least 0")
-    one_of("benchmark", config.benchmark, ("atari",))
-    one_of("aux", config.aux, ("mlr", "none"))
-    validate_hardware(config)
-    validate_logger(config.logger)
-    require(config.run_dir.strip() != "", "run_dir is empty: name a folder")
-    at_least(1, "", config, "agent_steps", "checkpoint_every", "log_every")
-    at_least(0, "", config, "seed", "eval_every")
-    within(0, 1024, "threads", config.threads, "0 leaves the number to torch")
-    at_least(1, "environment", config.environment, "image_size", "frame_stack", "action_repeat", "horizon")
-    at_least(0, "environment", config.environment, "max_noops")
-    within(0, 0.99, "environment.sticky_actions", config.environment.sticky_actions, "a probability")
-    require_emulator(config.environment.emulator, config.environment.sticky_actions)
-    require(
-        config.environment.emulator == config.emulator,
-        f"environment.emulator={config.environment.emulator} follows emulator={config.emulator}: set that one",
-    )
-    validate_mlr(config.mlr, config.environment.image_size)
-    require_hidden(config.mlr, config.environment.image_size)
-    validate_augmentation(config.augmentation, config.environment.image_size)
-    validate_loop(config.loop)
-    validate_agent(config.agent)
-    validate_encoder(config)
-    size = config.environment.image_size
-    validate_stage(config.mlr.mask, size, map_sides(config.agent.encoder, size))
-    validate_replay(config)
-    at_least(1, "evaluation", config.evaluation, "episodes", "environments", "horizon")
-    validate_workers(config.evaluation)
-    within(0, 1, "evaluation.epsilon", config.evaluation.epsilon, "a probability")
-
-
-def validate_agent(agent: AgentConfig) -> None:
-    at_least(1, "agent", agent, "hidden", "n_step", "batch_size")
-    at_least(2, "agent", agent, "atoms")
-    at_least(0, "agent", agent, "noisy_sigma0", "head_gradient_scale", "epsilon_start", "epsilon_steps")
-    above(0, "agent", agent, "learning_rate", "adam_eps", "clip_norm", "kl_floor", "kl_ceiling")
-    within(0, 1, "agent.discount", agent.discount, "the weight of a reward one step later")
-    for name in ("adam_beta1", "adam_beta2"):
-        within(0, 0.999999, f"agent.{name}", getattr(agent, name), "the share that a moment keeps")
-    for name in ("epsilon_initial", "epsilon_final"):
-        within(0, 1, f"agent.{name}", getattr(agent, name), "a probability")
-    one_of("agent.n_step_done", agent.n_step_done, ("one_step", "n_step"))
+    validate_run(config, "atari", config.game)
+    if config.env:
+        require(config.game == "", f"env={config.env} and game={config.game} exclude each other: leave one out")
+    else:
+        require(config.game != "", "game has no value: add game=NAME, such as pong, or env=package.module:callable")
+        require_game(config.game)
+        require_emulator(config.environment.emulator, config.environment.sticky_actions)
+    config.augmentation.check(config.environment.image_size)
+    agent = config.agent
     require(agent.v_min < agent.v_max, f"agent.v_min={agent.v_min} must be below agent.v_max={agent.v_max}")
+    validate_encoder(config)
+    validate_replay(config)
+    validate_auxiliary(config, host_facts(config))
+
+
+def host_facts(config: AtariConfig) -> HostFacts:
+    """Facts about this configuration's agent for an auxiliary."""
+    encoder, size = config.agent.encoder, config.environment.image_size
+    sides = map_sides(encoder, size)
+    return HostFacts(
+        image_size=size,
+        latent_dim=encoder.channels[-1] * sides[-1] ** 2,
+        map_sides=sides,
+        window=config.replay.window,
+        discrete=True,
+        require_task=any_task if config.env else require_game,
+    )
 
 
 def validate_encoder(config: AtariConfig) -> None:
@@ -193,18 +159,9 @@ def validate_encoder(config: AtariConfig) -> None:
         len(encoder.channels) == len(encoder.kernels) == len(encoder.strides) >= 1,
         "agent.encoder.channels, kernels and strides must have the same length, at least 1",
     )
-    for name in ("channels", "kernels", "strides"):
-        values = getattr(encoder, name)
-        require(min(values) >= 1, f"agent.encoder.{name}={values} must all be at least 1")
-    sides = map_sides(encoder, config.environment.image_size)
     require(
-        min(sides) >= 1,
+        min(map_sides(encoder, config.environment.image_size)) >= 1,
         f"agent.encoder.kernels={encoder.kernels} do not fit an image of {config.environment.image_size} pixels",
-    )
-    latent, heads = encoder.channels[-1] * sides[-1] ** 2, config.mlr.decoder.heads
-    require(
-        latent % heads == 0 and latent % 2 == 0,
-        f"the latent has {latent} values: it must be even, and a multiple of mlr.decoder.heads={heads}",
     )
 
 
@@ -218,9 +175,7 @@ def map_sides(encoder: EncoderConfig, image_size: int) -> list[int]:
 
 def validate_replay(config: AtariConfig) -> None:
     replay = config.replay
-    at_least(0, "replay", replay, "alpha", "beta_initial", "beta_final", "beta_start")
-    above(0, "replay", replay, "default_priority", "priority_eps")
-    lag = 1 + config.agent.n_step + config.mlr.seq_len
+    lag = 1 + config.agent.n_step + replay.window
     history = config.environment.frame_stack
     require(
         replay.capacity > lag + history,

@@ -4,10 +4,13 @@ atari-py is optional. Nothing here imports torch: environment workers stay small
 """
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
+
+from harness.config import ConfigError
 
 NOOP = 0
 SETTLING_FRAMES = 8
@@ -22,7 +25,7 @@ def emulator_note(game: str, emulator: str) -> str | None:
         return None
     for games, what in ((REWARDS_DIFFER, "rewards or lives"), (PICTURES_DIFFER, "pictures")):
         if game in games:
-            return f"in {game} ale-py and the paper's atari-py differ in {what}: emulator=atari_py is exact, see F8"
+            return f"in {game} ale-py differs from the paper's atari-py in {what} (environment.emulator=atari_py, F8)"
     return None
 
 
@@ -118,13 +121,17 @@ class Emulator:
 
 
 class AtariPyEmulator(Emulator):
-    """The same on atari-py 0.2.6 and its ROMs. Without sticky actions: memory is drawn from the same generator."""
+    """An emulator on atari-py 0.2.6 and its ROMs. It has no sticky actions: they share the generator of its memory."""
 
     @staticmethod
     def rom_path(game: str) -> Path:
         import atari_py
 
-        return Path(atari_py.get_game_path(game))
+        with suppress(OSError):
+            path = Path(atari_py.get_game_path(game))
+            if path.is_file():
+                return path
+        raise ConfigError(f"atari-py has no ROM of {game}: play it with emulator=ale")
 
     def _make(self):
         import atari_py

@@ -1,6 +1,6 @@
 """Prioritised windows of consecutive steps, rebuilt from single frames.
 
-Shapes: `B` batch, `T` time (K = seq_len), `L` any number of steps, `C` stacked frames, `H,W` image, `n` n-step.
+Shapes: `B` batch, `T` time, `L` any number of steps, `C` stacked frames, `H,W` image, `n` n-step.
 Step s is observation s, the action taken at it, the reward that followed and whether an end came with it; it lives in
 slot s % capacity.
 """
@@ -12,8 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from atari.config import AgentConfig, ReplayConfig
+from auxiliaries.slot import Reads
 from harness.replay.frames import FrameStore, steps_since_first
 from harness.replay.priorities import Priorities
+from harness.replay.ring import Ring
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Window:
 
 @dataclass
 class SequenceBatch:
-    """What one update reads; the fields with a default are filled on request."""
+    """The batch of one update; fields with a default are filled on request."""
 
     obs: Tensor  # uint8 [B, C, H, W]
     next_obs: Tensor  # uint8 [B, C, H, W], n steps later, or the last before an end
@@ -43,6 +45,7 @@ class SequenceBatch:
     actions: Tensor | None = None  # int64 [T, B]
     rewards: Tensor | None = None  # float32 [T, B]
     first: Tensor | None = None  # bool [T, B]
+    ended: Tensor | None = None  # bool [T, B], an end came with this step or an earlier one of the window
 
 
 class SequenceReplay:
@@ -56,7 +59,6 @@ class SequenceReplay:
         self,
         config: ReplayConfig,
         agent: AgentConfig,
-        seq_len: int,
         frame_shape: tuple[int, int],
         frame_stack: int,
         device: torch.device | str,
@@ -64,15 +66,18 @@ class SequenceReplay:
         capacity = config.capacity
         self.config = config
         self.agent = agent
-        self.seq_len = seq_len
         # Steps read before a start. Without a stack one is still needed: `first` is the end of the step before.
         self.history = max(frame_stack - 1, 1)
-        self.lag = 1 + agent.n_step + seq_len  # newer steps that must exist before a start may be sampled
+        self.lag = 1 + agent.n_step + config.window  # newer steps that must exist before a start may be sampled
         self.frames = FrameStore(capacity, frame_shape, frame_stack, "zeros", device)
         self.priorities = Priorities(capacity, device)
-        self.actions = torch.zeros(capacity, dtype=torch.int64, device=device)
-        self.rewards = torch.zeros(capacity, dtype=torch.float32, device=device)
-        self.flags = torch.zeros(capacity, 3, dtype=torch.bool, device=device)  # terminated, truncated, life lost
+        self.ring = Ring(
+            {
+                "actions": torch.zeros(capacity, dtype=torch.int64, device=device),
+                "rewards": torch.zeros(capacity, dtype=torch.float32, device=device),
+                "flags": torch.zeros(capacity, 3, dtype=torch.bool, device=device),  # terminated, truncated, life lost
+            }
+        )
         self.discounts = agent.discount ** torch.arange(agent.n_step, dtype=torch.float32, device=device)  # float32 [n]
         self.count = torch.zeros((), dtype=torch.int64, device=device)  # steps begun, for the device
         self.steps_begun = 0  # the same, for the host
@@ -90,8 +95,7 @@ class SequenceReplay:
     @property
     def nbytes(self) -> int:
         """Bytes of everything that grows with the capacity."""
-        per_step = (self.actions, self.rewards, self.flags)
-        return self.frames.nbytes + self.priorities.nbytes + sum(tensor.nbytes for tensor in per_step)
+        return self.frames.nbytes + self.priorities.nbytes + self.ring.nbytes
 
     def begin_step(self) -> None:
         """Advances the cursor for the step about to be stored: one start becomes available, the oldest one closes."""
@@ -123,10 +127,8 @@ class SequenceReplay:
             raise RuntimeError("store() needs a begin_step() of its own before it")
         slot = self.steps_stored % self.capacity
         self.frames.write(slot, observation[-1])
-        self.actions[slot].fill_(action)
-        self.rewards[slot].fill_(reward)
-        for flag, value in zip(self.flags[slot], (terminated, truncated, info["life_lost"]), strict=True):
-            flag.fill_(value)
+        flags = (terminated, truncated, info["life_lost"])
+        self.ring.write(slot, actions=action, rewards=reward, flags=flags)
         self.steps_stored += 1
 
     def require_window(self) -> None:
@@ -135,28 +137,35 @@ class SequenceReplay:
             raise RuntimeError(f"no window is complete before step {self.lag + self.history + 1} is begun")
 
     def sample(
-        self, batch_size: int, generator: Generator, beta: Tensor | float, fields: tuple[str, ...]
+        self, batch_size: int, generator: Generator, beta: Tensor | float, reads: Reads | None
     ) -> SequenceBatch:
         """Draws starts by priority, with replacement, and gathers their windows; see `require_window`.
 
-        `generator` is on the replay's device; `fields` names the optional fields of the batch to fill.
+        `generator` is on the replay's device; `reads` says which optional fields of the batch to fill, and how far.
         """
         leaves = self.priorities.leaves
         uniforms = torch.rand(batch_size, dtype=leaves.dtype, device=leaves.device, generator=generator)
-        return self.gather(self.priorities.draw(uniforms), beta, fields)
+        return self.gather(self.priorities.draw(uniforms), beta, reads)
 
-    def gather(self, indices: Tensor, beta: Tensor | float, fields: tuple[str, ...]) -> SequenceBatch:
+    def gather(self, indices: Tensor, beta: Tensor | float, reads: Reads | None) -> SequenceBatch:
         """The batch of the starts in slots `indices` int64 [B]; the rest as in `sample`."""
-        steps, n = self.seq_len, self.agent.n_step
-        # The rules of an end hold over max(K, n) steps whatever is gathered, so every auxiliary sees the same starts.
-        window = hold_at_end(self.windows(indices, max(steps, n + 1)), max(steps, n))
+        length, n = self.config.window, self.agent.n_step
+        steps, fields = (reads.steps, reads.fields) if reads is not None and reads.source == "windows" else (1, ())
+        # An end holds over max(window, n) steps whatever is gathered, so every auxiliary sees the same windows.
+        window = hold_at_end(self.windows(indices, max(length, n + 1)), max(length, n))
         done = window.done[:n]
         wanted = slice(steps if "frames" in fields else 1)
         stacks = self.frames.stack(
             torch.cat((window.slots[wanted], window.slots[n : n + 1])),
             torch.cat((window.since_first[wanted], window.since_first[n : n + 1])),
         )
-        per_step = {"frames": stacks[:-1], "actions": window.actions, "rewards": window.rewards, "first": window.first}
+        per_step = {
+            "frames": stacks[:-1],
+            "actions": window.actions,
+            "rewards": window.rewards,
+            "first": window.first,
+            "ended": window.done,
+        }
         return SequenceBatch(
             obs=stacks[0],
             next_obs=stacks[-1],
@@ -172,13 +181,13 @@ class SequenceReplay:
         """`length` consecutive steps from each slot in `indices` int64 [B], as they were stored."""
         offsets = torch.arange(-self.history, length, device=indices.device)
         slots = (offsets.unsqueeze(1) + indices) % self.capacity  # [history + L, B]
-        ended = self.flags[slots].any(-1)
+        ended = self.ring["flags"][slots].any(-1)
         window = slots[self.history :]
         return Window(
             slots=window,
             since_first=steps_since_first(ended, self.history),
-            actions=self.actions[window],
-            rewards=self.rewards[window],
+            actions=self.ring["actions"][window],
+            rewards=self.ring["rewards"][window],
             done=ended[self.history :],
             first=ended[self.history - 1 : -1],
         )
@@ -212,25 +221,14 @@ class SequenceReplay:
         oldest = max(0, self.steps_stored - self.capacity)
         if not oldest <= start_step <= stop_step <= self.steps_stored:
             raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
-        slots = self._slots(start_step, stop_step)
-        return {name: tensor.index_select(0, slots) for name, tensor in self._columns().items()}
+        slots = self.ring.slots(start_step, stop_step, self.capacity)
+        return {"frames": self.frames.frames.index_select(0, slots), **self.ring.rows(slots)}
 
     def load_rows(self, start_step: int, rows: dict[str, Tensor]) -> None:
         """Writes `rows` of the steps from `start_step` on into their slots; the counters come with `load_state`."""
-        slots = self._slots(start_step, start_step + len(rows["actions"]))
-        for name, tensor in self._columns().items():
-            tensor.index_copy_(0, slots, rows[name].to(tensor.device))
-
-    def _columns(self) -> dict[str, Tensor]:
-        return {
-            "frames": self.frames.frames,
-            "actions": self.actions,
-            "rewards": self.rewards,
-            "flags": self.flags,
-        }
-
-    def _slots(self, start_step: int, stop_step: int) -> Tensor:
-        return torch.arange(start_step, stop_step, device=self.actions.device) % self.capacity
+        slots = self.ring.slots(start_step, start_step + len(rows["actions"]), self.capacity)
+        self.frames.frames.index_copy_(0, slots, rows["frames"].to(slots.device))
+        self.ring.load_rows(slots, rows)
 
 
 def hold_at_end(window: Window, horizon: int) -> Window:

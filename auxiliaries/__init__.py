@@ -1,1 +1,34 @@
-"""The slot for auxiliary losses: what an agent may ask of one, and which there are."""
+"""Auxiliary losses: which there are. `slot.py` says what an agent may ask of one. Nothing here imports torch.
+
+A new one is a file with its schema and a `make`, a file in `configs/auxiliary/`, and a line below.
+"""
+
+from collections.abc import Callable
+from dataclasses import make_dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from harness.config import RunConfig
+
+
+class Entry(NamedTuple):
+    schema: str  # module:class of its section, which has the auxiliary's name
+    make: str  # module:function that builds it from its section and what the agent lends (auxiliaries/slot.py)
+
+
+AUXILIARIES = {
+    "mlr": Entry("mlr.config:MLRConfig", "auxiliaries.mlr:make"),
+}
+SCHEMAS = {name: entry.schema for name, entry in AUXILIARIES.items()}
+
+# A section for each auxiliary; a run's configuration fills that of its own.
+AuxiliarySections = make_dataclass("AuxiliarySections", [(name, Any, None) for name in AUXILIARIES], kw_only=True)
+
+
+def make_auxiliary(config: RunConfig) -> Callable[[Any], Any] | None:
+    """Maker of a run's auxiliary from the agent's `slot.Host`; None for `none`."""
+    if config.auxiliary == "none":
+        return None
+    module, function = AUXILIARIES[config.auxiliary].make.split(":")
+    return partial(getattr(import_module(module), function), config.auxiliary_section)

@@ -102,7 +102,7 @@ class DMControlEnv(gymnasium.Env):
             raise NotFinite(f"the physics of {self.task} diverged: {error}") from error
 
     def render(self) -> np.ndarray:
-        """What the camera of the observations sees now, uint8 [3H, 3W, 3]."""
+        """Current picture of the observations' camera, uint8 [3H, 3W, 3]."""
         return self._large_camera.render().copy()
 
     def close(self) -> None:

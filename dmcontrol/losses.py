@@ -23,7 +23,7 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
 def q_target(
     reward: Tensor, bootstrap: Tensor, next_q: Tensor, next_log_prob: Tensor, temperature: Tensor, discount: float
 ) -> Tensor:
-    """What Q values should be [B]: the reward and, times `bootstrap` [B], the smaller soft value of `next_q` [2, B]."""
+    """Targets [B] of Q values: the reward plus `bootstrap` [B] times the smaller soft value of `next_q` [2, B]."""
     value = next_q.amin(dim=0) - temperature * next_log_prob
     return reward + bootstrap * discount * value
 

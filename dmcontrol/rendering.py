@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from harness.config import ConfigError, one_of
+from harness.config import ConfigError, require_choice
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
 WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa
@@ -27,7 +27,7 @@ def choose_backend() -> str:
     os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen:
-        one_of("MUJOCO_GL", chosen, tuple(PACKAGES))
+        require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
         if not draws(chosen):
             raise ConfigError(
                 f"MUJOCO_GL={chosen} does not draw on this machine: "
@@ -46,7 +46,7 @@ def choose_backend() -> str:
 
 
 def draws(backend: str) -> bool:
-    """Whether dm_control gets a context from a backend; asked of a process of its own, which a driver may crash."""
+    """Tells whether dm_control gets a context from a backend; a process of its own asks, which a driver may crash."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBE],
@@ -60,7 +60,7 @@ def draws(backend: str) -> bool:
 
 
 def renderer_name(physics) -> str:
-    """What draws a dm_control physics' pictures, such as a GPU's name or "llvmpipe (...)" for software."""
+    """Name of a physics' renderer, such as a GPU's or "llvmpipe (...)" for software."""
     from OpenGL import GL
 
     with physics.contexts.gl.make_current() as context:

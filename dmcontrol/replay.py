@@ -1,6 +1,6 @@
 """Uniform transitions and windows of consecutive steps, rebuilt from single frames.
 
-Shapes: `B` batch, `T` time (K = seq_len), `A` action, `C` stacked channels, `H,W` image.
+Shapes: `B` batch, `T` time, `A` action, `C` stacked channels, `H,W` image.
 Step s is an observation, the action taken at it, and the reward, the ends and the observation that followed; it lives
 in slot s % capacity. An episode of L steps shows L + 1 frames, so frames have numbers and a ring of their own: the
 observation of step s ends with frame `newest_frames[s % capacity]`, the one that followed with the frame after that.
@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from harness.replay.frames import FrameStore, copy_from_host
+from auxiliaries.slot import Reads
+from harness.config import require
+from harness.replay.frames import FrameStore
 from harness.replay.priorities import Priorities
+from harness.replay.ring import Ring
 
 
 @dataclass
@@ -33,10 +36,13 @@ class WindowBatch:
     actions: Tensor | None = None  # float32 [T, B, A], taken at them
     rewards: Tensor | None = None  # float32 [T, B], that followed
     first: Tensor | None = None  # bool [T, B], the episode began with this step
+    ended: Tensor | None = None  # bool [T, B], the episode ended with this step or an earlier one of the window
 
 
 class TransitionReplay:
-    """The last `capacity` steps, as single transitions or as windows of `seq_len`, each drawn uniformly.
+    """The last `capacity` steps, as single transitions or as windows of `window` steps, each drawn uniformly.
+
+    A window holds no step that ended an episode; with `window_may_end` its last step may be one.
 
     `min_episode`, the agent steps of a usual episode, sizes the ring of frames. Where episodes end earlier, the frames
     run out first, and the oldest steps can no longer be sampled although they are among the last `capacity`.
@@ -45,24 +51,30 @@ class TransitionReplay:
     def __init__(
         self,
         capacity: int,
-        seq_len: int,
+        window: int,
         frame_shape: tuple[int, int, int],
         frame_stack: int,
         action_size: int,
         device: torch.device | str,
         min_episode: int,
+        window_may_end: bool = False,
     ):
         self.capacity = capacity
-        self.seq_len = seq_len
+        self.window = window
+        self.window_may_end = window_may_end
         ends = -(-capacity // min_episode)
         # A frame for each step, one more for each end among them, and the rest of the oldest and newest observation.
         self.frames = FrameStore(capacity + ends + frame_stack, frame_shape, frame_stack, "repeat", device)
         self.starts = Priorities(capacity, device)  # 1 where a window may start
-        self.actions = torch.zeros(capacity, action_size, dtype=torch.float32, device=device)
-        self.rewards = torch.zeros(capacity, dtype=torch.float32, device=device)
-        self.flags = torch.zeros(capacity, 2, dtype=torch.bool, device=device)  # terminated, truncated
-        self.newest_frames = torch.zeros(capacity, dtype=torch.int64, device=device)
-        self.since_first = torch.zeros(capacity, dtype=torch.int64, device=device)  # steps since the episode's first
+        self.ring = Ring(
+            {
+                "actions": torch.zeros(capacity, action_size, dtype=torch.float32, device=device),
+                "rewards": torch.zeros(capacity, dtype=torch.float32, device=device),
+                "flags": torch.zeros(capacity, 2, dtype=torch.bool, device=device),  # terminated, truncated
+                "newest_frames": torch.zeros(capacity, dtype=torch.int64, device=device),
+                "since_first": torch.zeros(capacity, dtype=torch.int64, device=device),  # steps in the episode before
+            }
+        )
         self.bounds = torch.zeros(2, dtype=torch.int64, device=device)  # oldest and steps_stored, for the device
         self.oldest_frames = np.zeros(capacity, dtype=np.int64)  # that the steps' observations show, for the host
         self.oldest = 0  # step that may be sampled
@@ -74,8 +86,7 @@ class TransitionReplay:
     @property
     def nbytes(self) -> int:
         """Bytes of everything that grows with the capacity."""
-        per_step = (*self._columns().values(), self.oldest_frames)
-        return self.frames.nbytes + self.starts.nbytes + sum(array.nbytes for array in per_step)
+        return self.frames.nbytes + self.starts.nbytes + self.ring.nbytes + self.oldest_frames.nbytes
 
     def begin_step(self) -> None:
         """Nothing to prepare: a step's updates run before it is stored, and read only what is."""
@@ -96,16 +107,18 @@ class TransitionReplay:
         newest_frame = self.frames_stored - 1
         self._store_frame(next_observation)
         slot = self.steps_stored % self.capacity
-        copy_from_host(self.actions[slot], torch.as_tensor(action))
-        self.rewards[slot].fill_(reward)
-        for flag, value in zip(self.flags[slot], (terminated, truncated), strict=True):
-            flag.fill_(value)
-        self.newest_frames[slot].fill_(newest_frame)
-        self.since_first[slot].fill_(self.episode_step)
+        self.ring.write(
+            slot,
+            actions=action,
+            rewards=reward,
+            flags=(terminated, truncated),
+            newest_frames=newest_frame,
+            since_first=self.episode_step,
+        )
         self.oldest_frames[slot] = newest_frame - min(self.episode_step, self.frames.stack_size - 1)
         self.steps_stored += 1
         self._close_overwritten()
-        self._open_start()
+        self._open_start(terminated or truncated)
         self._write_bounds()
         self.episode_step = 0 if terminated or truncated else self.episode_step + 1
 
@@ -121,14 +134,13 @@ class TransitionReplay:
             self.starts.leaves[self.oldest % self.capacity].fill_(0.0)
             self.oldest += 1
 
-    def _open_start(self) -> None:
-        """Lets a window start seq_len before the step just stored, if that is a step of the same episode.
-
-        The window ends before that step: it holds no step that ended an episode, nor the newest one.
-        """
-        if self.episode_step >= self.seq_len:
-            self.newest_start = self.steps_stored - 1 - self.seq_len
-            self.starts.leaves[self.newest_start % self.capacity].fill_(1.0)
+    def _open_start(self, ended: bool) -> None:
+        """Lets a window end before the step just stored, or with it if that ended an episode and a window may."""
+        for last in [self.steps_stored - 2] + [self.steps_stored - 1] * (ended and self.window_may_end):
+            # Steps of the episode up to `last`.
+            if self.episode_step + 1 - (self.steps_stored - 1 - last) >= self.window:
+                self.newest_start = last + 1 - self.window
+                self.starts.leaves[self.newest_start % self.capacity].fill_(1.0)
 
     def _write_bounds(self) -> None:
         for bound, value in zip(self.bounds, (self.oldest, self.steps_stored), strict=True):
@@ -145,42 +157,47 @@ class TransitionReplay:
             raise RuntimeError("no transition is stored yet: call store() before sample()")
 
     def require_window(self) -> None:
-        """Raises RuntimeError while no window can be drawn, as `require_transition`."""
-        if self.newest_start < self.oldest:
-            raise RuntimeError(f"no window is complete: that takes {self.seq_len + 1} steps of one episode")
+        """Raises ConfigError on the host while no window can be sampled: episodes are too short."""
+        require(
+            self.newest_start >= self.oldest,
+            f"no window is complete: that takes {self.window + 1} agent steps of one episode; choose a smaller "
+            "replay.window or environment.action_repeat, or auxiliary=none",
+        )
 
     def sample(self, batch_size: int, generator: Generator) -> TransitionBatch:
         """Draws stored steps uniformly, with replacement; `generator` is on the replay's device."""
         oldest, count = self.bounds.unbind()
         slots = (oldest + (self._uniforms(batch_size, generator) * (count - oldest)).long()) % self.capacity
-        newest, since_first = self.newest_frames[slots], self.since_first[slots]
+        newest, since_first = self.ring["newest_frames"][slots], self.ring["since_first"][slots]
         obs, next_obs = self._observations(
             torch.stack((newest, newest + 1)), torch.stack((since_first, since_first + 1))
         )
-        terminated = self.flags[slots, 0]
+        terminated = self.ring["flags"][slots, 0]
         return TransitionBatch(
             obs=obs,
-            action=self.actions[slots],
-            reward=self.rewards[slots],
+            action=self.ring["actions"][slots],
+            reward=self.ring["rewards"][slots],
             next_obs=next_obs,
             bootstrap=1.0 - terminated.float(),
         )
 
-    def windows(self, batch_size: int, generator: Generator, fields: tuple[str, ...]) -> WindowBatch:
-        """Draws windows uniformly, with replacement, from all that hold neither the newest step nor one that ended an
-        episode; `generator` is on the replay's device, `fields` names what to fill.
+    def windows(self, batch_size: int, generator: Generator, reads: Reads) -> WindowBatch:
+        """Draws windows uniformly, with replacement, and fills the first steps of the fields that `reads` names.
+
+        `generator` is on the replay's device. A window does not hold the newest step unless that ended an episode.
         """
         starts = self.starts.draw(self._uniforms(batch_size, generator))
-        offsets = torch.arange(self.seq_len, device=starts.device)
+        offsets = torch.arange(reads.steps, device=starts.device)
         slots = (offsets.unsqueeze(1) + starts) % self.capacity  # [T, B]
-        since_first = self.since_first[slots]
+        since_first = self.ring["since_first"][slots]
         gather = {
-            "frames": lambda: self._observations(self.newest_frames[slots], since_first),
-            "actions": lambda: self.actions[slots],
-            "rewards": lambda: self.rewards[slots],
+            "frames": lambda: self._observations(self.ring["newest_frames"][slots], since_first),
+            "actions": lambda: self.ring["actions"][slots],
+            "rewards": lambda: self.ring["rewards"][slots],
             "first": lambda: since_first == 0,
+            "ended": lambda: self.ring["flags"][slots].any(-1),  # a window holds no step behind an end
         }
-        return WindowBatch(**{name: gather[name]() for name in fields})
+        return WindowBatch(**{name: gather[name]() for name in reads.fields})
 
     def _uniforms(self, batch_size: int, generator: Generator) -> Tensor:
         # In float64 a product with a count never rounds up to that count.
@@ -214,8 +231,8 @@ class TransitionReplay:
         self.frames_stored, self.episode_step = state["frames_stored"], state["episode_step"]
         self.newest_start = state["newest_start"]
         self._write_bounds()
-        shown = self.since_first.clamp(max=self.frames.stack_size - 1)
-        self.oldest_frames[:] = (self.newest_frames - shown).cpu().numpy()
+        shown = self.ring["since_first"].clamp(max=self.frames.stack_size - 1)
+        self.oldest_frames[:] = (self.ring["newest_frames"] - shown).cpu().numpy()
 
     def rows(self, start_step: int, stop_step: int) -> dict[str, Tensor]:
         """Copies of the stored steps start..stop-1 by global number, each [L, ...], with the frames [F, ...] that their
@@ -226,8 +243,8 @@ class TransitionReplay:
         oldest = max(0, self.steps_stored - self.capacity)
         if not oldest <= start_step < stop_step <= self.steps_stored:
             raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
-        slots = self._slots(start_step, stop_step)
-        rows = {name: column.index_select(0, slots) for name, column in self._columns().items()}
+        slots = self.ring.slots(start_step, stop_step, self.capacity)
+        rows = self.ring.rows(slots)
         stop_frame = int(rows["newest_frames"][-1]) + 2
         start_frame = max(int(self.oldest_frames[start_step % self.capacity]), self._first_intact_frame)
         numbers = torch.arange(min(start_frame, stop_frame), stop_frame, device=slots.device)
@@ -237,20 +254,7 @@ class TransitionReplay:
     def load_rows(self, start_step: int, rows: dict[str, Tensor]) -> None:
         """Writes `rows` of the steps from `start_step` on into their slots; pieces come oldest first, and then the
         counters with `load_state`."""
-        slots = self._slots(start_step, start_step + len(rows["actions"]))
-        for name, column in self._columns().items():
-            column.index_copy_(0, slots, rows[name].to(column.device))
+        slots = self.ring.slots(start_step, start_step + len(rows["actions"]), self.capacity)
+        self.ring.load_rows(slots, rows)
         numbers = rows["frame_numbers"].to(slots.device)
         self.frames.frames.index_copy_(0, numbers % self.frames.capacity, rows["frames"].to(slots.device))
-
-    def _columns(self) -> dict[str, Tensor]:
-        return {
-            "actions": self.actions,
-            "rewards": self.rewards,
-            "flags": self.flags,
-            "newest_frames": self.newest_frames,
-            "since_first": self.since_first,
-        }
-
-    def _slots(self, start_step: int, stop_step: int) -> Tensor:
-        return torch.arange(start_step, stop_step, device=self.actions.device) % self.capacity

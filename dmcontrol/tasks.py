@@ -53,6 +53,13 @@ def require_domain(domain: str) -> None:
         raise ConfigError(f"no domain named '{domain}'; {_advice(domain, TASKS)}")
 
 
+def require_named(task: str) -> None:
+    """Raises ConfigError, with the nearest name if there is one, unless the suite has the task DOMAIN_NAME."""
+    known = [f"{domain}_{name}" for domain, names in TASKS.items() for name in names]
+    if task not in known:
+        raise ConfigError(f"no task named '{task}'; {_advice(task, known)}")
+
+
 def _advice(name: str, known: Iterable[str]) -> str:
     by_lower_case = {choice.lower(): choice for choice in known}
     nearest = get_close_matches(name.lower(), by_lower_case, n=1)

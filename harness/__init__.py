@@ -1,4 +1,4 @@
-"""What a run needs besides agent and environment: loop, checkpoints, evaluation, logs, command line."""
+"""Everything around an agent and its environment: loop, checkpoints, evaluation, logs, command line."""
 
 import os
 

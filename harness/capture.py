@@ -12,16 +12,22 @@ Update = Callable[..., dict[str, Tensor]]  # replay, variant... -> metrics
 WARM_UPS = 3  # before a recording: libraries choose their kernels and allocate what they keep
 
 
-def capture_updates(agent: Any, replay: Any) -> None:
-    """Puts recordings in the place of `agent.update_on_device`, for `replay` and each of `agent.variants`.
+def capture_updates(agent: Any, replay: Any) -> Callable[[Any, int, str], dict[str, Tensor]]:
+    """Records `agent.update_on_device` on `replay` for each variant in `agent.cycle`; a stand-in for `agent.update`.
 
-    Warming up and recording run on the state that is there; afterwards it is as before. From then on states must be
+    Warming up and recording run on the current state; afterwards it is as before. From then on states must be
     loaded in place, as `load_state` does.
     """
     before = _on_host(agent.state()), replay.state()
-    agent.update_on_device = record(agent.update_on_device, replay, agent.variants, agent.generators)
+    variants = tuple(dict.fromkeys(agent.cycle))
+    recorded = record(agent.update_on_device, replay, variants, agent.random_streams())
     agent.load_state(before[0])
     replay.load_state(before[1])
+
+    def update(given: Any, step: int, kind: str) -> dict[str, Tensor]:
+        return recorded(given, *agent.begin_update(given, step, kind))
+
+    return update
 
 
 def _on_host(state: Any) -> Any:

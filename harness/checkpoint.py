@@ -1,6 +1,7 @@
 """Checkpoints: one directory of a JSON manifest and safetensors each, and the replay in immutable pieces.
 
     checkpoints/000010000/manifest.json      values, checksums, versions, the pieces that belong to it
+    checkpoints/000010000+000000500/...      the same after 500 of the updates that follow the next agent step
     checkpoints/000010000/state.safetensors  every tensor of every part
     checkpoints/replay/000000000-000010000.safetensors
 
@@ -27,17 +28,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from harness.errors import CheckpointError, NotFinite
+from harness.run_folder import checkpoint_names
 
-SCHEMA = 3
+SCHEMA = 4
+SLASH = "%2F"  # in a key, where / separates keys of nested dicts
 LARGEST_TEXT = 4 * 2**20  # bytes of a manifest, or of the header of a tensor file; parsed ones take far more
 MOST_PIECES = 1000
-TYPES = {"agent_steps": int, "capacity": int, "values": dict, "tensors": dict, "versions": dict, "pieces": list}
+TYPES = {
+    "agent_steps": int,
+    "updates_made": int | None,
+    "capacity": int,
+    "values": dict,
+    "tensors": dict,
+    "versions": dict,
+    "pieces": list,
+}
 
 
 class Checkpoints:
     """The checkpoints of one run. Leaving the context waits for the one that is being written.
 
-    newest: agent steps of the checkpoint that was loaded, or begun to be written, last.
+    newest: name of the checkpoint that was loaded, or begun to be written, last.
     """
 
     def __init__(self, folder: Path, capacity: int, config_hash: str):
@@ -48,7 +59,7 @@ class Checkpoints:
         self._previous: str | None = None  # the name of that one
         self._writing: Future | None = None
         self._copies: dict[str, torch.Tensor] = {}  # of the state; kept, since new memory takes longer than a copy
-        self.newest: int | None = None
+        self.newest: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +68,18 @@ class Checkpoints:
         if kind is None or not issubclass(kind, KeyboardInterrupt):  # which wants the process to end at once
             self.wait()
 
-    def save(self, agent_steps: int, state: dict, rows: Callable[[int, int], dict[str, torch.Tensor]]) -> int:
+    def save(
+        self,
+        agent_steps: int,
+        state: dict,
+        rows: Callable[[int, int], dict[str, torch.Tensor]],
+        updates_made: int | None = None,
+    ) -> int:
         """Copies `state` (nested dicts of tensors, arrays and JSON values) and the replay, and begins to write them.
 
         rows(start, stop) gives copies of the replay's arrays of the global steps start..stop-1; only steps that the
-        previous checkpoint lacks are written, and that one is kept beside the new one. Returns the tensors' bytes.
+        previous checkpoint lacks are written, and that one is kept beside the new one. updates_made: of the last agent
+        step, where some of its updates are still to be made. Returns the tensors' bytes.
         Waits for the save before. Raises what that raised, and NotFinite if a value is no number.
         """
         self.wait()
@@ -76,13 +94,14 @@ class Checkpoints:
         manifest = {
             "schema": SCHEMA,
             "agent_steps": agent_steps,
+            "updates_made": updates_made,
             "capacity": self._capacity,
             "config_hash": self._config_hash,
             "versions": library_versions(),
             "threads": torch.get_num_threads(),
             "values": copy.deepcopy(values),
         }
-        self.newest = agent_steps
+        self.newest = checkpoint_name(agent_steps, updates_made)
         self._writing = _in_a_thread(lambda: self._write(manifest, tensors, pieces, start, steps))
         return sum(tensor.nbytes for tensor in (*tensors.values(), *steps.values()))
 
@@ -108,7 +127,7 @@ class Checkpoints:
     def _write(self, manifest: dict, tensors: dict, pieces: list[dict], start: int, steps: dict) -> None:
         for folder in (self._folder, self._folder / "replay"):
             folder.mkdir(exist_ok=True)  # not the run's own: somebody who removed that wants no other
-        final = self._folder / f"{manifest['agent_steps']:09d}"
+        final = self._folder / checkpoint_name(manifest["agent_steps"], manifest["updates_made"])
         scratch = self._folder / f".{final.name}.part"
         for leftover in (*self._folder.glob(".*.part"), *self._folder.glob("replay/*.part")):  # of killed saves
             _remove(leftover)
@@ -146,14 +165,14 @@ class Checkpoints:
             for piece in manifest["pieces"]:
                 load_rows(piece["start"], load_file(self._piece(piece)))
             tensors = load_file(self._folder / name / "state.safetensors")
-            self._pieces, self._previous, self.newest = manifest["pieces"], name, manifest["agent_steps"]
+            self._pieces, self._previous, self.newest = manifest["pieces"], name, name
             return manifest["agent_steps"], _unflatten(tensors | manifest["values"])
         if names:
             raise CheckpointError(f"no usable checkpoint in {self._folder}: delete that folder to start anew")
         return None
 
     def _usable_pieces(self, agent_steps: int) -> tuple[list[dict], int]:
-        """Those of the newest checkpoint that the next one can list too, and the first step that they lack."""
+        """Pieces of the newest checkpoint that the next one can list too, and the first step that they lack."""
         oldest = max(0, agent_steps - self._capacity)
         pieces = [piece for piece in self._pieces if piece["stop"] > oldest]
         if len(pieces) >= MOST_PIECES or not all(self._piece(piece).is_file() for piece in pieces):
@@ -201,9 +220,11 @@ def read_manifest(path: Path) -> dict:
         manifest = _parsed(path / "manifest.json")
         if manifest["schema"] != SCHEMA:
             raise CheckpointError(f"it has schema {manifest['schema']}, this version reads {SCHEMA}")
-        if manifest.pop("manifest_sha256") != _manifest_digest(manifest) or manifest["agent_steps"] != int(path.name):
+        if manifest.pop("manifest_sha256") != _manifest_digest(manifest):
             raise CheckpointError("its manifest is damaged")
         if not all(isinstance(manifest[key], kind) for key, kind in TYPES.items()):
+            raise CheckpointError("its manifest is damaged")
+        if path.name != checkpoint_name(manifest["agent_steps"], manifest["updates_made"]):
             raise CheckpointError("its manifest is damaged")
         _require_digest(path / "state.safetensors", manifest["state_sha256"])
         for piece in manifest["pieces"]:
@@ -255,7 +276,7 @@ def require_finite(entries: dict) -> None:
 
 
 def require_finite_state(state: dict) -> None:
-    """The same for nested dicts, as a checkpoint takes them."""
+    """Raises NotFinite for nested dicts, as a checkpoint takes them."""
     tensors, values = {}, {}
     _flatten(state, "", tensors, values)
     require_finite({**tensors, **values})
@@ -266,7 +287,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _differences(manifest: dict) -> Iterator[str]:
-    """What is not as it was when the checkpoint was written."""
+    """Differences between this machine and the checkpoint's."""
     here = library_versions() | {"threads": torch.get_num_threads()}
     there = manifest["versions"] | {"threads": manifest["threads"]}
     for name, value in here.items():
@@ -274,15 +295,16 @@ def _differences(manifest: dict) -> Iterator[str]:
             yield f"{name} was {there.get(name)} and is {value}"
 
 
-def checkpoint_names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+def checkpoint_name(agent_steps: int, updates_made: int | None) -> str:
+    """A name that sorts by age: updates_made of the last agent step, or None where all are made."""
+    if updates_made is None:
+        return f"{agent_steps:09d}"
+    return f"{agent_steps - 1:09d}+{updates_made:09d}"
 
 
 def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:
     for key, value in node.items():
-        path = f"{prefix}{key}"
+        path = prefix + str(key).replace("/", SLASH)
         if isinstance(value, dict) and value:
             _flatten(value, f"{path}/", tensors, values)
         elif isinstance(value, np.ndarray):
@@ -313,8 +335,8 @@ def _unflatten(flat: dict) -> dict:
         *parents, leaf = path.split("/")
         node = tree
         for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
+            node = node.setdefault(parent.replace(SLASH, "/"), {})
+        node[leaf.replace(SLASH, "/")] = value
     return tree
 
 

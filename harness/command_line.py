@@ -8,47 +8,50 @@ import argparse
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-from harness.config import ConfigError
+from harness.config import ConfigError, as_dict, suite_of, task_of
 from harness.exit_codes import REFUSED
+from harness.run_folder import renamed
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LARGEST = 1e9  # a float beyond it is a slip of the keyboard
 LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+# The same by how pydantic's names for violations begin, and what its other violations ask for.
+TYPES = {kind.__name__: name for kind, name in KINDS.items()} | {"string": "a text", "list": "a list"}
+TYPES |= {"dict": "a mapping", "dataclass": "a section of keys"}
+BOUNDS = {
+    "greater_than_equal": "be at least {ge:g}",
+    "greater_than": "be above {gt:g}",
+    "less_than_equal": "be at most {le:g}",
+    "too_short": "have {min_length} or more entries",
+    "string_too_short": "have {min_length} or more characters",
+    "string_too_long": "have at most {max_length} characters",
+}
 ADVICE = "write key=value, and quote a value with special characters twice, as in run_dir=\"'a b'\""
 
 
 def launch(
-    benchmark: str,
-    schema: type,
-    validate: Callable[[Any], None],
-    run: Callable[[Any], int],
-    *,
-    about: str = "",
-    hints: dict[str, str] | None = None,
-    argv: Sequence[str] | None = None,
+    command: "Command", run: Callable[[Any], int], *, about: str = "", argv: Sequence[str] | None = None
 ) -> int:
     """Exit code of the command: what `run` returns for the composed configuration, 2 if it cannot run.
 
-    benchmark: name of the primary file in `configs/` and of the folder with its own groups.
-    schema: the dataclass that the configuration becomes. validate: raises ConfigError.
-    about: what `--help` prints before the choices. hints: what to do instead, by group or key.
-    argv: the arguments, by default the command line's.
+    about: what `--help` prints before the choices. argv: the arguments, by default the command line's.
     """
     try:
         arguments = read_arguments(sys.argv[1:] if argv is None else argv)
         if arguments.help:
-            print(help_text(benchmark, about))
+            print(help_text(command.name, about))
             return 0
         check_single(arguments.overrides)
-        composed, config = Command(benchmark, schema, validate, hints or {}).resolve(arguments.overrides)
+        config = command.resolve(arguments.overrides)
         if arguments.cfg:
-            print(as_yaml(composed), end="")
+            print(as_yaml(config), end="")
             return 0
         return run(config)
     except ConfigError as error:
@@ -66,33 +69,99 @@ def complain(message: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """How the settings of one benchmark become its configuration."""
+    """Composition of a training script's settings into its configuration.
 
-    benchmark: str
+    name: of the primary file in `configs/` and of the folder with its own groups.
+    schema: the pydantic dataclass that the configuration becomes. validate: raises ConfigError.
+    hints: what to do instead, by group or key.
+    sections: schema of the section that a choice of `auxiliary` fills, as module:class.
+    with_auxiliary: sections that are read only with an auxiliary.
+    """
+
+    name: str
     schema: type
     validate: Callable[[Any], None]
-    hints: dict[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, str] = field(default_factory=dict)
+    with_auxiliary: Sequence[str] = ()
 
-    def resolve(self, overrides: Sequence[str]) -> tuple[Any, Any]:
-        """The composed DictConfig and the validated dataclass; raises ConfigError for whatever is wrong with them."""
+    def resolve(self, overrides: Sequence[str]) -> Any:
+        """The validated configuration; raises ConfigError for whatever is wrong with the settings."""
+        return self.build(self.values(self.compose(overrides)))
+
+    def compose(self, overrides: Sequence[str]) -> Any:
+        """The DictConfig of the sections that the run reads; the others are None. Raises ConfigError."""
         from hydra import compose, initialize_config_dir
         from hydra.core.config_store import ConfigStore
         from omegaconf import OmegaConf
 
-        ConfigStore.instance().store(name=f"{self.benchmark}_schema", node=self.schema)
-        groups = config_groups(self.benchmark)
-        added = set(groups) - chosen_groups(self.benchmark)
+        for name, resolver in RESOLVERS.items():
+            OmegaConf.register_new_resolver(name, resolver, replace=True)
+        groups, kinds = config_groups(self.name), self.keys()
+        added = set(groups) - chosen_groups(self.name).keys()
         for override in overrides:
-            check_override(override, groups, added, schema_keys(self.schema), self.hints)
+            check_override(override, groups, added, kinds, self.hints)
+        auxiliary = chosen(self.name, "auxiliary", overrides)
+        ConfigStore.instance().store(name=f"{self.name}_schema", node=self.typed(auxiliary))
+        unread = self.unread(auxiliary)
+        overrides = [override for override in overrides if section_of(override) not in unread]
         try:
             with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-                composed = compose(self.benchmark, overrides=[search_path(self.benchmark), *overrides])
-            config = OmegaConf.to_object(composed)
+                composed = compose(self.name, overrides=[search_path(self.name), *overrides])
+            for section in unread:
+                composed[section] = None
         except Exception as error:  # Hydra, OmegaConf and their parser have no common class for wrong input
-            raise ConfigError(explain(error, schema_keys(self.schema), self.hints)) from error
-        require_finite(OmegaConf.to_container(composed, resolve=True))
+            raise ConfigError(explain(error, kinds, self.hints)) from error
+        return composed
+
+    def values(self, composed: Any) -> dict:
+        """Plain values of a composed configuration, before bounds are checked. Raises ConfigError."""
+        from omegaconf import OmegaConf
+
+        try:
+            values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except Exception as error:  # interpolations fail in as many ways
+            raise ConfigError(explain(error, self.keys(), self.hints)) from error
+        require_finite(values)
+        return values
+
+    def build(self, values: dict) -> Any:
+        """The validated configuration of plain values, as a run folder holds them. Raises ConfigError."""
+        from pydantic import TypeAdapter, ValidationError
+
+        section, where = values.get("auxiliary"), ""
+        if section not in (None, "none", *self.sections):
+            raise ConfigError(f"auxiliary={section} is not one of none, {', '.join(self.sections)}")
+        unread = self.unread(section)
+        values = {key: value for key, value in values.items() if key not in unread and value is not None}
+        try:
+            config = TypeAdapter(self.schema).validate_python(values)
+            if section in self.sections:
+                where = f"{section}."
+                filled = TypeAdapter(load(self.sections[section])).validate_python(values.get(section, {}))
+                config = replace(config, **{section: filled})
+        except ValidationError as error:
+            raise ConfigError(describe_violation(error, where)) from error
         self.validate(config)
-        return composed, config
+        return config
+
+    def unread(self, auxiliary: str | None) -> list[str]:
+        """Sections that no part of a run with this auxiliary reads."""
+        others = [name for name in self.sections if name != auxiliary]
+        return others + ([] if auxiliary in self.sections else list(self.with_auxiliary))
+
+    def typed(self, auxiliary: str | None) -> type:
+        """The schema with the section of this auxiliary, by which OmegaConf checks the types of its keys too."""
+        section = [(name, load(path), "???") for name, path in self.sections.items() if name == auxiliary]
+        return make_dataclass(self.schema.__name__, section, bases=(self.schema,), kw_only=True)
+
+    def keys(self) -> dict[str, Any]:
+        """Type of every key, those of all auxiliaries included, by its full dotted name."""
+        keys = schema_keys(self.schema)
+        for name, path in self.sections.items():
+            schema = load(path)
+            keys |= {name: schema} | schema_keys(schema, f"{name}.")
+        return keys
 
 
 class Options(argparse.ArgumentParser):
@@ -123,34 +192,54 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return Arguments().parse_intermixed_args(list(argv))
 
 
-def help_text(benchmark: str, about: str) -> str:
-    chosen = chosen_groups(benchmark)
+def help_text(name: str, about: str) -> str:
+    chosen = chosen_groups(name)
     choices = [
         f"  {group}={'|'.join(names)}"
         if group in chosen
         else f"  +{group}=NAME  one of {len(names)} in configs/{group}/"
-        for group, names in config_groups(benchmark).items()
+        for group, names in config_groups(name).items()
     ]
     return "\n".join([about.strip(), "", "Choices:", *choices])
 
 
-def chosen_groups(benchmark: str) -> set[str]:
-    """The groups of which the primary file chooses one; of the others a command line may add one with a +."""
+def chosen_groups(name: str) -> dict[str, str | None]:
+    """Groups of which the primary file chooses one; of the others a command line may add one with a +."""
     import yaml
 
-    defaults = yaml.safe_load((CONFIGS / f"{benchmark}.yaml").read_text())["defaults"]
-    return {group for entry in defaults if isinstance(entry, dict) for group in entry}
+    defaults = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["defaults"]
+    return {group: choice for entry in defaults if isinstance(entry, dict) for group, choice in entry.items()}
 
 
-def search_path(benchmark: str) -> str:
-    folder = str(CONFIGS / benchmark).replace("\\", "\\\\").replace("'", "\\'")
+def chosen(name: str, group: str, overrides: Sequence[str]) -> str | None:
+    """The choice of a group, by the command line or else by the primary file."""
+    settings = {setting.key_or_group: setting.value() for setting in map(parse, overrides)}
+    return settings.get(group, chosen_groups(name).get(group))
+
+
+def section_of(override: str) -> str:
+    """The first part of an override's key."""
+    return parse(override).key_or_group.split(".")[0]
+
+
+def search_path(name: str) -> str:
+    folder = str(CONFIGS / name).replace("\\", "\\\\").replace("'", "\\'")
     return f"hydra.searchpath=['file://{folder}']"
 
 
-def as_yaml(composed) -> str:
-    from omegaconf import OmegaConf
+def as_yaml(config: Any) -> str:
+    import yaml
 
-    return OmegaConf.to_yaml(composed, resolve=True)
+    return yaml.safe_dump(as_dict(config), sort_keys=False)
+
+
+def load(path: str) -> Any:
+    """The object at `path`, module:name."""
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
+
+
+RESOLVERS = {"task_of": task_of, "suite_of": suite_of}
 
 
 def parse(override: str):
@@ -255,7 +344,30 @@ def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> s
     return f"{key}: {message}"
 
 
+def describe_violation(error: Any, where: str = "") -> str:
+    """One line on pydantic's first complaint; `where` is the section that was checked, with its dot."""
+    first = error.errors(include_url=False)[0]
+    key, kind, bounds = where + ".".join(map(str, first["loc"])), first["type"], first.get("ctx", {})
+    setting = f"{key}={first['input']}"
+    if kind == "missing":
+        return f"{key} has no value: add {key}=value"
+    if kind.startswith("unexpected"):
+        return f"no key {key} in this version"
+    if kind == "value_error":
+        return f"{setting} {bounds['error']}"
+    if kind == "greater_than" and bounds["gt"] == 0 and isinstance(bounds["gt"], int):
+        return f"{setting} must be at least 1"
+    if kind in BOUNDS:
+        return f"{setting} must {BOUNDS[kind].format(**bounds)}"
+    if kind.split("_")[0] in TYPES:
+        return f"{setting} must be {TYPES[kind.split('_')[0]]}"
+    return f"{setting}: {first['msg']}"
+
+
 def unknown_key(key: str, names: Sequence[str]) -> str:
+    today = renamed()["keys"].get(key)
+    if isinstance(today, str):
+        return f"no key {key}; it is called {today} now"
     close = nearest(key, names)
     return f"no key {key}; " + (f"did you mean {close}?" if close else "--cfg job shows them all")
 
@@ -275,22 +387,27 @@ def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
     """Type of every key, sections included, by its full dotted name."""
     keys: dict[str, Any] = {}
     for name, kind in get_type_hints(schema).items():
+        kind = next((each for each in get_args(kind) if each is not type(None)), kind) if is_optional(kind) else kind
         keys[prefix + name] = kind
         if is_dataclass(kind):
             keys |= schema_keys(kind, f"{prefix}{name}.")
     return keys
 
 
+def is_optional(kind: Any) -> bool:
+    return type(None) in get_args(kind)
+
+
 def is_entry(key: str, kinds: dict[str, Any]) -> bool:
-    """Whether `key` names an entry of a list or of a mapping, whose names the schema leaves open."""
+    """Tells whether `key` names an entry of a list or a mapping, whose names the schema leaves open."""
     parents = [name for name, kind in kinds.items() if get_origin(kind) in (list, dict)]
     return any(key.startswith((f"{parent}.", f"{parent}[")) for parent in parents)
 
 
-def config_groups(benchmark: str) -> dict[str, list[str]]:
-    """Names to choose from, by group: shared ones from `configs/`, the benchmark's own from its folder."""
+def config_groups(name: str) -> dict[str, list[str]]:
+    """Names to choose from, by group: shared ones from `configs/`, those of primary file `name` from its folder."""
     groups: dict[str, list[str]] = {}
-    for file in sorted([*CONFIGS.glob("*/*.yaml"), *CONFIGS.glob(f"{benchmark}/*/*.yaml")]):
+    for file in sorted([*CONFIGS.glob("*/*.yaml"), *CONFIGS.glob(f"{name}/*/*.yaml")]):
         groups.setdefault(file.parent.name, []).append(file.stem)
     return groups
 

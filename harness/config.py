@@ -1,74 +1,179 @@
 """Schema of what every run shares. Values live in `configs/`; a field without one is an error.
 
-Nothing here imports torch: a wrong configuration must be refused before the slow imports start.
+Bounds stand on the fields, and pydantic checks them. Nothing here imports torch: a wrong configuration must be refused
+before the slow imports start.
 """
 
+import dataclasses
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+DEVICE = r"auto|cpu|cuda(:\d+)?"
+STRICT = ConfigDict(extra="forbid")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot run. The message is one line that says what to do."""
 
 
-@dataclass
+def one_of(*choices: str) -> AfterValidator:
+    """Restricts a text to `choices`."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def matching(pattern: str, complaint: str) -> AfterValidator:
+    """Restricts a text to a pattern; `complaint` follows the key and its value."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(complaint)
+        return value
+
+    return AfterValidator(check)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, le=0.999999)]  # share of a moving average that stays
+Tags = list[Annotated[str, Field(min_length=1, max_length=64)]]
+
+
+@dataclass(config=STRICT)
 class LoopConfig:
-    order: str  # overlapped | released
-    learning_starts: int  # agent steps before the iteration of the first update
-    replay_ratio: float  # updates per agent step
+    order: Annotated[str, one_of("overlapped", "released")]
+    learning_starts: NonNegativeInt  # agent steps before the iteration of the first update
+    replay_ratio: NonNegativeFloat  # updates per agent step
 
 
-@dataclass
+@dataclass(config=STRICT)
 class LoggerConfig:
     tensorboard: bool
-    wandb: str  # off | offline | online
-    project: str  # this and what follows, up to the tags: of W&B
+    wandb: Annotated[str, one_of("off", "offline", "online")]
+    # From here to the tags: W&B.
+    project: Annotated[str, matching(r"[^/\\#?%:]{1,128}", "must have 1 to 128 characters, none of / \\ # ? % :")]
     entity: str  # empty: the account's own
-    group: str  # empty: benchmark/task/experiment
-    tags: list[str]  # beside task, aux, fidelity and preset
-    send_every_seconds: float
-    start_spread_seconds: float  # an online run waits a share of it first, by its folder's name
-    start_timeout_seconds: float  # without an answer from the service, after which it is logged offline
-    finish_timeout_seconds: float  # how long the end of a run waits for its trackers
+    group: Annotated[str, Field(max_length=128)]  # empty: suite/task/experiment
+    tags: Tags  # beside task, auxiliary, fidelity and preset
+    send_every_seconds: PositiveFloat
+    start_spread_seconds: NonNegativeFloat  # an online run waits a share of it first, by its folder's name
+    start_timeout_seconds: PositiveFloat  # without an answer from the service, after which it is logged offline
+    finish_timeout_seconds: PositiveFloat  # how long the end of a run waits for its trackers
 
 
-def validate_loop(loop: LoopConfig) -> None:
-    one_of("loop.order", loop.order, ("overlapped", "released"))
-    at_least(0, "loop", loop, "learning_starts", "replay_ratio")
+@dataclass(config=STRICT, kw_only=True)
+class EvaluationConfig:
+    episodes: PositiveInt
+    environments: PositiveInt  # stepped together
+    workers: NonNegativeInt  # processes over which the environments are spread; 0: they stay in the evaluating one
+    background: bool  # in a process of its own, while training goes on
+    timeout_seconds: Annotated[float, Field(ge=1)]  # after which a silent process counts as hung
 
 
-def validate_hardware(config) -> None:
-    """Raises ConfigError for a device, a precision or a way to run updates that does not exist."""
-    validate_device(config.device)
-    one_of("precision", config.precision, ("fp32", "tf32", "bf16"))
-    one_of("capture", config.capture, ("auto", "off"))
+@dataclass(config=STRICT, kw_only=True)
+class RunConfig:
+    """Keys of every run. Subclasses add those of a suite and a method."""
+
+    suite: str
+    method: str
+    task: str  # its name in folders and tables
+    env: str  # an environment of the user's own: package.module:callable or a Gymnasium id; empty: the suite's task
+    seed: NonNegativeInt
+    auxiliary: str
+    fidelity: str
+    preset: str
+    experiment: str
+    run_dir: Annotated[str, matching(r"(?s).*\S.*", "is empty: name a folder")]
+    device: Annotated[str, matching(DEVICE, "is not one of auto, cpu, cuda, cuda:N")]
+    threads: Annotated[int, Field(ge=0, le=1024)]  # of torch on the CPU; 0 leaves the library's choice
+    precision: Annotated[str, one_of("fp32", "tf32", "bf16")]  # of a GPU's products; bf16 also on the CPU
+    deterministic: bool  # GPU: equal runs are equal bit for bit, and slower
+    capture: Annotated[str, one_of("auto", "off")]  # updates on a GPU as CUDA graphs
+    checkpoint_every: PositiveInt  # agent steps
+    log_every: PositiveInt  # agent steps
+    video: bool  # record an episode of the last evaluation
+    keep_weights: bool  # of every evaluation and checkpoint
+    loop: LoopConfig
+    logger: LoggerConfig
+    evaluation: EvaluationConfig
+
+    @property
+    def auxiliary_section(self) -> Any:
+        """Settings of the auxiliary, None for a run without one."""
+        return getattr(self, self.auxiliary, None)
 
 
-def validate_workers(evaluation) -> None:
-    """Raises ConfigError if an evaluation's environments cannot be spread over its processes."""
-    within(
-        0, evaluation.environments, "evaluation.workers", evaluation.workers, "at most evaluation.environments; 0: none"
-    )
-    at_least(1, "evaluation", evaluation, "timeout_seconds")
+@plain_dataclass(frozen=True)
+class HostFacts:
+    """Facts about an agent that an auxiliary's settings are checked against before anything is built."""
+
+    image_size: int  # pixels a side of a stored frame
+    latent_dim: int
+    map_sides: list[int]  # sides of the encoder's maps, stage by stage
+    window: int  # steps of a replay window
+    discrete: bool  # whether actions are
+    require_task: Callable[[str], None]  # raises ConfigError for a name that no task of the suite has
 
 
-def validate_logger(logger: LoggerConfig) -> None:
-    one_of("logger.wandb", logger.wandb, ("off", "offline", "online"))
+def any_task(name: str) -> None:
+    """Takes every name of a task: what `HostFacts.require_task` is for environments of the user's own."""
+
+
+@plain_dataclass(frozen=True)
+class EnvironmentFacts:
+    """Needs of an agent that an environment of the user's own is adapted to."""
+
+    image_size: int  # pixels a side of a frame
+    channels: int  # of a frame: 1 grey, 3 RGB
+    frame_stack: int
+    padding: str  # of a stack before its episode's first frame: "zeros" or "repeat", as in the replay
+    action_repeat: int  # environment steps per agent step
+    time_limit: int  # environment steps of an episode
+    discrete: bool  # whether actions are
+    elsewhere: str  # script for actions of the other kind, as a message ends
+
+
+def as_dict(config: Any) -> dict:
+    """A configuration as nested dicts, without the sections that no part of the run reads."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+
+
+def task_of(env: str, *names: str) -> str:
+    """Name of a task in folders and tables: that of the user's environment, or the suite's own parts of it."""
+    return re.sub(r"[^\w.-]", "_", env.split(":")[-1]) if env else "_".join(name for name in names if name)
+
+
+def suite_of(env: str, suite: str) -> str:
+    """Name of the suite that a run belongs to."""
+    return "gymnasium" if env else suite
+
+
+def validate_run(config: RunConfig, suite: str, *names: str) -> None:
+    """Raises ConfigError for what no single field shows; `names` are the suite's own parts of a task's name."""
+    for key, value in (("suite", suite_of(config.env, suite)), ("task", task_of(config.env, *names))):
+        given = getattr(config, key)
+        require(given == value, f"{key}={given} follows from other settings, and is {value} with these: leave it out")
+    evaluation = config.evaluation
     require(
-        re.fullmatch(r"[^/\\#?%:]{1,128}", logger.project) is not None,
-        f"logger.project={logger.project} must have 1 to 128 characters, none of / \\ # ? % :",
+        evaluation.workers <= evaluation.environments,
+        f"evaluation.workers={evaluation.workers} must be at most evaluation.environments={evaluation.environments}",
     )
-    require(len(logger.group) <= 128, f"logger.group={logger.group} must have at most 128 characters")
-    for tag in logger.tags:
-        require(1 <= len(tag) <= 64, f"logger.tags: {tag!r} must have 1 to 64 characters")
-    above(0, "logger", logger, "send_every_seconds", "start_timeout_seconds", "finish_timeout_seconds")
-    at_least(0, "logger", logger, "start_spread_seconds")
 
 
-def validate_device(name: str) -> None:
-    require(
-        re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, f"device={name} is not one of auto, cpu, cuda, cuda:N"
-    )
+def validate_auxiliary(config: RunConfig, facts: HostFacts) -> None:
+    """Raises ConfigError where the auxiliary's settings, if there is one, do not fit the agent."""
+    section = config.auxiliary_section
+    if hasattr(section, "check"):
+        section.check(facts)
 
 
 def require(condition: bool, message: str) -> None:
@@ -76,23 +181,12 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, f"{key}={value} is not one of {', '.join(choices)}")
 
 
-def at_least(minimum: float, section: str, values, *names: str) -> None:
-    for key, value in _named(section, values, names):
-        require(value >= minimum, f"{key}={value} must be at least {minimum}")
-
-
-def above(bound: float, section: str, values, *names: str) -> None:
-    for key, value in _named(section, values, names):
-        require(value > bound, f"{key}={value} must be above {bound}")
-
-
-def within(low: float, high: float, key: str, value: float, meaning: str) -> None:
-    require(low <= value <= high, f"{key}={value} must be in {low}..{high}: {meaning}")
-
-
-def _named(section: str, values, names: tuple[str, ...]) -> list[tuple[str, float]]:
-    return [(f"{section}.{name}" if section else name, getattr(values, name)) for name in names]
+def at_least(minimum: float, section: str, values: Any, *names: str) -> None:
+    """Raises ConfigError unless the attributes `names` of `values` reach `minimum`; `section` is what they stand in."""
+    for name in names:
+        value = getattr(values, name)
+        require(value >= minimum, f"{section}{name}={value} must be at least {minimum}")

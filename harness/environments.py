@@ -9,7 +9,7 @@ import ctypes
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import gymnasium
 import numpy as np
@@ -17,7 +17,14 @@ import numpy as np
 from harness.worker import SPAWN, Worker
 
 MakeEnvironment = Callable[[int], gymnasium.Env]  # an episode's number -> the environment that it is played in
-Outcome = tuple[float, bool]  # of a step: raw reward, and whether the episode is over
+
+
+class Outcome(NamedTuple):
+    """Result of a step."""
+
+    reward: float  # raw
+    over: bool  # whether the episode is
+    columns: dict[str, float]  # further results of an episode that is over: its last step's info["columns"]
 
 
 class LocalEnvironments:
@@ -42,9 +49,11 @@ class LocalEnvironments:
         """Steps the environments of some places."""
         outcomes = {}
         for place, action in actions.items():
-            observation, reward, terminated, truncated, _ = self._environments[place].step(action)
+            observation, reward, terminated, truncated, info = self._environments[place].step(action)
             self.observations[place] = observation
-            outcomes[place] = float(reward), bool(terminated or truncated)
+            over = bool(terminated or truncated)
+            columns = info.get("columns", {}) if over else {}
+            outcomes[place] = Outcome(float(reward), over, {name: float(value) for name, value in columns.items()})
         return outcomes
 
     @property

@@ -1,4 +1,4 @@
-"""What can go wrong while a run is under way. Each message is one line."""
+"""Errors of a run under way. Each message is one line."""
 
 
 class CheckpointError(Exception):

@@ -3,12 +3,11 @@
 The rows of an evaluation depend on the snapshot, its index and the seed alone, so a resumed run writes the same ones.
 """
 
-import dataclasses
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gymnasium
@@ -16,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.background import Background
-from harness.config import ConfigError
+from harness.config import ConfigError, as_dict, require
 from harness.environments import Environments
 from harness.errors import NotFinite, WorkerLost
 from harness.logs import CsvLog
@@ -36,6 +35,7 @@ POLL_SECONDS = 0.2  # between looks at what is waited for
 class Episode:
     score: float = 0.0  # sum of raw rewards
     agent_steps: int = 0
+    columns: dict[str, float] = field(default_factory=dict)  # further results that the environment reports at the end
 
 
 def play_episodes(
@@ -71,11 +71,43 @@ def _play_together(
         actions = player(environments.observations, first)
         first = np.zeros_like(first)
         outcomes = environments.step({place: actions[place] for place in sorted(playing)})
-        for place, (reward, over) in outcomes.items():
-            episodes[place].score += reward
+        for place, outcome in outcomes.items():
+            episodes[place].score += outcome.reward
             episodes[place].agent_steps += 1
-            if over:
+            if outcome.over:
+                episodes[place].columns = outcome.columns
                 playing.remove(place)
+
+
+def episode_rows(episodes: list[Episode], columns: Callable[[float], dict[str, float]]) -> list[dict]:
+    """A row per episode. columns: a score -> the suite's further columns of it.
+
+    Raises ConfigError for an environment that does not report the same columns at the end of every episode.
+    """
+    rows = []
+    for number, episode in enumerate(episodes):
+        first, names = list(episodes[0].columns), list(episode.columns)
+        require(
+            names == first,
+            f'info["columns"] of the environment holds {names} at the end of episode {number} and {first} at that of '
+            "episode 0: report the same ones after every episode",
+        )
+        row = {"episode": number, "score": episode.score, **columns(episode.score)}
+        rows.append(joined(row | {"episode_agent_steps": episode.agent_steps}, episode.columns))
+    return rows
+
+
+def own_columns(row: dict) -> list[str]:
+    """Names of a row's columns that the environment reported."""
+    names = list(row)
+    return names[names.index("episode_agent_steps") + 1 :]
+
+
+def joined(row: dict, further: dict) -> dict:
+    """Raises ConfigError for a name that both have."""
+    taken = sorted(row.keys() & further.keys())
+    require(not taken, f'info["columns"] of the environment holds {taken}, which every row has: rename it')
+    return row | further
 
 
 class Evaluations:
@@ -90,7 +122,7 @@ class Evaluations:
         self._settings = config.evaluation
         self._episodes = config.evaluation.episodes
         self._video = config.video
-        self._columns = score_columns(dataclasses.asdict(config), read_manifest(folder.path))
+        self._columns = score_columns(as_dict(config), read_manifest(folder.path))
         self._folder, self._evaluate, self._units, self._console = folder, evaluate, units, console
         self._log = CsvLog(folder.evaluations, keep_until)
         counts = Counter(int(row["agent_steps"]) for row in self._log.read())
@@ -162,10 +194,14 @@ class Evaluations:
                 return None
 
     def _write(self, index: int, due: int, rows: list[dict], seconds: float) -> None:
-        if not all(math.isfinite(row["score"]) for row in rows):
-            raise NotFinite(f"a score of the evaluation after agent step {due} is a NaN or an infinity")
+        for name in dict.fromkeys(name for row in rows for name, value in row.items() if not math.isfinite(value)):
+            raise NotFinite(f"a {name} of the evaluation after agent step {due} is a NaN or an infinity")
+        constant = {**self._columns, "evaluation": index, **self._units(due)}
+        rows = [joined(constant, row) for row in rows]
+        changed = sorted(rows[0].keys() ^ set(self._log.columns)) if self._log.columns else []
+        require(not changed, f'{self._log.path} and info["columns"] of the environment differ in {changed}: keep them')
         self._console.print(f"evaluation after agent step {due}: {speed(rows, seconds, self._units)}")
-        self._log.append(*({**self._columns, "evaluation": index, **self._units(due), **row} for row in rows))
+        self._log.append(*rows)
         self._done.add(due)
         self.last_score = float(np.mean([row["score"] for row in rows]))
 
@@ -181,13 +217,13 @@ def played_again(error: WorkerLost) -> str:
 
 
 def speed(rows: list[dict], seconds: float, units: Callable[[int], dict[str, int]]) -> str:
-    """How long the episodes of `rows` took, and frames per second; units: agent steps -> frames and others."""
+    """Duration of the episodes of `rows`, and frames per second; units: agent steps -> frames and others."""
     frames = units(sum(row["episode_agent_steps"] for row in rows))["frames"]
     return f"{len(rows)} episodes in {seconds:.1f} s, {frames / seconds:,.0f} frames/s"
 
 
 def is_finished(config, folder: RunFolder) -> bool:
-    """Whether the evaluation after the last step has all its rows."""
+    """Tells whether the evaluation after the last step has all its rows."""
     rows = [row for row in CsvLog(folder.evaluations).read() if row["agent_steps"] == str(config.agent_steps)]
     return len(rows) == config.evaluation.episodes
 

@@ -1,4 +1,4 @@
-"""What a command ends with."""
+"""Exit codes of every command."""
 
 DONE = 0
 REFUSED = 2  # wrong input

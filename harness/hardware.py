@@ -1,4 +1,4 @@
-"""What this machine can do, measured."""
+"""Rates of this machine, measured."""
 
 import time
 from collections.abc import Callable
@@ -14,15 +14,17 @@ MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Rate:
-    """How much of something gets done."""
+    """Amount of work per second."""
 
     per_second: float
     per_cpu_second: float  # of this process, all its threads; what is left of a rate where others use the machine too
 
 
 def cpu_flops_per_second() -> float:
-    """The rate of a float32 matrix product on the CPU, measured in a fraction of a second."""
-    return matrix_rate(torch.device("cpu"), torch.float32, seconds=0.2).per_second
+    """The rate of a float32 matrix product if all of torch's threads have a core of their own; takes a fraction of a
+    second. Other work on the machine does not lower it.
+    """
+    return matrix_rate(torch.device("cpu"), torch.float32, seconds=0.2).per_cpu_second * torch.get_num_threads()
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> Rate:

@@ -1,4 +1,4 @@
-"""What a run has on disk, a digest for each part: two runs that went the same way show the same digests."""
+"""Digests of a run's parts on disk: equal runs show equal digests."""
 
 import hashlib
 import json
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from harness.checkpoint import checkpoint_names, read_manifest, tensor_digest
+from harness.checkpoint import read_manifest, tensor_digest
 from harness.config import ConfigError
 from harness.errors import CheckpointError
 from harness.logs import CsvLog
-from harness.run_folder import RunFolder, read_config
+from harness.run_folder import RunFolder, checkpoint_names, read_config
 
 PARTS = ("weights", "optimisers", "replay", "generators", "environment", "counters")
 TIMES = "time/"  # columns that differ between equal runs

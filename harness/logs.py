@@ -18,20 +18,20 @@ class CsvLog:
 
     def __init__(self, path: Path, keep_until: int | None = None):
         self.path = path
-        self._columns: list[str] = []
+        self.columns: list[str] = []
         if path.is_file():
-            self._columns = next(csv.reader(self._lines()), [])
-            if self._columns and "agent_steps" not in self._columns:
+            self.columns = next(csv.reader(self._lines()), [])
+            if self.columns and "agent_steps" not in self.columns:
                 raise ConfigError(f"{path} is no log of a run: move it away")
         if keep_until is not None:
             self.keep(row for row in self.read() if _complete(row) and int(row["agent_steps"]) <= keep_until)
 
     def append(self, *rows: dict) -> None:
-        new = [key for row in rows for key in row if key not in self._columns]
+        new = [key for row in rows for key in row if key not in self.columns]
         if new:
-            self._rewrite(self.read(), self._columns + list(dict.fromkeys(new)))
+            self._rewrite(self.read(), self.columns + list(dict.fromkeys(new)))
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerows(rows)
+            csv.DictWriter(file, self.columns).writerows(rows)
             _flush(file)
 
     def read(self) -> list[dict[str, str]]:
@@ -47,8 +47,8 @@ class CsvLog:
 
     def keep(self, rows: Iterable[dict]) -> None:
         """Leaves only `rows` in the file."""
-        if self._columns:
-            self._rewrite(rows, self._columns)
+        if self.columns:
+            self._rewrite(rows, self.columns)
 
     def _rewrite(self, rows: Iterable[dict], columns: list[str]) -> None:
         part = self.path.with_suffix(".part")
@@ -58,7 +58,7 @@ class CsvLog:
             writer.writerows(rows)
             _flush(file)
         os.replace(part, self.path)
-        self._columns = columns
+        self.columns = columns
 
 
 def whole_lines(text: str) -> io.StringIO:

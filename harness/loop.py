@@ -1,31 +1,23 @@
-"""The training loop, one for both benchmarks: act, start the updates, step the environment, store."""
+"""The training loop, one for every method: act, start the updates, step the environment, store."""
 
 import math
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
-from harness.checkpoint import Checkpoints, require_finite
 from harness.clock import Clock
-from harness.errors import CheckpointError, Miscounted, NotFinite
-from harness.evaluation import Evaluate, Evaluations
-from harness.exit_codes import DONE, RESUME_ME
-from harness.logs import CsvLog
+from harness.config import require
+from harness.errors import Miscounted, NotFinite
+from harness.evaluation import Evaluate
 from harness.means import MetricMeans
-from harness.progress import RunProgress
-from harness.run_folder import RunFolder, config_hash
 from harness.schedule import Schedule
-from harness.stop import StopRequest
-from harness.trackers import tracked
 
 
 @dataclass
 class Parts:
-    """What a benchmark hands to the loop. Agent, environment and replay have state() and load_state(state)."""
+    """A recipe's parts for the loop. Agent, environment and replay have state() and load_state(state)."""
 
     agent: Any  # act(observation, step, first) -> action; update(replay, step, kind) -> metrics; save_weights(path)
     environment: Any  # a Gymnasium environment whose info holds raw_reward
@@ -34,13 +26,14 @@ class Parts:
     evaluate: Evaluate
     units: Callable[[int], dict[str, int]]  # agent steps -> agent_steps, env_steps, frames
     milestones: list[int]  # agent steps whose scores the paper's tables have, and the last one
+    update: Callable[[Any, int, str], dict] | None = None  # a recording of the agent's updates in their place
 
 
 @dataclass
 class Position:
-    """Where a run is: what the loop itself must remember."""
+    """Position of a run: the loop's own memory."""
 
-    step: int = 0  # agent steps done
+    step: int = 0  # agent steps stored
     updates: int = 0
     episodes: int = 0
     observation: np.ndarray | None = None
@@ -76,133 +69,104 @@ class Position:
         self.logged = [self.step, self.updates]  # rates count from the restart, as the clock does
 
 
-def train(
-    config, folder: RunFolder, parts: Parts, console: Console, stop: StopRequest, started: Callable[[], None]
-) -> int:
-    """Trains until config.agent_steps, from the newest checkpoint if there is one. Returns the exit code.
+class TrainingLoop:
+    """Agent steps with their updates, from `position` on. It writes no files.
 
-    `started` is called when the checkpoint has been read, before anything is written.
-    Raises CheckpointError if there are checkpoints and none can be used, NotFinite before a value that is no number is
-    written, OSError where the disk fails, Miscounted if the run ends with other counts than the configuration's.
+    order "overlapped": a step's updates start before the environment's step, and run beside it on a GPU.
+    order "released": they come after the step is stored. A schedule with long phases needs this order: then each of
+    a step's updates takes a call of `step` of its own, and the state is whole between any two calls.
     """
-    agent, environment, replay, loop = parts.agent, parts.environment, parts.replay, config.loop
-    position, means, clock = Position(), MetricMeans(), Clock()
-    stateful = {"agent": agent, "environment": environment, "replay": replay, "position": position, "means": means}
-    checkpoints = Checkpoints(folder.checkpoints, replay.capacity, config_hash(config))
-    _resume(checkpoints, stateful, replay, console)
-    started()
-    metrics = CsvLog(folder.metrics, keep_until=position.step)
-    evaluations = Evaluations(config, folder, parts.evaluate, parts.units, console, keep_until=position.step)
-    if position.observation is None:
-        position.observation, _ = environment.reset()
 
-    def update() -> None:
-        for kind in parts.schedule.due(position.step):
-            with clock("update"):
-                means.add(agent.update(replay, position.step, kind))
-            position.updates += 1
+    def __init__(self, parts: Parts, order: str, position: Position | None = None):
+        self.agent, self.environment, self.replay, self.schedule = (
+            parts.agent, parts.environment, parts.replay, parts.schedule,
+        )  # fmt: skip
+        self._recorded = parts.update
+        self.order = order
+        self.position = position or Position()
+        self.means, self.clock = MetricMeans(), Clock()
 
-    def save() -> None:
-        agent.save_weights(folder.weights_at(position.step))
-        if checkpoints.newest != position.step:
-            with clock("checkpoint"):
-                size = checkpoints.save(
-                    position.step, {name: part.state() for name, part in stateful.items()}, replay.rows
-                )
-            waited = f"{size / 1e6:.1f} MB, training waited {clock.last:.2f} s"
-            console.print(f"checkpoint after agent step {position.step}: {waited}")
-        drop_older_weights()
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """The parts of a checkpoint."""
+        names = ("agent", "environment", "replay", "position", "means")
+        return {name: getattr(self, name) for name in names}
 
-    def evaluate() -> bool:
-        if evaluations.due(position.step):
-            agent.save_weights(folder.weights_at(position.step))
-        finished = evaluations.finish_pending(position.step, watch)
-        if finished and evaluations.due(position.step):
-            drop_older_weights()
-        return finished
+    @property
+    def updates_left(self) -> int:
+        """Number of updates of the last stored step that are still to be made."""
+        return self.schedule.total(self.position.step) - self.position.updates
 
-    def drop_older_weights() -> None:
-        if not config.keep_weights:
-            folder.drop_weights(before=position.step, but={*parts.milestones, *evaluations.missing()})
+    @property
+    def updates_made(self) -> int | None:
+        """Number of updates of the last stored step that are made; None where none is left."""
+        return len(self.schedule.due(self.position.step - 1)) - self.updates_left if self.updates_left else None
 
-    def watch(finished: int) -> None:
-        progress.evaluation(finished, config.evaluation.episodes)
-        stop.check()
+    @property
+    def whole_steps(self) -> int:
+        """Number of agent steps that are stored and whose updates are all made."""
+        return self.position.step - bool(self.updates_left)
 
-    bar = RunProgress(config.agent_steps, position.step, console, loop.learning_starts)
-    with tracked(config, folder, parts.milestones, console), bar as progress, closing(evaluations), checkpoints:
-        while position.step < config.agent_steps and evaluate() and not stop.requested:
-            with clock("act"):
-                action = agent.act(position.observation, position.step, position.first)
-            if not np.isfinite(action).all():
-                raise NotFinite(f"the action of agent step {position.step} is {action}")
-            replay.begin_step()
-            if loop.order == "overlapped":
-                update()
-            with clock("environment"):
-                observation, reward, terminated, truncated, info = environment.step(action)
-            if not math.isfinite(reward):
-                raise NotFinite(f"the reward of agent step {position.step} is {reward}")
-            replay.store(position.observation, action, reward, terminated, truncated, observation, info)
-            if loop.order == "released":
-                update()
-            ended = position.ended(info["raw_reward"], terminated or truncated)
-            if ended:
-                observation, _ = environment.reset()
-            position.advance(observation, first=ended)
-            progress.step(position.step)
-            checkpoints.check()
-            if position.step % config.log_every == 0 or position.step == config.agent_steps:
-                row = _metrics_row(parts.units(position.step), position, means.read(), clock.read())
-                metrics.append(row)
-                progress.note(position.step, row["time/agent_steps_per_second"], _note(row, evaluations.last_score))
-            if position.step % config.checkpoint_every == 0 or position.step == config.agent_steps:
-                save()
-        checkpoints.wait()  # a run with all its rows is done, and may be prolonged: its last checkpoint must be whole
-        if position.step == config.agent_steps and evaluate():
-            _check_counts(parts.schedule.total(config.agent_steps), position, evaluations)
-            return DONE
-        save()
-    console.print(f"stopped after agent step {position.step}; the same command goes on from there")
-    return RESUME_ME
+    @property
+    def where(self) -> str:
+        """For people: the last agent step, and how many of its updates are made if not all are."""
+        made, text = self.updates_made, f"agent step {self.position.step}"
+        return text if made is None else f"{text} and {made} of its {made + self.updates_left} updates"
 
+    def start(self) -> None:
+        """Begins the first episode, except where a checkpoint is in the middle of one."""
+        if self.position.observation is None:
+            self.position.observation, _ = self.environment.reset()
 
-def _resume(checkpoints: Checkpoints, stateful: dict, replay, console: Console) -> None:
-    try:
-        loaded = checkpoints.load(replay.load_rows, console.print)
-        if loaded is None:
+    def step(self) -> None:
+        """Takes an agent step with its updates. In a schedule with long phases, an update that is left comes first.
+
+        Raises NotFinite for an action or a reward that is no number.
+        """
+        position, clock = self.position, self.clock
+        if self.updates_left:
+            self.update(position.step - 1, most=1)
             return
-        step, state = loaded
-        for name, part in stateful.items():
-            part.load_state(state[name])
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # whole, but of other parts
-        raise CheckpointError(f"a checkpoint does not fit here: {error!r}") from error
-    console.print(f"resumed at agent step {step}")
+        with clock("act"):
+            action = self.agent.act(position.observation, position.step, position.first)
+        if not np.isfinite(action).all():
+            raise NotFinite(f"the action of agent step {position.step} is {action}")
+        self.replay.begin_step()
+        if self.order == "overlapped":
+            self.update(position.step)
+        with clock("environment"):
+            observation, reward, terminated, truncated, info = self.environment.step(action)
+        if not math.isfinite(reward):
+            raise NotFinite(f"the reward of agent step {position.step} is {reward}")
+        with clock("store"):
+            self.replay.store(position.observation, action, reward, terminated, truncated, observation, info)
+        ended = position.ended(info["raw_reward"], terminated or truncated)
+        if ended:
+            with clock("environment"):
+                observation, _ = self.environment.reset()
+        position.advance(observation, first=ended)
+        if self.order == "released" and not self.schedule.long_phases:
+            self.update(position.step - 1)
+
+    def update(self, step: int, most: int | None = None) -> None:
+        """Makes the updates of agent step `step` that are not made yet, `most` of them at most.
+
+        Raises Miscounted if the schedule's total and the updates made do not agree.
+        """
+        due = self.schedule.due(step)
+        left = self.schedule.total(step + 1) - self.position.updates
+        if not 0 <= left <= len(due):
+            raise Miscounted(f"{left} of the {len(due)} updates of agent step {step} are left")
+        for kind in due[len(due) - left :][:most]:
+            update = self._recorded or self.agent.update
+            with self.clock("update"):
+                self.means.add(update(self.replay, step, kind))
+            self.position.updates += 1
 
 
-def _check_counts(updates: int, position: Position, evaluations: Evaluations) -> None:
-    if position.updates != updates:
-        raise Miscounted(f"{position.updates} updates were made, the configuration asks for {updates}")
-    if evaluations.missing():
-        raise Miscounted(f"the evaluations after agent steps {evaluations.missing()} have no rows")
-
-
-def _metrics_row(units: dict, position: Position, means: dict, seconds: dict) -> dict:
-    """A row of metrics.csv since the last one; keys carry their unit, `time/` holds what differs between equal runs."""
-    row = {**units, "updates": position.updates, "episodes": position.episodes}
-    steps, updates = position.since_last_log()
-    row["train/episode_return"] = float(np.mean(position.finished)) if position.finished else None
-    require_finite({f"train/{key} before agent step {position.step}": value for key, value in means.items()})
-    row |= {f"train/{key}": value for key, value in means.items()}
-    row["time/agent_steps_per_second"] = steps / seconds["total"]
-    row["time/updates_per_second"] = updates / seconds["total"]
-    row |= {f"time/{phase}_seconds": value for phase, value in seconds.items()}
-    position.finished = []
-    return row
-
-
-def _note(row: dict, score: float | None) -> str:
-    rates = f"{row['time/agent_steps_per_second']:.1f} steps/s  {row['time/updates_per_second']:.1f} updates/s"
-    if row["train/episode_return"] is not None:
-        rates += f"  episode return {row['train/episode_return']:.1f}"
-    return rates if score is None else f"{rates}  last score {score:.1f}"
+def require_order(schedule: Schedule, order: str) -> None:
+    """Raises ConfigError for a schedule with long phases in the order that cannot be stopped inside one."""
+    require(
+        order == "released" or not schedule.long_phases,
+        f"loop.order={order}: this method's long phases of updates need loop.order=released",
+    )

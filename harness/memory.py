@@ -1,10 +1,10 @@
-"""How much memory there is for a run on the CPU."""
+"""Memory for a run on the CPU."""
 
 from pathlib import Path
 
 
 def available_bytes() -> int | None:
-    """What this process may still take: the machine's memory or, if less, its control group's. None: unknown."""
+    """Bytes that this process may still take: the machine's or, if less, its control group's. None: unknown."""
     limits = [limit for limit in (_of_machine(), _of_group()) if limit is not None]
     return min(limits, default=None)
 

@@ -109,7 +109,7 @@ class WandB:
     def _start(self, wandb, config: dict, folder: RunFolder, mode: str):
         logger = LoggerConfig(**config["logger"])
         columns = score_columns(config, read_manifest(folder.path))
-        tags = [columns["task"], config["aux"], config["fidelity"], config["preset"], *logger.tags]
+        tags = [columns["task"], config["auxiliary"], config["fidelity"], config["preset"], *logger.tags]
         return wandb.init(
             mode=mode,
             id=self._state["id"],
@@ -117,7 +117,7 @@ class WandB:
             dir=folder.path,
             project=logger.project,
             entity=logger.entity or None,
-            group=logger.group or f"{columns['benchmark']}/{columns['task']}/{config['experiment']}",
+            group=logger.group or f"{columns['suite']}/{columns['task']}/{config['experiment']}",
             tags=list(dict.fromkeys(tags)),
             name=f"{columns['method']}-{columns['task']}-seed_{columns['seed']}",
             config={key: value for key, value in (config | columns).items() if key != "logger"},

@@ -7,17 +7,20 @@ from torch import Tensor, nn
 
 
 def make_adam(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | list[dict],
     lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
+    weight_decay: float = 0.0,
     clipped: bool = False,
 ) -> torch.optim.Adam:
     """Adam that runs as one kernel and can be captured; `lr` may be a tensor that changes in place.
 
-    `clipped`: its steps come after a `clip_in_step`.
+    `parameters` may be torch's parameter groups. `clipped`: its steps come after a `clip_in_step`.
     """
-    optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=True, capturable=True)
+    optimizer = torch.optim.Adam(
+        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True, capturable=True
+    )
     for parameter in adam_parameters(optimizer):
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
@@ -31,7 +34,7 @@ def make_adam(
 
 
 def adam_parameters(optimizer: torch.optim.Adam) -> list[nn.Parameter]:
-    """What the optimiser steps, in its order."""
+    """Parameters of an optimiser, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
@@ -45,7 +48,7 @@ def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
     them once more before it. The factor is the same up to rounding.
     """
     gradients = [parameter.grad for parameter in adam_parameters(optimizer) if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     optimizer.grad_scale.copy_(((norm + 1e-6) / max_norm).clamp(min=1.0))
     return norm
 

@@ -1,4 +1,4 @@
-"""How exactly products are computed: the one place that knows what `precision` means."""
+"""Precision of products: the one place that knows the meaning of `precision`."""
 
 import os
 from collections.abc import Callable

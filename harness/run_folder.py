@@ -1,12 +1,13 @@
 """A run on disk: its layout, what identifies its configuration, and what it was made with."""
 
-import dataclasses
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Container, Iterator
@@ -14,13 +15,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from harness.config import ConfigError
+from harness.config import ConfigError, as_dict
 
-ConfigT = TypeVar("ConfigT")
+RENAMED = Path(__file__).parents[1] / "configs" / "renamed.yaml"
 
 # Keys that do not change what is learned: a run may continue with other values.
 # `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.
@@ -32,7 +33,7 @@ OUTSIDE_HASH = (
 
 
 class RunFolder:
-    """Paths inside runs/<benchmark>/<game or task>/<experiment>/seed_<n>/."""
+    """Paths inside runs/<suite>/<task>/<experiment>/seed_<n>/."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -86,32 +87,72 @@ class RunFolder:
                 file.unlink()
 
 
+def checkpoint_names(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, oldest first; see harness/checkpoint.py."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if re.fullmatch(r"\d+(\+\d+)?", path.name))
+
+
 def read_config(path: str | Path) -> dict:
-    """The configuration of the run folder `path`. Raises ConfigError if it is none."""
+    """The configuration of the run folder `path`, under today's names. Raises ConfigError if it is none."""
     folder = RunFolder(path)
     if not os.path.isfile(folder.config):  # Path's own raises for a name too long
         raise ConfigError(f"{folder.path} is no run folder: it has no config.yaml")
-    return _read(folder.config, yaml.safe_load)
+    return with_todays_names(_read(folder.config, yaml.safe_load))
 
 
-def load_config(path: str | Path, schema: type[ConfigT]) -> ConfigT:
-    """The configuration of the run folder `path` as the dataclass `schema`.
+def with_todays_names(config: dict) -> dict:
+    """A configuration of any version with the keys of this one, which configs/renamed.yaml lists."""
+    table = renamed()
+    if not table["keys"].keys() & config.keys():
+        return config
+    suite, old, new = config.get("benchmark"), _leaves(config), {}
+    for key, value in old.items():
+        name = next((each for each in (key, *_parents(key)) if each in table["keys"]), None)
+        targets = key if name is None else table["keys"][name]
+        for target in [targets] if isinstance(targets, str) else targets or []:
+            today = target + key.removeprefix(name or key)
+            if today == key or today not in old:  # `game` names the task of earlier configurations alone
+                new[today] = value
+    tree = _nested(table["added"].get(suite, {}) | new)
+    unread = table["unread"].get(suite, []) if tree.get("auxiliary") == "none" else []
+    return {name: value for name, value in tree.items() if name not in unread}
 
-    Raises ConfigError if it is none, or of another benchmark or version.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    content = read_config(path)
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{RunFolder(path).config} is not of a {schema.__name__} of this version") from error
+@functools.cache
+def renamed() -> dict:
+    return yaml.safe_load(RENAMED.read_text())
 
 
 def read_manifest(path: str | Path) -> dict:
     """The manifest of the run folder `path`. Raises ConfigError if it cannot be read."""
     return _read(RunFolder(path).manifest, json.loads)
+
+
+def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; an empty mapping is a value."""
+    found = {}
+    for name, value in tree.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
+
+
+def _parents(key: str) -> list[str]:
+    """Sections that a dotted key lies in, the innermost first."""
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+
+
+def _nested(leaves: dict[str, Any]) -> dict:
+    tree: dict = {}
+    for key, value in leaves.items():
+        *parents, name = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return tree
 
 
 def config_hash(config) -> str:
@@ -153,7 +194,7 @@ def record_start(config, manifest: dict) -> None:
     folder = RunFolder(config.run_dir)
     starts = read_manifest(folder.path)["starts"] if folder.manifest.is_file() else []
     folder.path.mkdir(parents=True, exist_ok=True)
-    _write(folder.config, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    _write(folder.config, yaml.safe_dump(as_dict(config), sort_keys=False))
     start = environment() | {"renderer": manifest.get("renderer")}
     if starts and starts[-1].get("renderer") != start["renderer"]:
         print(f"the renderer was {starts[-1].get('renderer')} and is {start['renderer']}: pictures may differ")
@@ -163,12 +204,12 @@ def record_start(config, manifest: dict) -> None:
 
 def record_failure(folder: RunFolder, message: str) -> Path:
     """Writes what is needed to see a failure again: a run is deterministic, so the newest checkpoint leads to it."""
-    checkpoints = sorted(path.name for path in folder.checkpoints.glob("[0-9]*"))
+    checkpoints = checkpoint_names(folder.checkpoints)
     start = read_manifest(folder.path)["starts"][-1]
     report = {
         "failure": message,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "checkpoint_agent_steps": int(checkpoints[-1]) if checkpoints else 0,
+        "checkpoint_agent_steps": int(checkpoints[-1].partition("+")[0]) if checkpoints else 0,
         "to see it again": "run the command below; it goes on from that checkpoint and fails at the same step",
         "start": start,
         "config": read_config(folder.path),
@@ -199,8 +240,7 @@ def environment() -> dict:
 
 
 def _identity(config) -> dict:
-    tree = config if isinstance(config, dict) else dataclasses.asdict(config)
-    return _without(tree, OUTSIDE_HASH)
+    return _without(config if isinstance(config, dict) else as_dict(config), OUTSIDE_HASH)
 
 
 def _without(tree: dict, keys: Container[str], section: str = "") -> dict:

@@ -27,7 +27,8 @@ class Generators:
         import torch  # environment workers derive seeds, and do without it
 
         self._device = device.type
-        self._generators = {name: torch.Generator(device).manual_seed(derive_seed(seed, name)) for name in names}
+        place = "cpu" if device.type == "meta" else device  # where nothing is drawn, any generator does
+        self._generators = {name: torch.Generator(place).manual_seed(derive_seed(seed, name)) for name in names}
 
     def __getitem__(self, name: str) -> "torch.Generator":
         return self._generators[name]

@@ -9,7 +9,7 @@ _open: list[str] = []
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
-    """What runs inside belongs to the part `name`, except for what an inner span claims."""
+    """Counts the work inside as part `name`, except the work of an inner span."""
     if not _listeners:
         yield
         return

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config import one_of, require
+from harness.config import require, require_choice
 from mlr.config import AugmentationConfig
 
-# On a CPU the crop runs in pieces of this many images: what it makes on the way stays in the cache.
-CPU_PIECE = 16
+# On a CPU the crop runs in slices of this many images: its intermediate results stay in the cache.
+CPU_SLICE = 16
 
 
 class RandomCrop(nn.Module):
@@ -31,7 +31,7 @@ class RandomCrop(nn.Module):
 
     def __init__(self, image_size: int, crop_size: int, pad: int, mode: str, last_offset: bool = True):
         super().__init__()
-        one_of("augmentation.crop", mode, ("resample", "slice"))
+        require_choice("augmentation.crop", mode, ("resample", "slice"))
         padded_size = image_size + 2 * pad
         require(
             crop_size <= padded_size,
@@ -55,17 +55,17 @@ class RandomCrop(nn.Module):
 
         With a `factor` float32 [N] each image is multiplied by its own.
         """
-        count = CPU_PIECE if images.device.type == "cpu" else len(images)
+        count = CPU_SLICE if images.device.type == "cpu" else len(images)
         shape = (*images.shape[:2], self.crop_size, self.crop_size)
         cropped = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
         for start in range(0, len(images), count):
-            piece = slice(start, start + count)
+            part = slice(start, start + count)
             read = self._window if self.lines is None else self._resample
-            pixels = read(images[piece], offsets[piece])
+            pixels = read(images[part], offsets[part])
             if factor is None:
-                cropped[piece].copy_(pixels)
+                cropped[part].copy_(pixels)
             else:
-                torch.mul(pixels.float(), factor[piece, None, None, None], out=cropped[piece])
+                torch.mul(pixels.float(), factor[part, None, None, None], out=cropped[part])
         return cropped
 
     def _window(self, images: Tensor, offsets: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def intensity_factor(
 class View:
     """Images of any leading dimensions and what was drawn for each: an index of these makes the pixels of some.
 
-    A batch that is gone through in pieces so needs no float copy of the whole.
+    A batch that passes in slices so needs no float copy of the whole.
     """
 
     crop: RandomCrop
@@ -152,7 +152,7 @@ class Augmentation(nn.Module):
         return self.view(frames, generator)[...]
 
     def view(self, frames: Tensor, generator: torch.Generator) -> View:
-        """The same, drawn now and made piece by piece."""
+        """A view of frames that is drawn now and cropped slice by slice."""
         images, leading = frames.reshape(-1, *frames.shape[-3:]), frames.shape[:-3]
         for augment in self.extra:
             images = augment(images.float(), generator)

@@ -38,7 +38,7 @@ def hidden_count(cells: int, ratio: float, rounding: str) -> int:
 
 
 def hidden_by(mlr: "MLRConfig", image_size: int, seen_size: int, layers: Sequence[Layer]) -> Hidden:
-    """What the masks of `mlr` hide of images that are `seen_size` wide where the encoder sees them.
+    """Shares that the masks of `mlr` hide of images which the encoder sees `seen_size` pixels wide.
 
     layers: of the whole encoder; the stages are conv1, conv2, ... in this order.
     """
@@ -54,8 +54,13 @@ def hidden_cell_share(mask: "MaskConfig", seq_len: int, image_size: int) -> floa
     """Probability that a cell of a step is hidden; it is the same for all, and so of every pixel in them."""
     if mask.strategy == "none":
         return 0.0
-    cells = seq_len if mask.strategy == "temporal" else (image_size // mask.patch_size) ** 2
+    cells = cells_of_block(mask, seq_len, image_size)
     return hidden_count(cells, mask.ratio, mask.rounding) / cells
+
+
+def cells_of_block(mask: "MaskConfig", seq_len: int, image_size: int) -> int:
+    """Number of cells among which a block of the mask chooses; a temporal mask chooses among steps."""
+    return seq_len if mask.strategy == "temporal" else (image_size // mask.patch_size) ** 2
 
 
 def unseen_share(mask: "MaskConfig", image_size: int, seen_size: int, layers: Sequence[Layer]) -> float:

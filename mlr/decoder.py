@@ -1,7 +1,8 @@
 """Predictive latent decoder: from the latents of masked observations and the actions to latents of whole ones.
 
-B batch, T time, D latent width, S tokens, Q tokens with queries, d width of one head. `mlr/fast_decoder.py` computes
-the same with less work, and is what a run uses.
+A run uses `mlr/fast_decoder.py`, which computes the same with less work.
+
+B batch, T time, D latent width, S tokens, Q tokens with queries, d width of one head.
 """
 
 import torch
@@ -66,13 +67,13 @@ class TransformerBlock(nn.Module):
         return self.proj(join_heads(attention_weights(query, key, key.shape[-1]) @ value))
 
     def add(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Adds what attention gave to the tokens, both [B, S, D], and then what the MLP gives."""
+        """Adds attention's result to the tokens, both [B, S, D], and then the MLP's."""
         tokens = tokens + attended
         return tokens + self.fc2(F.gelu(self.fc1(self.ln2(tokens))))
 
 
 def attention_weights(query: Tensor, key: Tensor, width: int) -> Tensor:
-    """Weights [B, heads, Q, S] of the keys for each query, whose heads are `width` wide."""
+    """Weights [B, heads, Q, S] of the keys for each query, of heads that are `width` wide."""
     # Written out: few tokens, heads wider than the fused kernels take, and those are not deterministic backwards.
     scores = query @ key.transpose(-2, -1) * width**-0.5
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
@@ -100,5 +101,5 @@ def sine_positions(seq_len: int, dim: int) -> Tensor:
 
 
 def reads_actions(config: MLRConfig) -> bool:
-    """Whether actions have a say in the decoded states: without a block no action token reaches them."""
+    """Says if actions reach the decoded states: without a block no action token does."""
     return config.action_tokens and config.decoder.depth > 0

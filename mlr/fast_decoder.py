@@ -1,4 +1,4 @@
-"""The decoder of `mlr/decoder.py` in an order that takes less work. Parameters, values and gradients are the same.
+"""Decoder with the parameters, values and gradients of `mlr/decoder.py`, in an order that takes less work.
 
 - The last block reads out the states alone. Queries, projection and MLP of an action token reach no state there.
 - Attention from few tokens multiplies in another order: q (n Wk')' = (q Wk) n' and a (n Wv') = (a n) Wv'. Products with
@@ -7,8 +7,9 @@
 - The first block projects each kind of action once a step where the batch has more sequences than there are kinds.
 
 All of it is exact but for rounding. `tests/mlr/test_fast_decoder.py` holds values and gradients to those of the plain
-decoder, in float32 and float64. B batch, T time, D latent width, S tokens, Q tokens with queries, d width of one head,
-A kinds of actions.
+decoder, in float32 and float64.
+
+B batch, T time, D latent width, S tokens, Q tokens with queries, d width of one head, A kinds of actions.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Chosen:
 
 
 class FastDecoder(Decoder):
-    """The plain decoder's parameters, used with less work; actions may come as `Chosen`."""
+    """Decoder that leaves out and shares work; its actions may come as `Chosen`."""
 
     def forward(self, states: Tensor, actions: Tensor | Chosen | None) -> Tensor:
         """State latents [B, T, D] and actions, embedded [B, T, D] or chosen -> predicted state latents [B, T, D]."""
@@ -58,7 +59,7 @@ class FastDecoder(Decoder):
 
 
 def read_out(block: TransformerBlock, tokens: Tensor, queries: int) -> Tensor:
-    """The block's first `queries` tokens alone, which still attend to all: [B, S, D] -> [B, Q, D]."""
+    """First `queries` tokens behind the block; they still attend to all: [B, S, D] -> [B, Q, D]."""
     return block.add(tokens[:, :queries], block.proj(attend_from(block, block.ln1(tokens), queries)))
 
 

@@ -11,8 +11,8 @@ from harness.command_line import Options, complain
 from harness.config import ConfigError
 from harness.errors import NotFinite
 from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
-from harness.run_folder import RunFolder, read_config
-from scripts.benchmarks import command_of, load_benchmark
+from harness.run_folder import RunFolder
+from recipes import load_config, load_recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,12 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.parse_args(arguments)
         if options.episodes is not None and options.episodes < 1:
             raise ConfigError(f"--episodes {options.episodes} must be at least 1")
-        name = command_of(options.run, read_config(options.run)).benchmark
+        config = load_config(options.run)
         RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
-        benchmark = load_benchmark(name)
+        recipe = load_recipe(config)
         from harness.run import evaluate_run
 
-        evaluate_run(benchmark=benchmark, **vars(options))
+        evaluate_run(config=config, recipe=recipe, **vars(options))
         return DONE
     except (ConfigError, NotFinite, OSError) as error:
         complain(str(error))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.command_line import Options, refuse
 from harness.config import ConfigError
+from recipes import SUITE_SCORES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def report(options: argparse.Namespace) -> None:
 
     runs = read_runs(options.runs)
     settings = {} if options.repeats is None else {"repeats": options.repeats}
-    written = write_report(runs, options.out, options.media, **settings)
+    written = write_report(runs, SUITE_SCORES, options.out, options.media, **settings)
     for path in written:
         print(f"{path}  {path.stat().st_size / 1e3:,.0f} kB")
     for folder in ("tables", "figures"):

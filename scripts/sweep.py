@@ -8,18 +8,20 @@ checkpoint however it ended. One that fails for its own reason is named with its
   python scripts/sweep.py --dry-run ...     print the commands; with --json FILE also list the runs there, - prints that
 
 Examples:
-  python scripts/sweep.py table=atari100k seeds=3 aux=mlr,none
+  python scripts/sweep.py table=atari100k seeds=3 auxiliary=mlr,none
   python scripts/sweep.py suite=atari tasks=pong,boxing seeds=3 mlr.mask.ratio=0.3,0.5,0.7
   python scripts/sweep.py suite=dmcontrol tasks=finger_spin seeds=1,2 group=tau preset=cpu --dry-run --json tau.json
 
 What to run:
   table=atari100k         a suite's tasks and length; or dmcontrol100k, dmcontrol500k, or several with commas between
   suite=atari             instead of a table, with tasks=pong,boxing; of a table, tasks= are some of its own
+  env=PACKAGE.MODULE:NAME instead of tasks=, with suite=: environments of your own
   seeds=3                 that many, from 1 on; seeds=4,5,6 are just these
   key=value               any setting of a training script is one of all runs: preset=cpu, fidelity=paper, ...
                           A preset other than full keeps its own length.
                           python scripts/train_atari.py --cfg job shows them all.
-  key=value,value         each value, in all combinations with those of other keys: aux=mlr,none mlr.mask.ratio=0.3,0.7
+  key=value,value         each value, in all combinations with those of other keys:
+                          auxiliary=mlr,none mlr.mask.ratio=0.3,0.7
                           The experiment is named for them: mlr-ratio_0.3-released-full.
   atari.key=value         a setting of one suite's runs only, or dmcontrol.key=value
   ablation=base,tau_1     files of configs/ablation; base is none of them
@@ -42,6 +44,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -49,11 +52,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from atari.games import GAMES
 from harness.command_line import (
     Options,
     check_choice,
-    config_groups,
     in_one_line,
     refuse,
     repeated,
@@ -70,19 +71,16 @@ from harness.sweeps.local import count_places, make_shares, run_side_by_side, vi
 from harness.sweeps.plan import Plan, SweepRun, in_order, plan_runs
 from harness.sweeps.ray import connect, run_on_ray
 from harness.sweeps.slurm import queue, submit
-from harness.sweeps.status import read_status, summary, table
-from scripts.benchmarks import COMMANDS, TASK_KEYS
+from harness.sweeps.status import read_status, summary
+from harness.sweeps.status import table as status_table
+from recipes import COMMANDS
+from recipes.tables import TABLES, TASK_KEYS, Table, task_settings
 
 SOME_FAILED = 1
 ETA_SECONDS = 20  # between two looks at all run folders
-WHAT = ("table", "suite", "tasks", "seeds", "group", "arms", "ablation")
-NOT_OF_ALL = {"seed": "seeds", "game": "tasks", "task": "tasks", "domain": "tasks", "task_name": "tasks"}
+WHAT = ("table", "suite", "tasks", "env", "seeds", "group", "arms", "ablation")
+NOT_OF_ALL = {"seed": "seeds"} | dict.fromkeys(TASK_KEYS, "tasks")
 MOST_SEEDS, SEED_DIGITS = 10_000, 9
-TABLES = {  # suite, length
-    "atari100k": ("atari", ()),
-    "dmcontrol100k": ("dmcontrol", ("budget=100k",)),
-    "dmcontrol500k": ("dmcontrol", ("budget=500k",)),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return DONE
         if look:
             jobs = known_jobs()
-            console.print(table([read_status(run, jobs) for run in plan.runs]))
+            console.print(status_table([read_status(run, jobs) for run in plan.runs]))
             return DONE
         require_tools()
         if config.launcher == "slurm":
@@ -132,16 +130,16 @@ def show(plan: Plan, file: str | None) -> None:
 
 
 def entry(run: SweepRun) -> dict:
-    """What --json says of a run."""
+    """Entry of a run in the list of --json."""
     keys = ("name", "suite", "task", "arm", "seed", "overrides", "run_dir", "changed")
     return {key: getattr(run, key) for key in keys}
 
 
 def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """What to run, by name; the settings of the sweep itself; those of all runs."""
+    """Sorts the settings: what to run, by name; those of the sweep itself; those of all runs."""
     what: dict[str, str] = {}
     own, common = [], []
-    of_runs = {key for command in COMMANDS.values() for key in schema_keys(command.schema)}
+    of_runs = {key for command in COMMANDS.values() for key in command.keys()}
     for setting in settings:
         key, equals, value = setting.partition("=")
         require(bool(equals), f"cannot read '{setting}': settings are written key=value, --help shows them")
@@ -163,7 +161,7 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
 
 
 def key_of(setting: str) -> str:
-    """Its key without a suite's name and without Hydra's signs."""
+    """Key of a setting, without a suite's name and Hydra's signs."""
     key = setting.partition("=")[0]
     for suite in COMMANDS:
         key = key.removeprefix(f"{suite}.")
@@ -171,47 +169,48 @@ def key_of(setting: str) -> str:
 
 
 def make_plan(what: dict[str, str], common: Sequence[str]) -> Plan:
-    """Every run, each found valid. Raises ConfigError."""
+    """Plans all runs and finds each valid. Raises ConfigError."""
     require(("table" in what) != ("suite" in what), f"give table={'|'.join(TABLES)}, or suite= and tasks=")
     require("seeds" in what, "seeds must be given: seeds=3 are three, seeds=4,5 are these")
     require("arms" not in what or "group" in what, "arms= are those of a group: add group=NAME")
     require(not {"ablation", "group"} <= what.keys(), "ablation= and group= exclude each other: a group has its arms")
     seeds, group = choose_seeds(what), choose_group(what)
     ablations = names(what, "ablation") if "ablation" in what else []
-    parts = choose_tasks(what)
+    parts = choose_parts(what)
     for setting in common:
         suite = next((name for name in COMMANDS if setting.startswith(f"{name}.")), None)
-        require(suite is None or suite in [part[0] for part in parts], f"{shorten(setting)} is of no run here")
+        there = [part.command for part in parts]
+        require(suite is None or suite in there, f"{shorten(setting)} is of no run here: leave it out")
     plans = []
-    for suite, tasks, length in parts:
-        settings = settings_of(suite, common)
-        grid = make_grid([*length_of(length, settings), *settings], ablations, group)
-        chosen = {task: [f"{TASK_KEYS[suite]}={task}"] for task in tasks}
-        plans.append(plan_runs(COMMANDS[suite], chosen, grid, seeds))
+    for part in parts:
+        settings = settings_of(part.command, common)
+        grid = make_grid([*length_of(part.length, settings), *settings], ablations, group)
+        if "env" in what:
+            tasks = [[f"env={name}"] for name in names(what, "env")]
+        else:
+            tasks = [task_settings(part.command, task) for task in part.tasks]
+        plans.append(plan_runs(COMMANDS[part.command], tasks, grid, seeds))
     return in_order(plans)
 
 
-def choose_tasks(what: dict[str, str]) -> list[tuple[str, list[str], Sequence[str]]]:
-    """The suites, each with its tasks and the settings that make a table's length."""
+def choose_parts(what: dict[str, str]) -> list[Table]:
+    """The tables, with the tasks asked for, or the tasks of one suite at the configuration's own length."""
     if "suite" in what:
-        check_choice("suite", what["suite"], list(COMMANDS), {})
-        require("tasks" in what, f"tasks must be given with suite={what['suite']}; a table has its own")
-        return [(what["suite"], names(what, "tasks"), ())]
-    tables = names(what, "table")
-    for name in tables:
+        suite = what["suite"]
+        check_choice("suite", suite, list(COMMANDS), {})
+        require(("tasks" in what) != ("env" in what), f"give tasks=A,B or env=A,B with suite={suite}")
+        return [Table(suite, names(what, "tasks") if "tasks" in what else (), ())]
+    require("env" not in what, "env= is of no table: give suite= with it")
+    for name in names(what, "table"):
         check_choice("table", name, list(TABLES), {})
-    twice = repeated(TABLES[name][0] for name in tables)
+    tables = [TABLES[name] for name in names(what, "table")]
+    twice = repeated(table.command for table in tables)
     require(twice is None, f"the longest table of {twice} fills the rows of the others as well: leave them out")
-    there = [task for name in tables for task in table_tasks(TABLES[name][0])]
-    chosen = names(what, "tasks") if "tasks" in what else there
-    for task in chosen:
-        check_choice("task in this table", task, there, {})
-    parts = [TABLES[name] for name in tables]
-    return [(suite, [task for task in chosen if task in table_tasks(suite)], length) for suite, length in parts]
-
-
-def table_tasks(suite: str) -> list[str]:
-    return list(GAMES) if suite == "atari" else config_groups(suite)["task"]
+    if "tasks" not in what:
+        return tables
+    for task in names(what, "tasks"):
+        check_choice("task in this table", task, [task for table in tables for task in table.tasks], {})
+    return [replace(table, tasks=[task for task in names(what, "tasks") if task in table.tasks]) for table in tables]
 
 
 def length_of(length: Sequence[str], settings: Sequence[str]) -> Sequence[str]:
@@ -234,7 +233,7 @@ def choose_group(what: dict[str, str]) -> Group | None:
 
 
 def settings_of(suite: str, common: Sequence[str]) -> list[str]:
-    """Those of `common` that are meant for a suite, without its name before them."""
+    """Settings among `common` that are meant for a suite, without its name before them."""
     others = tuple(f"{name}." for name in COMMANDS if name != suite)
     return [setting.removeprefix(f"{suite}.") for setting in common if not setting.startswith(others)]
 

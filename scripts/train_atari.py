@@ -6,7 +6,10 @@ Options:
 Several values of a key, such as seed=1,2,3, are for scripts/sweep.py.
 
 Common keys:
-  game=pong            one of the 26 games of Atari-100k, in snake_case
+  game=pong            any game that ale-py ships, in snake_case
+  env=my_module:make   instead of game: an environment of your own with discrete actions, or a Gymnasium id;
+                       docs/extending.md
+  auxiliary=mlr        or none, the Baseline
   seed=1
   run_dir=FOLDER       the same command again resumes an interrupted run
   device=auto          auto, cpu, cuda or cuda:N
@@ -15,24 +18,15 @@ Common keys:
 
 Examples:
   python scripts/train_atari.py game=pong seed=1
-  python scripts/train_atari.py game=freeway preset=cpu aux=none
+  python scripts/train_atari.py game=freeway preset=cpu auxiliary=none
   python scripts/train_atari.py game=alien fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
 """
 
 import sys
 
-from atari.config import AtariConfig, validate
-from harness.command_line import launch
 from harness.stop import resume_me_at_a_signal
-
-
-def run(config: AtariConfig) -> int:
-    from atari.training import ATARI  # imports torch, which a refused configuration never needs
-    from harness.run import run as train
-
-    return train(config, ATARI)
-
+from recipes import train
 
 if __name__ == "__main__":
     resume_me_at_a_signal()
-    sys.exit(launch("atari", AtariConfig, validate, run, about=__doc__))
+    sys.exit(train("atari", __doc__))

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from harness.command_line import Options, check_single, refuse
 from harness.config import ConfigError, require
-from harness.run_folder import RunFolder, config_hash, load_config, read_config
-from scripts.benchmarks import COMMANDS, command_of, load_benchmark
+from harness.run_folder import RunFolder, config_hash, read_config
+from recipes import COMMANDS, load_config, load_recipe
 
 PICTURES = Path("runs/pictures")
-CLIPS = 16  # that are played; the liveliest is drawn, the cosines are over all of them
+CLIPS = 16  # the liveliest is shown, the cosines are over all of them
 SKIPPED = 80  # steps of play before the first clip: many games begin with a pause
 
 
@@ -51,27 +51,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def require_pictures(config) -> None:
     """Raises ConfigError for a setting that these pictures do not show."""
-    require(config.aux == "mlr", f"aux={config.aux} has no mask to show: it takes aux=mlr")
-    mask = config.mlr.mask
+    section = config.auxiliary_section
+    require(hasattr(section, "mask"), f"auxiliary={config.auxiliary} has no mask to show: it takes auxiliary=mlr")
+    mask = section.mask
     require(mask.strategy != "none", "mlr.mask.strategy=none hides nothing: choose another to see a mask")
     require(mask.space == "pixel", f"mlr.mask.space={mask.space} hides no pixels: only masks of pixels are drawn")
-    require(config.mlr.target == "latent", f"mlr.target={config.mlr.target} has no target branch: latent is drawn")
+    require(section.target == "latent", f"mlr.target={section.target} has no target branch: latent is drawn")
 
 
 def compose(overrides: Sequence[str]):
     """The configuration that a training script would make of these settings."""
     check_single(overrides)
     keys = {override.partition("=")[0] for override in overrides}
-    benchmarks = ["atari"] * ("game" in keys) + ["dmcontrol"] * bool(keys & {"task", "domain"})
-    require(len(benchmarks) == 1, "say what to show: game=NAME for Atari, or task=NAME for DMControl")
-    return COMMANDS[benchmarks[0]].resolve(overrides)[1]
+    commands = ["atari"] * ("game" in keys) + ["dmcontrol"] * bool(keys & {"task", "domain"})
+    require(len(commands) == 1, "say what to show: game=NAME for Atari, or task=NAME for DMControl")
+    return COMMANDS[commands[0]].resolve(overrides)
 
 
 def read_run(run: Path, seed: int | None):
     """The configuration of a run folder."""
-    command = command_of(run, read_config(run))
+    config = load_config(run)
     RunFolder(run).saved_weights()  # refused before torch is imported
-    config = load_config(run, command.schema)
     return config if seed is None else replace(config, seed=seed)
 
 
@@ -79,22 +79,24 @@ def visualize(config, run: Path | None, out: Path) -> None:
     """Plays, draws and writes; prints what it wrote."""
     import torch
 
+    from harness.recipe import Spaces
     from studies import clips, pictures
+    from studies.play import random_player
 
-    benchmark, device = load_benchmark(config.benchmark), torch.device("cpu")
+    recipe, device = load_recipe(config), torch.device("cpu")
     if run is None:  # a decoder of full size takes seconds to make, and nothing is predicted
         config = replace(config, mlr=replace(config.mlr, decoder=replace(config.mlr.decoder, depth=0)))
-    with closing(benchmark.make_environment(config, config.seed, 0, False)) as environment:
-        agent = benchmark.make_agent(config, environment, device)
+    with closing(recipe.suite.make_environment(config, config.seed, 0, False)) as environment:
+        agent = recipe.method.make_agent(config, Spaces.of(environment), device)
         if run is None:
-            environment.action_space.seed(config.seed)
-            player, name = lambda observations, first: [environment.action_space.sample()], "random actions"
+            player, name = random_player(environment, config.seed), "random actions"
         else:
             agent_steps = load_networks(agent, config, run)
-            player = benchmark.make_player(config, RunFolder(run).saved_weights(agent_steps), config.seed, device)
+            weights = RunFolder(run).saved_weights(agent_steps)
+            player = recipe.method.make_player(config, weights, config.seed, device)
             name = f"the agent after {agent_steps:,} steps"
         played = clips.play_clips(environment, player, config.mlr.seq_len, CLIPS, SKIPPED)
-    objective = agent.auxiliary
+    objective = agent.auxiliary.objective
     mask = objective.mask()
     title = f"{config.task}: {config.mlr.seq_len} steps in a row, played by {name}"
     if config.preset != "full":

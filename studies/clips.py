@@ -1,12 +1,11 @@
-"""Clips of real play as the objective sees them, and how well a trained objective predicts them.
+"""Clips of real play as the objective sees them, and the agreement of its predictions with their targets.
 
 K steps of a clip, B clips, C H W a stacked observation, g cells a side of the mask.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import gymnasium
@@ -20,6 +19,7 @@ from mlr.config import MaskConfig
 from mlr.masking import enlarge, hide, sample_mask
 from mlr.objective import MLR
 from studies.pictures import Agreement, Clip
+from studies.play import play
 
 STRATEGIES = ("cube", "spatial", "temporal")
 
@@ -33,33 +33,40 @@ class Clips:
     rewards: Tensor  # float32 [K, B], that followed
 
 
+class Recorder:
+    """A replay of whole clips: steps at the end of an episode that fill none are dropped."""
+
+    def __init__(self, seq_len: int):
+        self.seq_len = seq_len
+        self.steps: list[tuple[np.ndarray, Any, float]] = []
+
+    def begin_step(self) -> None:
+        pass
+
+    def store(self, observation, action, reward, terminated, truncated, next_observation, info) -> None:
+        self.steps.append((observation, action, reward))
+        if terminated or truncated:
+            del self.steps[len(self.steps) // self.seq_len * self.seq_len :]
+
+
 def play_clips(environment: gymnasium.Env, player: Player, seq_len: int, count: int, skip: int) -> Clips:
     """Plays until there are `count` clips, one after the other, the first after `skip` steps.
 
     Raises ConfigError where episodes are too short for that.
     """
-    steps = []
-    patience = skip + 10 * count * seq_len
-    for *step, ended in islice(_steps(environment, player), skip, patience):
-        steps.append(step)
-        if len(steps) == count * seq_len:
-            observations, actions, rewards = zip(*steps, strict=True)
+    recorder = Recorder(seq_len)
+    loop = play(environment, player, recorder)
+    for _ in range(skip):
+        loop.step()
+    recorder.steps.clear()
+    patience = 10 * count * seq_len
+    for _ in range(patience):
+        loop.step()
+        if len(recorder.steps) == count * seq_len:
+            observations, actions, rewards = zip(*recorder.steps, strict=True)
             rewards = np.array(rewards, dtype=np.float32)
             return Clips(*(_in_clips(values, seq_len) for values in (observations, actions, rewards)))
-        if ended:
-            del steps[len(steps) // seq_len * seq_len :]
     raise ConfigError(f"{patience} steps hold no {count} clips of mlr.seq_len={seq_len} steps: episodes are too short")
-
-
-def _steps(environment: gymnasium.Env, player: Player) -> Iterator[tuple[np.ndarray, Any, float, bool]]:
-    """Observation, action, reward, and whether that ended the episode; then the next episode's."""
-    (observation, _), ended = environment.reset(), True
-    while True:
-        (action,) = player(observation[None], np.array([ended]))
-        following, reward, terminated, truncated, _ = environment.step(action)
-        ended = terminated or truncated
-        yield observation, action, reward, ended
-        observation = environment.reset()[0] if ended else following
 
 
 def _in_clips(values: Sequence, seq_len: int) -> Tensor:
@@ -74,7 +81,7 @@ def liveliest(clips: Clips) -> int:
 
 
 def make_clip(objective: MLR, frames: Tensor, mask: Tensor, config: MaskConfig, channels: int, title: str) -> Clip:
-    """What is drawn of observations uint8 [K, C, H, W] under a mask bool [1, K, g, g]: their last `channels`.
+    """Panels of observations uint8 [K, C, H, W] under a mask bool [1, K, g, g]: their last `channels`.
 
     The views are the objective's own: every call draws new crops.
     """
@@ -98,7 +105,7 @@ def make_clip(objective: MLR, frames: Tensor, mask: Tensor, config: MaskConfig, 
 
 
 def make_strategies(objective: MLR, frames: Tensor, channels: int, seed: int) -> list[Clip]:
-    """The same observations uint8 [K, C, H, W] under each strategy's mask; ratio and patch size stay."""
+    """Panels of observations uint8 [K, C, H, W] under each strategy's mask; ratio and patch size stay."""
     clips = []
     for strategy in STRATEGIES:
         config = replace(objective.config.mask, strategy=strategy)
@@ -126,8 +133,8 @@ def measure_agreement(objective: MLR, clips: Clips, mask: Tensor) -> Agreement:
 @torch.no_grad()
 def _cosines(objective: MLR, clips: Clips) -> np.ndarray:
     """[K, B]"""
-    distance, _ = objective.loss(clips)
-    return 1 - distance.numpy()
+    values = objective.loss(clips, objective.draw(clips.frames), slice(None))
+    return 1 - values["loss"].numpy()
 
 
 def _hidden_share(mask: Tensor, image_size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Say what the emulators' games are, and where ale-py and the paper's atari-py differ: python -m studies.emulators
+"""List the emulators' games and the differences of ale-py and the paper's atari-py: python -m studies.emulators
 
 Prints a table of the 26 games: ROM, size of the minimal action set, lives; and, where atari-py is installed, the first
 step at which the two emulators differ. With atari-py it also writes the table to docs/emulators.md.
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from atari.emulators import CONSOLES, NOOP, Emulator, make_emulator, rom_md5
-from atari.games import GAMES, require_emulator
+from atari.games import PAPER_GAMES, require_emulator
 from harness.command_line import Options, refuse
 from harness.config import ConfigError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "emulators.md"
-FRAMES = 4  # that an action is repeated for
+FRAMES = 4  # repeats of an action
 
 
 def main() -> int:
@@ -44,9 +44,10 @@ def main() -> int:
 def document(steps: int, seed: int) -> str:
     return f"""# Emulators
 
-`emulator=ale`, the default, plays on ale-py, which comes with its ROMs; here {version("ale-py")}. `emulator=atari_py`
-plays on atari-py, the paper's emulator, and its ROMs; here {version("atari-py")}. `pip install -e '.[atari-py]'` builds
-it with g++, cmake and zlib; cmake 4 needs `CMAKE_POLICY_VERSION_MINIMUM=3.5`. It plays without sticky actions only.
+`environment.emulator=ale`, the default, plays on ale-py, which comes with its ROMs; here {version("ale-py")}.
+`environment.emulator=atari_py` plays on atari-py, the paper's emulator, and its ROMs; here {version("atari-py")}.
+`pip install -e '.[atari-py]'` builds it with g++, cmake and zlib; cmake 4 needs `CMAKE_POLICY_VERSION_MINIMUM=3.5`.
+It plays without sticky actions only.
 
 `python -m studies.emulators` wrote this table. Both emulators play the same {steps:,} random actions, each for
 {FRAMES} frames, without no-op starts; a game that ends starts anew. The last columns are agent steps: the end of the
@@ -61,7 +62,7 @@ that comes after the first game need not be one of the emulation: atari-py draws
 
 @dataclass
 class Outcome:
-    """What can be seen of one agent step."""
+    """Visible result of one agent step."""
 
     screen: np.ndarray  # uint8 [height, width]
     reward: int
@@ -104,7 +105,7 @@ def table(steps: int, seed: int, compare: bool) -> str:
     if compare:
         columns += ["MD5 of atari-py's ROM", "first game", "pictures", "rewards", "lives, ends"]
     rows = [columns, ["---"] * len(columns)]
-    for game in GAMES:
+    for game in PAPER_GAMES:
         emulator = make_emulator("ale", game, sticky_actions=0.0, seed=seed)
         emulator.reset()
         emulator.act(NOOP)  # in some games the counter is not set before

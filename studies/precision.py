@@ -1,4 +1,4 @@
-"""Measure what less precise products change in an update: python -m studies.precision [key=value ...]
+"""Measure the effect of less precise products on an update: python -m studies.precision [key=value ...]
 
 On a CPU, with the same weights, batches and random numbers at every precision, on random play in the real environments.
 bfloat16 is computed as autocast does it; TF32 is emulated by rounding what enters a product to 10 bits of mantissa, as
@@ -7,7 +7,7 @@ is what bf16 leaves in float32. Sums are in float32 throughout, in an order that
 Examples:
   python -m studies.precision --suite atari preset=quick
   python -m studies.precision --seeds 3 --out docs/precision_effects.csv
-  python -m studies.precision --suite dmcontrol agent.batch_size=32 mlr_agent.batch_size=4 --updates 20
+  python -m studies.precision --suite dmcontrol agent.batch_size=32 aux_optimizer.batch_size=4 --updates 20
 """
 
 import argparse
@@ -90,7 +90,7 @@ def trained(lab, seed: int, updates: int) -> tuple[dict, dict]:
 
 
 def update(lab, seed: int, precision: str, start: tuple[dict, dict]) -> dict:
-    """Losses [1] and gradients, flat by part of the networks, of one update from the states in `start`."""
+    """Losses [1] and gradients, flat by module, of one update from the states in `start`."""
     import torch
 
     agent, replay = lab.agent(seed, f"precision={precision}"), lab.replay
@@ -117,7 +117,7 @@ def tf32():
     from torch.utils._python_dispatch import TorchDispatchMode
 
     aten = torch.ops.aten
-    operands = {  # of each operation, by place; a bias is added in full
+    operands = {  # places of each operation's operands; a bias is added in full
         aten.mm: (0, 1),
         aten.bmm: (0, 1),
         aten.addmm: (1, 2),

@@ -6,14 +6,27 @@ from pathlib import Path
 import pytest
 
 from atari.config import AtariConfig
-from atari.config import validate as validate_atari
 from dmcontrol.config import DMControlConfig
-from dmcontrol.config import validate as validate_dmcontrol
 from dmcontrol.rendering import choose_backend
-from harness.command_line import Command
 from harness.config import ConfigError
+from recipes import COMMANDS
 
 ROOT = Path(__file__).parents[1]
+
+
+# Whole runs, sweeps, studies, and what starts many processes.
+SLOW = {
+    "test_ablations", "test_any_task", "test_attempt", "test_background", "test_dmcontrol_runs", "test_extending",
+    "test_fidelity", "test_golden_other_sizes", "test_golden_sets", "test_own_environment_runs", "test_phases",
+    "test_precision", "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers",
+    "test_unchanged_runs", "test_visualize",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item):
@@ -37,23 +50,24 @@ def missing_opengl() -> str:
 
 
 def make_config(run_dir: Path, *overrides: str) -> AtariConfig:
-    """A tiny run of Pong in `run_dir`, composed as the command line does."""
-    settings = ["preset=tiny", f"run_dir='{run_dir}'", "device=cpu", "threads=1", *overrides]
-    return Command("atari", AtariConfig, validate_atari).resolve(settings)[1]
+    """A tiny run of Pong, or of the game among `overrides`, in `run_dir`, composed as the command line does."""
+    task = [] if any(key.startswith(("game=", "env=")) for key in overrides) else ["game=pong"]
+    settings = ["preset=tiny", f"run_dir='{run_dir}'", "device=cpu", "threads=1", *task, *overrides]
+    return COMMANDS["atari"].resolve(settings)
 
 
 def make_dmcontrol_config(run_dir: Path, *overrides: str) -> DMControlConfig:
     """A tiny run of cartpole_swingup, or of the task among `overrides`, composed as the command line does."""
-    task = [] if any(key.startswith(("task=", "domain=")) for key in overrides) else ["task=cartpole_swingup"]
+    task = [] if any(key.startswith(("task=", "domain=", "env=")) for key in overrides) else ["task=cartpole_swingup"]
     settings = ["preset=tiny", f"run_dir='{run_dir}'", "device=cpu", "threads=1", *task, *overrides]
-    return Command("dmcontrol", DMControlConfig, validate_dmcontrol).resolve(settings)[1]
+    return COMMANDS["dmcontrol"].resolve(settings)
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """The folder of a tiny run that trained, evaluated and drew."""
-    from atari.training import ATARI
     from harness.run import run
+    from tests.recipes import ATARI
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert run(make_config(folder), ATARI) == 0
@@ -63,8 +77,8 @@ def finished_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finished_dmcontrol_run(tmp_path_factory) -> Path:
     """The folder of a tiny run that trained, evaluated and drew."""
-    from dmcontrol.training import DMCONTROL
     from harness.run import run
+    from tests.recipes import DMCONTROL
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert run(make_dmcontrol_config(folder), DMCONTROL) == 0

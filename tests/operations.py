@@ -2,18 +2,18 @@
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FunctionType, MethodType, SimpleNamespace
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from harness.recipe import Spaces
 
 # Operations whose result the host waits for, or whose shape depends on data.
 FORBIDDEN = {
@@ -164,49 +164,27 @@ def plain_values(*roots: Any) -> dict[str, Any]:
 # Agents and replays for updates without an environment
 
 
-def make_agent_and_replay(benchmark, config, device: torch.device):
-    """An agent and its empty replay; six actions, or one number, as the benchmark has it."""
-    space = Discrete(6) if config.benchmark == "atari" else Box(-1, 1, (1,), np.float32)
-    environment = SimpleNamespace(action_space=space)
-    return benchmark.make_agent(config, environment, device), benchmark.make_replay(config, environment, device)
+def make_agent_and_replay(recipe, config, device: torch.device):
+    """An agent and its empty replay."""
+    spaces = make_spaces(config)
+    return recipe.method.make_agent(config, spaces, device), recipe.method.make_replay(config, spaces, device)
 
 
-def fill(replay, config, steps: int = 60) -> None:
-    """Stores random steps, in episodes of 20."""
+def make_spaces(config) -> Spaces:
+    """Six actions, or one number, as the method has it."""
+    actions = Discrete(6) if config.method == "rainbow" else Box(-1, 1, (1,), np.float32)
+    return Spaces(Box(0, 255, config.observation_shape, np.uint8), actions)
+
+
+def fill(replay, config, steps: int = 60, episode: int = 20) -> None:
+    """Stores random steps, in episodes of `episode` steps."""
     size, stack, random = config.environment.image_size, config.environment.frame_stack, np.random.default_rng(0)
-    atari = config.benchmark == "atari"
+    atari = config.method == "rainbow"
     channels = stack if atari else 3 * stack
     frames = random.integers(0, 256, (steps + 1, channels, size, size), dtype=np.uint8)
     for step in range(steps):
         action = int(random.integers(6)) if atari else random.uniform(-1, 1, 1).astype(np.float32)
-        end = step % 20 == 19
+        end = step % episode == episode - 1
         replay.begin_step()
-        terminated, info = end and step > 20, {"life_lost": False}
+        terminated, info = end and step > episode, {"life_lost": False}
         replay.store(frames[step], action, float(random.random()), terminated, end, frames[step + 1], info)
-
-
-@contextmanager
-def built_on_meta() -> Iterator[torch.device]:
-    """A device that computes nothing, so that whatever needs a value fails, and what lies on the host stands out.
-
-    Agents can be built there within this context, although torch knows neither generators nor fused kernels for it.
-    """
-
-    class Generator(torch.Generator):
-        device = torch.device("meta")
-
-        def __new__(cls, device):
-            return super().__new__(cls)
-
-    class Adam(torch.optim.Adam):
-        """With a number as its learning rate: for a tensor the fused kernel has no version that computes nothing."""
-
-        def __init__(self, parameters, lr, **settings):
-            super().__init__(parameters, lr=0.0, **settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "Generator", Generator)
-        patch.setattr(torch.optim, "Adam", Adam)
-        patch.setattr(torch.nn.utils.clip_grad, "_device_has_foreach_support", lambda device: True)
-        patch.setattr(torch.optim.Optimizer, "_need_device_dtype_check_for_fused", False, raising=False)
-        yield torch.device("meta")

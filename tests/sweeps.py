@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.waiting import HANG
 
 SWEEP = [sys.executable, str(ROOT / "scripts" / "sweep.py")]
 # Whole runs, each a few seconds, most of which are imports.
@@ -17,18 +18,18 @@ TINY = [
 ]  # fmt: skip
 
 
-def tiny(benchmark: str, *changed: str) -> list[str]:
-    """The settings of one benchmark's, or with "" of both; `changed` ones take the place of theirs."""
+def tiny(suite: str, *changed: str) -> list[str]:
+    """The settings of one suite's, or with "" of both; `changed` ones take the place of theirs."""
     keys = {setting.partition("=")[0] for setting in changed}
     kept = [setting for setting in TINY if setting.partition("=")[0] not in keys]
-    others = tuple(f"{name}." for name in ("atari", "dmcontrol") if benchmark and name != benchmark)
+    others = tuple(f"{name}." for name in ("atari", "dmcontrol") if suite and name != suite)
     return [*(setting for setting in kept if not setting.startswith(others)), *changed]
 
 
-def sweep(folder: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
+def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The command, run in `folder`, where runs/ will be."""
     command = [*SWEEP, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANG, check=False)
 
 
 def attempts(folder: Path) -> dict[str, list[dict]]:

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmcontrol import load_agent
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.report.scores import read_runs
 from harness.run_folder import RunFolder
+from recipes import load_agent
 from scripts import evaluate, inspect_run
 from tests.conftest import ROOT
 from tests.test_runs import assert_losses_near, learned, read, wait_for
+from tests.waiting import HANG
 
 pytestmark = pytest.mark.gl
 SCRIPT = [sys.executable, "scripts/train_dmcontrol.py"]
@@ -32,8 +33,8 @@ def test_a_finished_run_holds_what_the_layout_says(finished_dmcontrol_run):
     assert [int(row["env_steps"]) for row in rows] == list(range(80, 481, 80))
     assert rows[-1]["updates"] == "30"
     expected = {
-        "critic_loss", "actor_loss", "entropy", "temperature", "temperature_loss", "q_mean", "mlr_loss",
-        "mlr_learning_rate", "latent_spread", "mlr_cosine_hidden",
+        "critic_loss", "actor_loss", "entropy", "temperature", "temperature_loss", "q_mean", "aux/loss",
+        "aux/learning_rate", "aux/latent_spread", "aux/cosine_hidden",
     }  # fmt: skip
     assert all(np.isfinite(float(rows[-1][f"train/{key}"])) for key in expected)
     episodes = read(folder.evaluations)
@@ -51,7 +52,7 @@ def test_a_finished_run_holds_what_the_layout_says(finished_dmcontrol_run):
 
 def test_the_report_reads_it(finished_dmcontrol_run):
     (run,) = read_runs([finished_dmcontrol_run])
-    assert (run.benchmark, run.task, run.method, run.is_finished) == ("dmcontrol", "cartpole_swingup", "mlr", True)
+    assert (run.suite, run.task, run.method, run.is_finished) == ("dmcontrol", "cartpole_swingup", "mlr", True)
     assert run.env_steps == 480 and 0 <= run.final <= 20
 
 
@@ -66,9 +67,9 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_dmcon
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     wait_for(folder.checkpoints / "000000050", process)
     process.send_signal(signal.SIGUSR1)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 75 and "resumed at agent step 25" in output
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert finished.returncode == 0, finished.stderr
     assert "resumed at agent step" in finished.stdout
     assert learned(folder.metrics) == learned(RunFolder(finished_dmcontrol_run).metrics)
@@ -84,7 +85,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_dmcon
 def test_a_run_in_bfloat16(finished_dmcontrol_run, tmp_path):
     settings = ["task=cartpole_swingup", "preset=tiny", "device=cpu", "threads=1", "precision=bf16"]
     command = [*SCRIPT, *settings, f"run_dir={tmp_path / 'run'}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.returncode == 0, result.stderr
     assert "bf16" in result.stdout
     assert_losses_near(tmp_path / "run", finished_dmcontrol_run)

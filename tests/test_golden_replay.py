@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from atari.environment import AtariEnv
 from tests.golden import replay
 from tests.golden.check import DATA, assert_all, in_order, setting
 from tests.golden.replay import atari_a_b_c, atari_f_g, atari_h_i, missing, not_replayed, run
@@ -71,9 +73,12 @@ def test_files_that_nothing_looks_at_are_named(tmp_path):
 
 def test_a_damaged_file_is_a_failure_and_the_others_are_replayed(tmp_path):
     shutil.copytree(ATARI, tmp_path, dirs_exist_ok=True)
+    change(tmp_path, "c_distloss.npz", action=np.zeros((2, 2)))
+    (check,) = failed((atari_a_b_c.replay_c, atari_f_g.replay_f), tmp_path)
+    assert check.file == "replay_c" and check.quantity.startswith("stopped: ")
     np.savez(tmp_path / "c_distloss.npz", kl_double=np.zeros(2))
     (check,) = failed((atari_a_b_c.replay_c, atari_f_g.replay_f), tmp_path)
-    assert check.file == "replay_c" and check.quantity.startswith("stopped: KeyError")
+    assert (check.file, check.quantity) == ("c_distloss.npz", "nothing in it to compare")
 
 
 @pytest.mark.parametrize(
@@ -135,18 +140,110 @@ def test_an_encoder_of_other_depth_strides_and_image_is_replayed(tmp_path):
     assert len(checks) == 5 + 8 + 1
 
 
+def record_trace(folder, name, actions, *, seed, horizon=27_000, settings=()):
+    """Writes a trace that our own environment plays: it proves which file is understood, not that values are right."""
+    game, mode = name.split("-")
+    env = atari_h_i.make(game, 42, 3, seed=seed, index=0, training=mode != "eval", horizon=horizon)
+    env.reset()
+    trace = {"action": actions, "n_actions": env.action_space.n, "action_set": env.emulator.actions} | dict(settings)
+    for event in atari_h_i.play(env, actions):
+        if event.quantity != "first_obs" or event.index < 2:
+            trace.setdefault(event.quantity, []).append(event.value)
+    trace["first_obs"] = np.stack(trace["first_obs"])[:, :, None]
+    path = folder / f"h_env_{game}_{mode}.npz"
+    np.savez(path, **trace)
+    return path
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Counts steps of the emulator's environment."""
+    steps, step = [], AtariEnv.step
+    monkeypatch.setattr(AtariEnv, "step", lambda env, action: steps.append(action) or step(env, action))
+    return steps
+
+
 def test_a_trace_of_an_unnamed_seed_is_found(tmp_path):
     """The first ten steps of a run with seed 4; no file of the folder says so."""
-    env = atari_h_i.make("freeway", 42, 3, seed=4, index=0, training=True)
-    env.reset()
-    trace = atari_h_i.play(env, np.arange(10) % 3)
-    trace["first_obs"] = np.stack(trace.pop("obs")[:2])[:, :, None]
-    path = tmp_path / "h_env_freeway_train.npz"
-    np.savez(path, action=np.arange(10) % 3, n_actions=3, action_set=env.emulator.actions, **trace)
+    record_trace(tmp_path, "freeway-train", np.arange(10) % 3, seed=4)
     assert_all(atari_h_i.replay_h(tmp_path))
-    trace["obs_hash"][-1] += np.uint64(1)
-    np.savez(path, action=np.arange(10) % 3, n_actions=3, action_set=env.emulator.actions, **trace)
-    assert [check.quantity for check in failed((atari_h_i.replay_h,), tmp_path)] == ["obs_hash"]
+
+
+def test_a_seed_that_the_file_names_is_the_only_one(tmp_path):
+    path = record_trace(tmp_path, "freeway-train", np.arange(10) % 3, seed=123)
+    np.savez(path, **{**np.load(path), "seed": 123})
+    assert_all(atari_h_i.replay_h(tmp_path))
+    np.savez(path, **{**np.load(path), "seed": 124})
+    (check,) = failed((atari_h_i.replay_h,), tmp_path)
+    assert "at the start" in check.quantity
+
+
+def first_steps(name, steps):
+    """The first steps of a reference trace, with the resets among them."""
+    arrays = dict(np.load(ATARI / name))
+    resets = np.count_nonzero(arrays["reset_steps"] < steps)
+    lengths = {"reset_steps": resets, "reset_obs_hash": resets + 1}
+    whole = len(arrays["action"])
+    lengths |= {key: steps for key, values in arrays.items() if np.shape(values)[:1] == (whole,)}
+    return arrays | {key: arrays[key][:length] for key, length in lengths.items()}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("key", "index", "message"),
+    [
+        ("reward", 7, "reward at step 7: .* instead of .*"),
+        ("lives", 280, r"lives at step 280: (\d+) instead of (\d+)"),
+        ("obs_hash", 299, r"obs_hash at step 299: \d+ instead of \d+"),
+        ("first_obs", (2, 3, 0, 40, 40), r"first_obs at step 1: \d+ pixels differ"),
+        ("reset_obs_hash", 1, "reset_obs_hash at step 254: .*"),
+        ("reset_steps", 0, "reset_steps at step 254: 254 instead of 255"),
+    ],
+)
+def test_a_wrong_trace_is_refused_at_its_step(tmp_path, played, key, index, message, named):
+    """Few steps are played, in search of a seed too where none is named."""
+    arrays = first_steps("h_env_breakout_train.npz", 300)
+    arrays[key][index] += 1
+    np.savez(tmp_path / "h_env_breakout_train.npz", **arrays)
+    if named:
+        shutil.copy(ATARI / "i_noops_seed1.npz", tmp_path)
+    (check,) = failed((atari_h_i.replay_h,), tmp_path)
+    assert re.fullmatch(message, check.quantity), check.quantity
+    assert len(played) <= (atari_h_i.SEARCHED + 1) * 300
+
+
+def test_a_trace_with_a_step_left_out_is_refused(tmp_path):
+    arrays = first_steps("h_env_breakout_eval.npz", 150)
+    every_step = [key for key, values in arrays.items() if np.shape(values)[:1] == (150,)]
+    arrays |= {key: np.delete(arrays[key], 100) for key in every_step}
+    np.savez(tmp_path / "h_env_breakout_eval.npz", **arrays)
+    (check,) = failed((atari_h_i.replay_h,), tmp_path)
+    assert "at step 100:" in check.quantity or "at step 101:" in check.quantity
+
+
+@pytest.mark.parametrize("name", ["h_env_breakout_train.npz", "h_env_horizon_breakout.npz"])
+def test_a_horizon_that_cuts_a_game_short_is_found(tmp_path, name):
+    """The reference's first game without its last two steps, and the two after it, which are shorter."""
+    arrays = first_steps("h_env_breakout_train.npz", 500)
+    for key in [key for key, values in arrays.items() if np.shape(values)[:1] == (500,)]:
+        arrays[key] = np.delete(arrays[key], (253, 254))
+    arrays["reset_steps"] = arrays["reset_steps"] - 2
+    arrays["done"][252] = arrays["traj_done"][252] = True
+    np.savez(tmp_path / name, **arrays)
+    shutil.copy(ATARI / "i_noops_seed1.npz", tmp_path)
+    assert_all(atari_h_i.replay_h(tmp_path))
+    arrays["traj_done"][252] = False
+    np.savez(tmp_path / name, **arrays)
+    (check,) = failed((atari_h_i.replay_h,), tmp_path)
+    assert re.match(r"(traj_)?done at step 252: ", check.quantity)
+
+
+@pytest.mark.parametrize("settings", [{}, {"size/horizon": 30}, {"horizon": 30}])
+def test_a_game_without_lives_is_cut_short_too(tmp_path, settings):
+    record_trace(tmp_path, "pong-horizon", np.arange(100) % 6, seed=3, horizon=30, settings=settings)
+    checks = list(atari_h_i.replay_h(tmp_path))
+    assert_all(checks)
+    assert "reset_steps" in [check.quantity for check in checks]
 
 
 def test_the_protocol_of_evaluation_is_compared(tmp_path):

@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from atari.training import ATARI
-from dmcontrol.training import DMCONTROL
 from harness.capture import capture_updates
 from harness.inspection import inspect
 from harness.means import MetricMeans
@@ -20,9 +18,11 @@ from harness.precision import set_precision
 from harness.run import choose_device
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.operations import fill, make_agent_and_replay, places
+from tests.recipes import ATARI, DMCONTROL
+from tests.waiting import HANG
 
-BENCHMARKS = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
-CASES = [(name, aux) for name in BENCHMARKS for aux in ("mlr", "none")]
+RECIPES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+CASES = [(name, aux) for name in RECIPES for aux in ("mlr", "none")]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -50,21 +50,21 @@ class HostDraws(TorchFunctionMode):
 
 
 def make(name, device, *overrides, steps=60):
-    benchmark, make_configuration = BENCHMARKS[name]
+    recipe, make_configuration = RECIPES[name]
     config = make_configuration("unused", *overrides)
-    agent, replay = make_agent_and_replay(benchmark, config, choose_device(device))
+    agent, replay = make_agent_and_replay(recipe, config, choose_device(device))
     fill(replay, config, steps)
     return agent, replay
 
 
-def updated(agent, replay, count=3):
+def updated(agent, replay, count=3, update=None):
     """Metrics of `count` updates, the gradients that the first left behind, and the weights after the last.
 
     A recording leaves its gradients in its own memory: those of an agent that has one mean nothing.
     """
     rows, gradients = [], []
     for step in range(count):
-        rows.append({key: value.item() for key, value in agent.update(replay, 60 + step, "update").items()})
+        rows.append({key: value.item() for key, value in (update or agent.update)(replay, 60 + step, "update").items()})
         gradients = gradients or [parameter.grad.cpu() for parameter in agent.trained_parameters()]
     return rows, gradients, [parameter.detach().cpu() for parameter in agent.trained_parameters()]
 
@@ -90,9 +90,9 @@ def another_way_to_compute(device):
 @pytest.mark.parametrize("name, aux", CASES)
 def test_a_device_computes_what_the_cpu_computes(name, aux, device):
     with HostDraws():
-        expected = updated(*make(name, "cpu", f"aux={aux}"))
+        expected = updated(*make(name, "cpu", f"auxiliary={aux}"))
     with HostDraws(), another_way_to_compute(device):
-        actual = updated(*make(name, device, f"aux={aux}"))
+        actual = updated(*make(name, device, f"auxiliary={aux}"))
     assert actual[0] != expected[0]  # or it was the same computation
     assert_metrics_near(actual[0], expected[0], tolerance=1e-4)
     # Some gradients are sums that cancel, and are nothing but rounding: the largest of all is their measure.
@@ -103,7 +103,7 @@ def test_a_device_computes_what_the_cpu_computes(name, aux, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_less_precision_changes_little(name, precision, device):
     """Losses and the direction of the gradients; docs/performance.md has the numbers of the real sizes."""
     expected = updated(*make(name, device), count=1)
@@ -123,14 +123,13 @@ def test_less_precision_changes_little(name, precision, device):
 def test_recorded_updates_are_the_eager_ones(name, aux, precision):
     """They draw the same numbers; their kernels may be others, as cuBLAS chooses for each stream."""
     set_precision(precision, deterministic=False)
-    overrides = (f"aux={aux}", f"precision={precision}")
+    overrides = (f"auxiliary={aux}", f"precision={precision}")
     agent, replay = make(name, "cuda", *overrides)
     recorded, other = make(name, "cuda", *overrides)
     before = places(recorded, other)
-    capture_updates(recorded, other)
-    (expected, _, weights), (actual, _, other_weights) = (
-        updated(*part) for part in ((agent, replay), (recorded, other))
-    )
+    update = capture_updates(recorded, other)
+    expected, _, weights = updated(agent, replay)
+    actual, _, other_weights = updated(recorded, other, update=update)
     tolerance = 1e-4 if precision == "fp32" else 0.05
     assert_metrics_near(actual, expected, tolerance)
     assert_tensors_near(other_weights, weights, tolerance, floor=0.1)
@@ -139,46 +138,43 @@ def test_recorded_updates_are_the_eager_ones(name, aux, precision):
         for name, state in agent.generators.state().items()
         if name != "device"
     )
-    replayed = recorded.__dict__.pop("update_on_device")  # it holds what a recording needs beside the parts
-    assert places(recorded, other) == before and callable(replayed)
+    assert places(recorded, other) == before
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recorded_update_goes_on_from_any_state(name):
     """As a resumed run does: recorded on an empty replay, then the state of another run is loaded."""
     agent, replay = make(name, "cuda")
     resumed, other = make(name, "cuda", "seed=2", steps=0)
-    for part in ((agent, replay), (resumed, other)):
-        capture_updates(*part)
-    updated(agent, replay)
+    update, update_resumed = capture_updates(agent, replay), capture_updates(resumed, other)
+    updated(agent, replay, update=update)
     other.load_rows(0, {key: rows.cpu() for key, rows in replay.rows(0, 60).items()})
     other.load_state(replay.state())
     resumed.load_state(agent.state())
-    (actual, _, weights), (expected, _, other_weights) = (
-        updated(*part) for part in ((resumed, other), (agent, replay))
-    )
+    actual, _, weights = updated(resumed, other, update=update_resumed)
+    expected, _, other_weights = updated(agent, replay, update=update)
     assert_metrics_near(actual, expected, tolerance=1e-4)
     assert_tensors_near(weights, other_weights, tolerance=1e-4, floor=0.1)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recorded_update_without_data_is_refused(name):
     agent, replay = make(name, "cuda", steps=0)
-    capture_updates(agent, replay)
+    update = capture_updates(agent, replay)
     with pytest.raises(RuntimeError, match="no (window|transition)"):
-        agent.update(replay, 60, "update")
+        update(replay, 60, "update")
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_memory_does_not_grow(name):
     agent, replay = make(name, "cuda")
-    capture_updates(agent, replay)
+    update = capture_updates(agent, replay)
     means, allocated = MetricMeans(), []
     for step in range(220):
-        means.add(agent.update(replay, 60 + step, "update"))
+        means.add(update(replay, 60 + step, "update"))
         if step % 20 == 19:
             means.read()
             allocated.append(torch.cuda.memory_allocated())
@@ -188,10 +184,13 @@ def test_memory_does_not_grow(name):
 # Whole runs, each in a process of its own: cuBLAS asks once how it is to compute
 
 
+TASKS = {"atari": "game=pong", "dmcontrol": "task=cartpole_swingup"}
+
+
 def train(folder, name, *overrides, device="cuda"):
-    script = [sys.executable, f"scripts/train_{name}.py", *([] if name == "atari" else ["task=cartpole_swingup"])]
+    script = [sys.executable, f"scripts/train_{name}.py", TASKS[name]]
     settings = ["preset=tiny", f"device={device}", "deterministic=true", "video=false", f"run_dir={folder}", *overrides]
-    result = subprocess.run([*script, *settings], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run([*script, *settings], cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -205,7 +204,7 @@ RUNS = ["atari", pytest.param("dmcontrol", marks=pytest.mark.gl)]
 
 @pytest.fixture(scope="module")
 def run_on_gpu(tmp_path_factory):
-    """Folder of a finished run of a benchmark; each is made once."""
+    """Folder of a finished run of a suite; each is made once."""
     folders = {}
 
     def folder_of(name) -> Path:

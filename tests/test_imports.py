@@ -1,7 +1,9 @@
-"""Dependencies run one way: scripts, studies -> atari, dmcontrol -> auxiliaries -> mlr -> harness."""
+"""Dependencies run one way: scripts, studies -> recipes -> atari, dmcontrol -> auxiliaries -> mlr -> harness."""
 
 import ast
 from pathlib import Path
+
+from auxiliaries import AUXILIARIES
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -10,8 +12,9 @@ MAY_IMPORT = {
     "auxiliaries": {"mlr", "harness"},
     "atari": {"auxiliaries", "mlr", "harness"},
     "dmcontrol": {"auxiliaries", "mlr", "harness"},
-    "studies": {"dmcontrol", "atari", "auxiliaries", "mlr", "harness", "scripts"},
-    "scripts": {"dmcontrol", "atari", "auxiliaries", "mlr", "harness", "studies"},
+    "recipes": {"dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
+    "studies": {"recipes", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
+    "scripts": {"studies", "recipes", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
 }
 OURS = {*MAY_IMPORT, "tests"}
 
@@ -38,6 +41,10 @@ def files(folder: str) -> list[Path]:
     return found
 
 
+def test_the_map_names_every_package():
+    assert {path.parent.name for path in ROOT.glob("*/*.py")} | {"tests"} == OURS
+
+
 def test_each_package_imports_only_what_lies_below_it():
     for package, allowed in MAY_IMPORT.items():
         for path in files(package):
@@ -45,9 +52,19 @@ def test_each_package_imports_only_what_lies_below_it():
 
 
 def test_what_works_without_torch_does_not_import_it():
-    shared = ("harness/__init__.py", "harness/config.py", "harness/command_line.py", "harness/logs.py")
-    for name in (*shared, "mlr/__init__.py", "mlr/cells.py", "mlr/config.py", "atari/config.py", "atari/games.py"):
+    shared = ("__init__.py", "config.py", "command_line.py", "run_folder.py", "logs.py")
+    names = [f"harness/{name}" for name in shared]
+    names += ["mlr/__init__.py", "mlr/cells.py", "mlr/config.py", "auxiliaries/__init__.py", "recipes/__init__.py"]
+    for name in (*names, "atari/config.py", "atari/games.py", "dmcontrol/config.py", "dmcontrol/tasks.py"):
         tree = ast.parse((ROOT / name).read_text())
         top_level = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
         top_level |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
         assert "torch" not in tops(top_level), name
+
+
+def test_no_shared_part_names_an_auxiliary():
+    """Sections of an auxiliary in configuration files and messages are others' business; a comparison is not."""
+    for package in ("harness", "recipes", "atari", "dmcontrol", "scripts"):
+        for path in files(package):
+            constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert not constants & set(AUXILIARIES), path

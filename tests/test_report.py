@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.report.scores import human_normalised, published
+from atari.scores import constants, human_normalised
 from harness.video import video_writer
 from scripts import report
 from tests.conftest import ROOT
+from tests.waiting import HANG
 
 GAMES = ("boxing", "pong", "alien", "freeway")
 METHODS = {"mlr": 1.0, "none": 0.6, "no-actions": 0.8}
@@ -62,7 +63,7 @@ addEventListener("load", () => setTimeout(() => {
 def write_score_file(path: Path, task: str, method: str, seed: int, steps: dict[int, list[float]], **columns) -> None:
     """A run's rows, `steps` being the scores of its episodes after so many environment steps."""
     constant = {
-        "benchmark": "atari",
+        "suite": "atari",
         "task": task,
         "method": method,
         "preset": "full",
@@ -80,7 +81,7 @@ def write_score_file(path: Path, task: str, method: str, seed: int, steps: dict[
             "evaluation": index,
             "agent_steps": env_steps,
             "env_steps": env_steps,
-            "frames": env_steps * (4 if constant["benchmark"] == "atari" else 1),
+            "frames": env_steps * (4 if constant["suite"] == "atari" else 1),
             "episode": episode,
             "score": score,
         }
@@ -100,7 +101,7 @@ def hash_of(*names) -> int:
 
 def scores_of(task: str, method: str, seed: int, env_steps: int) -> list[float]:
     """Scores that grow with training, differ between methods and seeds, and have no pattern in the episodes."""
-    random, human = published("atari")[task]["random"], published("atari")[task]["human"]
+    random, human = constants()[task]
     generator = np.random.default_rng(hash_of(task, method, seed, env_steps))
     share = METHODS[method] * env_steps / 100_000 * (0.5 + 0.1 * seed) + generator.normal(0, 0.05, EPISODES)
     return [round(float(random + (human - random) * value), 2) for value in share]
@@ -125,7 +126,7 @@ def runs(tmp_path_factory) -> Path:
     for task in ("finger_spin", "cheetah_run"):
         for seed in (1, 2):
             steps = {end: [end / 1000 + 50 * seed + episode for episode in range(2)] for end in (100_000, 500_000)}
-            write_score_file(folder / "dm" / f"{task}_{seed}.csv", task, "mlr", seed, steps, benchmark="dmcontrol")
+            write_score_file(folder / "dm" / f"{task}_{seed}.csv", task, "mlr", seed, steps, suite="dmcontrol")
     return folder
 
 
@@ -252,6 +253,56 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     assert not list((tmp_path / "single" / "figures").glob("*improvement*"))
 
 
+def test_tasks_without_published_scores_are_reported_beside_the_runs_of_the_repository(tmp_path):
+    """A game outside the 26, a task outside the six, and an environment of the user's own."""
+    repository = ROOT / "results" / "runs"
+    assert report.main([str(repository), "--out", str(tmp_path / "without"), "--repeats", "50"]) == 0
+    for seed in (1, 2):
+        scores = {10_000: [-24.0], 20_000: [-20.0 - seed]}
+        for method in ("mlr", "none"):
+            path = tmp_path / "runs" / f"tennis_{method}_{seed}.csv"
+            write_score_file(path, "tennis", method, seed, scores, preset="cpu")
+    write_score_file(tmp_path / "runs" / "hop.csv", "hopper_hop", "mlr", 1, {100_000: [3.0, 5.0]}, suite="dmcontrol")
+    own = {"suite": "gymnasium", "preset": "tiny"}
+    write_score_file(tmp_path / "runs" / "own.csv", "Catch-v0", "none", 1, {500: [0.5]}, **own)
+    out = tmp_path / "out"
+    assert report.main([str(repository), str(tmp_path / "runs"), "--out", str(out), "--repeats", "50"]) == 0
+
+    atari, before = (read(folder / "tables" / "atari.csv") for folder in (out, tmp_path / "without"))
+    (tennis,) = (row for row in atari if row["game"] == "tennis")
+    assert float(tennis["ours: MLR, preset cpu"]) == float(tennis["ours: Baseline, preset cpu"]) == -21.5
+    assert all(tennis[name] == "" for name in tennis if "published" in name or name in ("human", "random"))
+    published = [name for name in before[0] if "published" in name or name in ("human", "random")]
+    for old, new in zip(before, [row for row in atari if row is not tennis], strict=True):
+        assert [old[name] for name in published] == [new[name] for name in published], "published numbers changed"
+        ours = [name for name in old if name.startswith("ours") and name in new]
+        assert ours and [old[name] for name in ours] == [new[name] for name in ours], "tennis counts"
+    (hop,) = (row for row in read(out / "tables" / "dmcontrol.csv") if row["task"] == "hopper_hop")
+    assert float(hop["ours: MLR"]) == 4.0 and hop["environment steps"] == "100,000" and hop["MLR, published"] == ""
+    own = read(out / "tables" / "gymnasium.csv")
+    assert [row["task"] for row in own] == ["Catch-v0", "tasks", "seeds"]
+    assert float(own[0]["ours: Baseline, preset tiny"]) == 0.5
+    aggregates = read(out / "tables" / "aggregates.csv")
+    assert aggregates == read(tmp_path / "without" / "tables" / "aggregates.csv")
+
+    tasks = [row["task"] for row in read(out / "tables" / "provenance.csv")]
+    assert (tasks.count("tennis"), tasks.count("hopper_hop"), tasks.count("Catch-v0")) == (4, 1, 1)
+    for name, score in (("atari_tennis", -24.0), ("dmcontrol_hopper_hop", 4.0), ("gymnasium_Catch_v0", 0.5)):
+        assert float(read(out / "figures" / f"{name}_curve.csv")[0]["score"]) == score
+    page = unescape((out / "index.html").read_text())
+    assert "Atari, MLR, preset cpu: tennis has no published scores, so no aggregate counts it." in page
+    assert "DMControl, MLR: hopper_hop has no published scores" in page
+    assert "Gymnasium, Baseline, preset tiny: Catch-v0 has no published scores" in page
+    assert "2 of 26 games, 1 further game" in page
+
+
+def test_runs_of_a_suite_without_published_scores_stand_alone(tmp_path):
+    write_score_file(tmp_path / "runs" / "own.csv", "Catch-v0", "mlr", 1, {500: [0.5]}, suite="gymnasium")
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"gymnasium_Catch_v0_curve"}
+    assert {path.stem for path in (tmp_path / "out" / "tables").iterdir()} >= {"gymnasium", "provenance"}
+
+
 def test_sizes_are_never_mixed(tmp_path):
     """A smaller preset, another fidelity and a shorter training have columns and figures of their own."""
     for i, columns in enumerate(({}, {"preset": "cpu"}, {"preset": "cpu", "fidelity": "paper"})):
@@ -289,7 +340,7 @@ def test_errors_are_one_line_and_exit_2(arguments, line, tmp_path, monkeypatch, 
 def test_no_torch_is_needed(runs, tmp_path):
     code = "import sys; from scripts import report; print(report.main(sys.argv[1:]), 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(runs / "boxing"), "--out", str(tmp_path), "--repeats", "10"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.stdout.splitlines()[-1:] == ["0 False"], result.stderr
 
 
@@ -323,7 +374,7 @@ class Browser:
             action,
             frame.as_uri(),
         ]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
         assert result.returncode == 0, result.stderr[-2000:]
         return result.stdout
 

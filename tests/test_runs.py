@@ -16,13 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atari import load_agent
-from atari.training import ATARI
 from harness.config import ConfigError
 from harness.run import run
 from harness.run_folder import RunFolder
+from recipes import load_agent
 from scripts import evaluate
 from tests.conftest import ROOT, make_config
+from tests.recipes import ATARI
+from tests.waiting import HANG, until
+
+SCRIPT = [sys.executable, "scripts/train_atari.py", "game=pong"]
 
 
 def read(path):
@@ -46,12 +49,12 @@ def test_a_finished_run_holds_what_the_layout_says(finished_run):
     assert [int(row["frames"]) for row in rows] == list(range(80, 481, 80))
     assert rows[-1]["updates"] == "120"
     expected = {
-        "rl_loss", "mlr_loss", "loss", "grad_norm_encoder_head", "grad_norm_decoder", "q_mean", "priority", "beta",
-        "latent_spread", "dead_units", "mlr_cosine_hidden", "mlr_cosine_visible", "episode_return",
+        "rl_loss", "aux/loss", "loss", "grad_norm_encoder_head", "aux/grad_norm_decoder", "q_mean", "priority", "beta",
+        "aux/latent_spread", "aux/dead_units", "aux/cosine_hidden", "aux/cosine_visible", "episode_return",
     }  # fmt: skip
     assert {f"train/{key}" for key in expected} <= rows[-1].keys()
     assert all(np.isfinite(float(rows[-1][f"train/{key}"])) for key in expected - {"episode_return"})
-    assert rows[0]["train/mlr_loss"] == ""  # before the first update
+    assert rows[0]["train/aux/loss"] == ""  # before the first update
     episodes = read(folder.evaluations)
     assert [row["episode"] for row in episodes] == ["0", "1"]
     assert all(row["agent_steps"] == "120" and row["episode_agent_steps"] == "61" for row in episodes)
@@ -72,20 +75,20 @@ def test_a_finished_run_says_so_and_stops(finished_run, capsys):
 
 
 def test_a_signal_during_the_imports_ends_a_run_with_75_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={tmp_path / 'run'}", "device=cpu"]
+    command = [*SCRIPT, "preset=tiny", f"run_dir={tmp_path / 'run'}", "device=cpu"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)
+    output = process.communicate(timeout=HANG)
     assert process.returncode == 75 and output == ("", "") and not (tmp_path / "run").exists()
 
 
 def test_a_run_in_bfloat16(finished_run, tmp_path):
     settings = ["preset=tiny", f"run_dir={tmp_path / 'run'}", "device=cpu", "threads=1", "precision=bf16"]
-    command = [sys.executable, "scripts/train_atari.py", *settings]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    command = [*SCRIPT, *settings]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.returncode == 0, result.stderr
     assert "bf16" in result.stdout
     assert_losses_near(tmp_path / "run", finished_run)
@@ -93,7 +96,7 @@ def test_a_run_in_bfloat16(finished_run, tmp_path):
 
 def assert_losses_near(run, other):
     """In the first rows that have losses, of trainings that differ in their precision."""
-    rows = [next(row for row in read(folder / "metrics.csv") if row["train/mlr_loss"]) for folder in (run, other)]
+    rows = [next(row for row in read(folder / "metrics.csv") if row["train/aux/loss"]) for folder in (run, other)]
     losses = [{key: float(value) for key, value in row.items() if key.endswith("loss")} for row in rows]
     assert losses[0] == pytest.approx(losses[1], rel=0.05, abs=0.01) and losses[0] != losses[1]
 
@@ -105,18 +108,11 @@ def tensors(folder):
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_run, tmp_path):
     """Stopped by SIGTERM between two checkpoints, killed outright after one, then finished."""
     folder = RunFolder(tmp_path / "run")
-    command = [
-        sys.executable,
-        "scripts/train_atari.py",
-        "preset=tiny",
-        f"run_dir={folder.path}",
-        "device=cpu",
-        "threads=1",
-    ]
+    command = [*SCRIPT, "preset=tiny", f"run_dir={folder.path}", "device=cpu", "threads=1"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     wait_for(folder.metrics, process)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANG)
     if process.returncode == 0:
         pytest.fail(f"the run ended before the signal came: {output}")
     assert process.returncode == 75 and "the same command goes on" in output
@@ -125,7 +121,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_run, 
     wait_for(folder.checkpoints / "000000100", process)
     process.kill()
     process.communicate()
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert finished.returncode == 0, finished.stderr
     assert first < 120 and "resumed at agent step" in finished.stdout
     assert learned(folder.metrics) == learned(RunFolder(finished_run).metrics)
@@ -137,9 +133,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_run, 
 
 
 def wait_for(path, process):
-    deadline = time.monotonic() + 60
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: path.exists() or process.poll() is not None, pause=0.005)
 
 
 def test_a_broken_checkpoint_is_one_line_and_exit_2(finished_run, tmp_path):
@@ -149,8 +143,8 @@ def test_a_broken_checkpoint_is_one_line_and_exit_2(finished_run, tmp_path):
     for path in copy.glob("checkpoints/0*/state.safetensors"):
         path.write_bytes(b"broken")
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    command = [sys.executable, "scripts/train_atari.py", "preset=tiny", f"run_dir={copy}", "device=cpu", "threads=1"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    command = [*SCRIPT, "preset=tiny", f"run_dir={copy}", "device=cpu", "threads=1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
     assert "no usable checkpoint" in result.stderr
@@ -170,7 +164,7 @@ def test_pending_evaluations_are_made_up_for(finished_run, tmp_path):
 
 def test_evaluations_in_between(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    config = make_config(folder.path, "eval_every=50", "evaluation.horizon=10", "video=false", "aux=none")
+    config = make_config(folder.path, "eval_every=50", "evaluation.horizon=10", "video=false", "auxiliary=none")
     assert run(config, ATARI) == 0
     rows = read(folder.evaluations)
     assert [(row["evaluation"], row["agent_steps"]) for row in rows] == [
@@ -205,7 +199,7 @@ def test_evaluate_with_workers_plays_the_same_episodes(finished_run, tmp_path, c
         video.unlink()
     assert found[0] == found[1]
     assert evaluate.main([str(finished_run), "--workers", "3"]) == 2
-    assert "--workers=3 must be in 0..2" in capsys.readouterr().err
+    assert "--workers 3 must be in 0..2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, line", [(["nowhere"], "no run folder"), ([".", "--episodes", "0"], "at least 1")])

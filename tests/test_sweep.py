@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from harness.report.scores import read_runs
+from recipes import COMMANDS
 from scripts import sweep as script
-from scripts.benchmarks import COMMANDS
 from tests.sweeps import SWEEP, TINY, attempts, sweep, tiny
 from tests.test_configs import difference
+from tests.waiting import HANG
 
 FORTY = [
-    "table=atari100k,dmcontrol100k", "tasks=pong,boxing,breakout,freeway,finger_spin", "aux=mlr,none", "seeds=4",
+    "table=atari100k,dmcontrol100k", "tasks=pong,boxing,breakout,freeway,finger_spin", "auxiliary=mlr,none", "seeds=4",
     "parallel=2", "attempts=20", *TINY,
 ]  # fmt: skip
 KILLS = 6  # of runs between two ends of the sweep; on a busy machine more would leave no time to get on
@@ -36,7 +37,7 @@ def test_forty_runs_killed_at_random_finish_exactly_once_each(tmp_path):
         if end is not None:
             assert process.poll() is None
             process.send_signal(end)
-        code = process.wait(120)
+        code = process.wait(HANG)
         assert code == {signal.SIGTERM: 75, signal.SIGKILL: -9, None: 0}[end]
     assert kills >= 10
 
@@ -121,7 +122,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
 def test_what_holds_another_configuration_is_refused_before_anything_starts(tmp_path):
     folder = tmp_path / "runs/atari/pong/mlr-released-tiny/seed_1"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("benchmark: atari\n")
+    (folder / "config.yaml").write_text("suite: atari\n")
     result = sweep(tmp_path, "table=atari100k", "tasks=boxing,pong", "seeds=1", *tiny("atari"))
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
@@ -139,9 +140,9 @@ def test_tables_expand_to_stable_names_and_commands(capsys):
     assert len(lines) == 27
     assert lines[0].startswith("atari/alien/mlr-released-full/seed_1: python ")
     assert lines[0].endswith("scripts/train_atari.py game=alien seed=1")
-    lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "aux=mlr,none", "fidelity=paper")
+    lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "auxiliary=mlr,none", "fidelity=paper")
     assert lines[-1] == "24 runs"
-    assert lines[0].endswith("task=ball_in_cup_catch budget=500k fidelity=paper aux=mlr seed=1")
+    assert lines[0].endswith("task=ball_in_cup_catch budget=500k fidelity=paper auxiliary=mlr seed=1")
     assert [line.split(":")[0][-1] for line in lines[:-1]] == ["1"] * 12 + ["2"] * 12, "first seeds first"
     assert listed(capsys, "table=dmcontrol100k", "seeds=7,9", "tasks=walker_walk", "preset=tiny")[1].endswith(
         "task=walker_walk preset=tiny seed=9"
@@ -156,45 +157,69 @@ def test_tables_expand_to_stable_names_and_commands(capsys):
 
 def test_the_list_of_runs_is_what_the_commands_do(tmp_path, capsys):
     """Against each command composed by itself."""
-    settings = ["suite=atari", "tasks=pong,boxing", "seeds=3", "preset=cpu"]
+    settings = ["suite=atari", "tasks=pong", "seeds=2", "preset=cpu"]
     settings += ["mlr.mask.ratio=0.3,0.7", "ablation=base,tau_0.1,ratio_0.3"]
     file = tmp_path / "runs.json"
     lines = listed(capsys, *settings, "--json", str(file))
     content = json.loads(file.read_text())
     runs = content["runs"]
-    assert len(runs) == len({run["run_dir"] for run in runs}) == 2 * 3 * 4
-    assert [line.split(": ")[0] for line in lines[: len(runs)]] == [run["name"] for run in runs]
-    assert len({tuple((run["task"], run["seed"]) for run in runs if run["arm"] == arm) for arm in by_arm(runs)}) == 1
-    for run in runs[: len(runs) // 3]:
-        _, config = COMMANDS["atari"].resolve(run["overrides"])
-        assert (config.game, config.seed, config.run_dir) == (run["task"], run["seed"], run["run_dir"])
-        _, base = COMMANDS["atari"].resolve([f"game={run['task']}", f"seed={run['seed']}", "preset=cpu"])
+    assert [line.split(": ")[0] for line in lines[:-3]] == [run["name"] for run in runs]
+    base = COMMANDS["atari"].resolve(["game=pong", "preset=cpu"])
+    for run in runs[:4]:
+        config = COMMANDS["atari"].resolve(run["overrides"])
+        assert (run["suite"], config.task, config.seed, config.run_dir) == ("atari", "pong", 1, run["run_dir"])
         assert {key: tuple(pair) for key, pair in run["changed"].items()} == difference(base, config)
-        assert run["name"] == f"atari/{run['task']}/{run['arm']}/seed_{run['seed']}"
-    assert by_arm(runs) == {
+    arms = {
         "mlr-ratio_0.3-released-cpu": {"mlr.mask.ratio": [0.5, 0.3]},
         "mlr-ratio_0.7-released-cpu": {"mlr.mask.ratio": [0.5, 0.7]},
         "mlr-tau_0.1-ratio_0.3-released-cpu": {"mlr.mask.ratio": [0.5, 0.3], "mlr.tau": [1.0, 0.1]},
         "mlr-tau_0.1-ratio_0.7-released-cpu": {"mlr.mask.ratio": [0.5, 0.7], "mlr.tau": [1.0, 0.1]},
     }
-    doubles = [
+    assert [(run["name"], run["seed"], run["changed"]) for run in runs] == [
+        (f"atari/pong/{arm}/seed_{seed}", seed, changed) for seed in (1, 2) for arm, changed in arms.items()
+    ]
+    assert content["same"] == [
         {
-            "name": f"atari/{game}",
+            "name": "atari/pong",
             "overrides": ["+ablation=ratio_0.3", f"mlr.mask.ratio={ratio}"],
             "arm": f"mlr-ratio_{ratio}-released-cpu",
         }
-        for game in ("pong", "boxing")
         for ratio in (0.3, 0.7)
     ]
-    assert content["same"] == doubles
-    assert lines[-5] == "atari/pong: +ablation=ratio_0.3 mlr.mask.ratio=0.3 is mlr-ratio_0.3-released-cpu again, " \
-        "which runs once"  # fmt: skip
+    double = "+ablation=ratio_0.3 mlr.mask.ratio=0.3 is mlr-ratio_0.3-released-cpu again, which runs once"
+    assert lines[-3] == f"atari/pong: {double}"
     assert script.main([*settings, "--dry-run", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == content
 
 
-def by_arm(runs: list[dict]) -> dict[str, dict]:
-    return {run["arm"]: run["changed"] for run in runs}
+def test_what_a_combination_does_not_read_makes_no_further_run(capsys):
+    lines = listed(
+        capsys, "suite=atari", "tasks=pong", "seeds=2", "preset=tiny", "auxiliary=none,mlr", "mlr.mask.ratio=0.3,0.7"
+    )
+    assert [line.split(":")[0] for line in lines[:-2]] == [
+        f"atari/pong/{arm}-released-tiny/seed_{seed}"
+        for seed in (1, 2)
+        for arm in ("none", "mlr-ratio_0.3", "mlr-ratio_0.7")
+    ]
+    double = "auxiliary=none mlr.mask.ratio=0.7 is none-released-tiny again, which runs once"
+    assert lines[-2:] == [f"atari/pong: {double}", "6 runs"]
+
+
+def test_tasks_outside_the_tables_and_environments_of_ones_own(tmp_path, capsys, monkeypatch):
+    lines = listed(capsys, "suite=dmcontrol", "tasks=walker_walk,point_mass_hard,humanoid_CMU_run", "seeds=1")
+    assert [line.split("/")[1] for line in lines[:3]] == ["walker_walk", "point_mass_hard", "humanoid_CMU_run"]
+    assert [line.split("train_dmcontrol.py ")[1] for line in lines[:3]] == [
+        "task=walker_walk seed=1",
+        "domain=point_mass task_name=hard seed=1",
+        "domain=humanoid_CMU task_name=run seed=1",
+    ]
+    (tmp_path / "rooms.py").write_text("def small(**options): ...\n\n\ndef large(**options): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = listed(capsys, "suite=atari", "env=rooms:small,rooms:large", "seeds=1")
+    assert [line.split(":")[0] for line in lines[:2]] == [
+        f"gymnasium/{name}/mlr-released-full/seed_1" for name in ("small", "large")
+    ]
+    assert lines[0].endswith("env=rooms:small seed=1")
 
 
 def test_groups_expand_to_their_arms(capsys):
@@ -228,7 +253,9 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
     [
         ("seeds=3", "table="),
         ("suite=atari table=atari100k seeds=3", "table="),
-        ("suite=atari seeds=3", "tasks must be given"),
+        ("suite=atari seeds=3", "give tasks=A,B or env=A,B"),
+        ("suite=atari tasks=pong env=a:b seeds=3", "give tasks=A,B or env=A,B"),
+        ("table=atari100k env=a:b seeds=3", "of no table"),
         ("suite=atar tasks=pong seeds=3", "did you mean atari"),
         ("suite=atari tasks=pong,pong seeds=3", "different names"),
         ("suite=atari tasks=pogn seeds=3", "did you mean 'pong'"),
@@ -237,7 +264,7 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("table=atari100k seeds=0", "seeds=0"),
         ("table=atari100k seeds=x", "seeds=x"),
         ("table=atari100k seeds=1 tasks=pang", "pong"),
-        ("table=atari100k seeds=1 aux=spr", "aux"),
+        ("table=atari100k seeds=1 auxiliary=sp", "no auxiliary named 'sp'"),
         ("table=atari100k seeds=1 seed=3", "seeds=..."),
         ("table=atari100k seeds=1 arms=x", "add group="),
         ("table=atari100k seeds=1 group=tau ablation=tau_1", "exclude each other"),
@@ -246,11 +273,13 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("table=dmcontrol100k seeds=1 preset=full,tiny", "one preset"),
         ("table=atari100k seeds=1 launcher=condor", "launcher=condor"),
         ("table=atari100k seeds=1 parallel=-1", "parallel=-1"),
+        ("table=atari100k seeds=1 parallel=many", "parallel"),
+        ("table=atari100k seeds=1 ray.cpus=-1", "ray.cpus=-1"),
         ("table=atari100k seeds=1 paralel=2", "parallel"),
         ("table=atari100k seeds=1 slurm.minuts=2", "slurm.minutes"),
         ("table=atari100k seeds=1 slurm.minutes=1 slurm.warning_seconds=60", "warning_seconds"),
         ("table=atari100k seeds=1 mlr.mask.ratoi=0.2", "mlr.mask.ratio"),
-        ("table=atari100k seeds=2 run_dir=here", "run_dir=here"),
+        ("table=atari100k tasks=pong seeds=2 run_dir=here", "run_dir=here"),
         ("group=tua suite=atari tasks=pong seeds=1", "did you mean tau"),
         ("group=mask_ratio suite=atari tasks=pong seeds=1 arms=ratio_0.35", "no arm named 'ratio_0.35'"),
         ("group=mask_ratio suite=atari tasks=pong seeds=1 mlr.mask.ratio=0.4", "no arm changes anything"),
@@ -280,6 +309,7 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(settings, complaint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "run_here", lambda *_: pytest.fail("it ran"))
     assert script.main(settings.split()) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1

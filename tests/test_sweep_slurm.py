@@ -6,8 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from harness.report.scores import read_runs
 from tests.sweeps import attempts, sweep, tiny
+from tests.waiting import HANG, until
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 CONF = """
@@ -72,15 +72,15 @@ def cluster(tmp_path_factory, monkeypatch) -> Iterator[None]:
         munged = ["munged", "--foreground", "--force", f"--socket={files['socket']}", f"--key-file={files['key']}"]
         munged += [f"--pid-file={files['pid']}", f"--log-file={files['log']}", f"--seed-file={files['seed']}"]
         stack.enter_context(daemon(munged, folder))
-        wait_for(Path(files["socket"]).exists, 20)
+        until(Path(files["socket"]).exists, pause=1)
         stack.enter_context(daemon(["slurmctld", "-D"], folder))
-        wait_for(lambda: call("scontrol", "ping").returncode == 0, 20)
+        until(lambda: call("scontrol", "ping").returncode == 0, pause=1)
         stack.enter_context(daemon(["slurmd", "-D", "-N", values["host"]], folder))
-        wait_for(lambda: "idle" in call("sinfo", "-h", "-o", "%T").stdout, 30)
+        until(lambda: "idle" in call("sinfo", "-h", "-o", "%T").stdout, pause=1)
         yield
         call("scancel", "--user", getpass.getuser(), "--signal=KILL")
         call("scancel", "--user", getpass.getuser())
-        wait_for(lambda: not call("squeue", "-h").stdout, 30)
+        until(lambda: not call("squeue", "-h").stdout, pause=1)
 
 
 class short_folder:
@@ -124,14 +124,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def call(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"nothing happened within {seconds} s"
-        time.sleep(1)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
 
 
 def hurry(lift: bool = False) -> None:
@@ -146,7 +139,7 @@ def hurry(lift: bool = False) -> None:
 
 @pytest.mark.gl
 @pytest.mark.slurm
-def test_an_array_of_both_benchmarks_is_warned_put_back_killed_and_ends_complete(cluster, tmp_path):
+def test_an_array_of_both_suites_is_warned_put_back_killed_and_ends_complete(cluster, tmp_path):
     """The warning comes 10 to 40 seconds after a job's start: SLURM looks every 30 seconds, and is early."""
     settings = [
         "table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=2",
@@ -161,16 +154,16 @@ def test_an_array_of_both_benchmarks_is_warned_put_back_killed_and_ends_complete
     assert "nothing to submit" in again.stdout, "what is in the queue must not be submitted twice"
 
     long = [f"runs/atari/pong/mlr-released-tiny/seed_{seed}" for seed in (1, 2)]
-    wait_for(lambda: hurry() or all(was_warned(tmp_path, run) for run in long), 240)
-    wait_for(lambda: hurry(lift=True) or any(is_under_way(tmp_path, run) for run in long), 240)
+    until(lambda: hurry() or all(was_warned(tmp_path, run) for run in long), pause=1)
+    until(lambda: hurry(lift=True) or any(is_under_way(tmp_path, run) for run in long), pause=1)
     # The other one may still be in the queue: SLURM starts again when it likes.
     killed, cancelled = sorted(long, key=lambda run: not is_under_way(tmp_path, run))
     os.kill(attempts(tmp_path)[killed][-1]["pid"], signal.SIGKILL)
     job = next(event["job"] for event in attempts(tmp_path)[cancelled] if event["event"] == "submitted")
     call("scancel", job)
-    wait_for(lambda: job not in call("squeue", "-h", "--array", "-o", "%i").stdout.split(), 60)
+    until(lambda: job not in call("squeue", "-h", "--array", "-o", "%i").stdout.split(), pause=1)
     assert "1 runs submitted" in sweep(tmp_path, *settings).stdout
-    wait_for(lambda: hurry(lift=True) or not call("squeue", "-h").stdout, 480)
+    until(lambda: hurry(lift=True) or not call("squeue", "-h").stdout, pause=1)
 
     status = sweep(tmp_path, "status", *settings)
     assert "4 runs: 4 done, 0 running, 0 waiting, 0 failed" in status.stdout
@@ -183,12 +176,12 @@ def test_an_array_of_both_benchmarks_is_warned_put_back_killed_and_ends_complete
 
 
 def was_warned(folder: Path, run: str) -> bool:
-    """Whether the run was told of its job's time limit and asked to be resumed."""
+    """Tells whether the run heard of its job's time limit and asked to be resumed."""
     return any(event.get("outcome") == "stopped" for event in attempts(folder).get(run, []))
 
 
 def is_under_way(folder: Path, run: str) -> bool:
-    """Whether an attempt after the warning trains."""
+    """Tells whether an attempt after the warning trains."""
     log = (folder / run / ".sweep.log").read_bytes()
     last = attempts(folder)[run][-1]
     return last["event"] == "started" and b"agent steps  ETA" in log.rpartition(b"run folder")[2]

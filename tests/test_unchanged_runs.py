@@ -36,16 +36,16 @@ import torch.nn.functional as F
 import yaml
 
 from atari.environment import AtariEnv
-from atari.training import ATARI
 from dmcontrol.environment import DMControlEnv
 from dmcontrol.rendering import choose_backend
-from dmcontrol.training import DMCONTROL
 from harness.checkpoint import tensor_digest
 from harness.exit_codes import DONE, RESUME_ME
 from harness.inspection import newest_checkpoint, part_of, replay_digests
 from harness.run import run
 from harness.run_folder import RunFolder
+from harness.seeding import Generators
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
+from tests.recipes import ATARI, DMCONTROL
 
 RECORD = Path(__file__).parent / "data" / "unchanged_runs.json"
 RENAMED = ROOT / "configs" / "renamed.yaml"
@@ -82,10 +82,10 @@ SUITES = {
 }
 RUNS = {  # suite, further settings, interrupted too
     "atari-pong-mlr": ("atari", (), True),
-    "atari-pong-baseline": ("atari", ("aux=none",), True),
+    "atari-pong-baseline": ("atari", ("auxiliary=none",), True),
     "atari-pong-mlr-paper": ("atari", ("fidelity=paper",), False),
     "dmcontrol-cartpole_swingup-mlr": ("dmcontrol", ("eval_every_env_steps=320",), True),
-    "dmcontrol-cartpole_swingup-baseline": ("dmcontrol", ("aux=none",), True),
+    "dmcontrol-cartpole_swingup-baseline": ("dmcontrol", ("auxiliary=none",), True),
     "dmcontrol-cartpole_swingup-mlr-paper": ("dmcontrol", ("fidelity=paper",), False),
     "dmcontrol-reacher_easy-mlr": ("dmcontrol", ("task=reacher_easy", "env_steps=160"), False),
 }
@@ -104,6 +104,8 @@ def test_a_run_gives_the_recorded_numbers(name, interrupted, tmp_path, monkeypat
     skip_unless_equal_arithmetic(record["machine"], renders=RUNS[name][0] == "dmcontrol")
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)  # a third of the time
     found = numbers(play(name, tmp_path / "run", interrupted), old_column_names())
+    if composed(name).auxiliary == "none":
+        found["tensors"]["unused generators"] = unused_generators(composed(name).seed)
     lost = list(differences(record["runs"][name], found))
     assert lost == [], "\n".join(lost)
 
@@ -187,6 +189,12 @@ def numbers(folder: Path, old_names: dict[str, str]) -> dict:
         "replay columns": Counter(digest[:DIGITS] for digest in columns.values()),
         **{log: csv_columns(folder / log, old_names) for log in LOGS},
     }
+
+
+def unused_generators(seed: int) -> Counter:
+    """Digests of the generators that a Baseline had before an auxiliary owned them; it never drew from them."""
+    names = ("mask", "augmentation_mlr_target", "augmentation_mlr_masked")
+    return Counter(tensor_digest(each.get_state())[:DIGITS] for each in Generators(seed, torch.device("cpu"), names))
 
 
 def csv_columns(path: Path, old_names: dict[str, str]) -> dict[str, str]:

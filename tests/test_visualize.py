@@ -65,7 +65,7 @@ def test_a_run(finished_run, tmp_path, capsys):
         (["task=cartpole_swngup"], "cartpole_swingup"),
         (["game=pong", "mlr.mask.ratoi=0.3"], "mlr.mask.ratio"),
         (["game=pong,alien"], "several values"),
-        (["game=pong", "aux=none"], "aux=mlr"),
+        (["game=pong", "auxiliary=none"], "auxiliary=mlr"),
         (["game=pong", "mlr.mask.strategy=none"], "hides nothing"),
         (["game=pong", "--seed", "x"], "--seed"),
         (["--run", "nowhere"], "no run folder"),

@@ -23,6 +23,7 @@ INK, FAINT, PAPER = "#1f2328", "#c8ccd1", "#ffffff"  # text and axes, grid, grou
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # of scores to compare with
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks
 WIDTH = 4.4  # inches: between one column and a page, and not much shrunk on a phone
 SETTINGS = {
@@ -49,7 +50,7 @@ SETTINGS = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    "svg.hashsalt": "mlr",  # two calls write the same bytes
+    "svg.hashsalt": "report",  # two calls write the same bytes
 }
 
 
@@ -170,29 +171,54 @@ def draw_learning_curve(
     style: Mapping[str, Style],
     axes_labels: tuple[str, str],
     lines: Mapping[str, float],
+    points: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    panel: tuple[str, Sequence[tuple[float, float]]] | None = None,
+    width: float = 3.5,
 ) -> tuple[Path, ...]:
     """Mean evaluation score of each group's runs of one task over environment steps.
 
     groups: label -> runs. Thin lines are the runs. The mean and a band of one standard deviation cover the steps at
-    which every run of the group was evaluated. lines: label -> a score to compare with, drawn across.
+    which every run of the group was evaluated. lines: label -> a score to compare with, drawn across where it is near
+    the curves. points: label -> single episodes. panel: label and values of a curve below, on a logarithmic scale.
+    width: inches.
     """
-    with _canvas(folder, name, 2.6 + 0.17 * (len(groups) + len(lines)), width=3.5) as (canvas, table):
+    points, ratios = points or {}, [2, 1] if panel else [1]
+    height = 2.6 + 0.17 * (len(groups) + len(lines) + len(points)) + (1.3 if panel else 0)
+    with _canvas(folder, name, height, width) as (canvas, table):
         table.append(("group", "seed", "environment steps", "score", "episodes", "file"))
-        axes = canvas.subplots()
+        axes, *below = canvas.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        for (label, values), marker in zip(points.items(), ("x", "."), strict=False):
+            axes.plot(*_columns(values), color=INK, alpha=0.5, linestyle="", marker=marker, label=label)
         for label, runs in groups.items():
             _curve(axes, runs, style[label], f"{label} ({len(runs)} {'run' if len(runs) == 1 else 'runs'})")
             for run in runs:
                 for steps, scores in run.evaluations.items():
                     table.append((label, run.seed, steps, run.mean_at(steps), len(scores), run.path))
-        kinds = cycle((":", (0, (6, 2)), (0, (3, 1, 1, 1))))
-        for (label, value), line in zip(lines.items(), kinds, strict=False):
-            axes.axhline(value, color=INK, linewidth=0.9, linestyle=line, label=f"{label}: {value:g}")
-        axes.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        _draw_lines(axes, lines)
+        axes.set_ylabel(axes_labels[1])
+        for part in below:
+            part.semilogy(*_columns(panel[1]), color=PALETTE[0], marker=".")
+            part.set_ylabel(panel[0])
+        last = below[-1] if below else axes
+        last.set_xlabel(axes_labels[0])
+        last.set_xlim(left=0)
+        last.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        last.xaxis.set_major_formatter(FuncFormatter(_thousands))
         canvas.legend(loc="outside lower center", ncols=1, handlelength=3)
     return _paths(folder, name)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _draw_lines(axes, lines: Mapping[str, float]) -> None:
+    """A line across for each score to compare with; its value alone where it would flatten the curves."""
+    low, high = axes.get_ylim()
+    for (label, value), line in zip(lines.items(), cycle(ACROSS), strict=False):
+        near = 2 * low - high <= value <= 2 * high - low
+        where = "" if near else ", off the scale"
+        axes.axhline(value if near else np.nan, color=INK, linewidth=0.9, ls=line, label=f"{label}: {value:g}{where}")
 
 
 def _curve(axes, runs: Sequence[Run], style: Style, label: str) -> None:

@@ -12,7 +12,6 @@ from harness.report.tables import Number, Table
 
 STYLE = Path(__file__).with_suffix(".css")
 OURS = "ours: "  # how headers of such columns begin
-KEYS = ("game", "task", "runs")  # headers of columns that name their row and stay in sight
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,10 @@ def _section(section: Section) -> str:
 
 def _table(table: Table) -> str:
     """The table in a box that scrolls sideways, its notes below."""
-    key = next((i for i, name in enumerate(table.header) if name in KEYS), 0)
-    columns = [_column(name, [row[i] for row in table.rows], is_key=i == key) for i, name in enumerate(table.header)]
-    columns = [columns[i] for i in _order(table.header, key)]
+    columns = [
+        _column(name, [row[i] for row in table.rows], is_key=i == table.key) for i, name in enumerate(table.header)
+    ]
+    columns = [columns[i] for i in _order(table.header, table.key)]
     head, *body = zip(*columns, strict=True)
     rows = (f"<tr{_row_class(row)}>{''.join(cells)}</tr>" for row, cells in zip(table.rows, body, strict=True))
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
@@ -108,7 +108,7 @@ def _table(table: Table) -> str:
 
 
 def _order(header: Sequence[str], key: int) -> list[int]:
-    """Columns of our runs come first on a screen, then the published ones from MLR, their last, back to the oldest."""
+    """Columns of our runs come first on a screen, then the published ones from the last back to the oldest."""
     ours = [i for i, name in enumerate(header) if name.startswith(OURS)]
     others = [i for i in range(key + 1, len(header)) if i not in ours]
     return [*range(key + 1), *ours, *(reversed(others) if ours else others)]

@@ -12,16 +12,13 @@ import numpy as np
 from harness.report import figures, statistics, tables
 from harness.report.figures import Figure, Style
 from harness.report.page import Section, Video, build_page
-from harness.report.scores import Group, Results, Run, benchmark_tasks, collect, project_version, published
+from harness.report.published import SuiteScores, label_of, main_methods
+from harness.report.scores import Group, Results, Run, collect, compared_at, every_suite, project_version
 from harness.report.statistics import METRICS
-from harness.report.tables import BUDGETS, MEANS_ONLY, REFERENCE, Table
+from harness.report.tables import MEANS_ONLY, Table
 from harness.run_folder import RunFolder
 
-BENCHMARKS = {"atari": "Atari", "dmcontrol": "DMControl"}
-TASK = {"atari": "game", "dmcontrol": "task"}
-NORMALISED = {"atari": "human-normalised score", "dmcontrol": "return / 1000"}
-RAW = {"atari": "raw game score", "dmcontrol": "return"}
-MAIN = (REFERENCE, "none")  # the paper's pair; other methods are compared in figures of their own
+Suites = Mapping[str, SuiteScores]
 THRESHOLDS = 81
 
 AGGREGATES = (
@@ -44,7 +41,7 @@ DIFFERENCE = (
 CURVES = (
     "Scores of the evaluations during training: mean over episodes, then over runs. Thin lines are single runs; a band "
     "is one standard deviation over runs (their number less one), and mean and band stop where a run is missing. "
-    "Horizontal lines are a random policy and, beside runs of the paper's size, published means."
+    "Horizontal lines are players to compare with and, beside runs of the paper's size, published means."
 )
 TRACE = (
     "A score of ours is a mean over rows of the file in its line; what tables and figures make of these scores "
@@ -52,36 +49,40 @@ TRACE = (
 )
 
 
-def write_report(runs: Sequence[Run], out: Path, media: bool = False, repeats: int = statistics.REPEATS) -> list[Path]:
+def write_report(
+    runs: Sequence[Run], suites: Suites, out: Path, media: bool = False, repeats: int = statistics.REPEATS
+) -> list[Path]:
     """Writes tables, figures and index.html below `out` and returns their paths. With `media` the page holds videos.
 
-    Without runs it is the published tables alone. Raises ValueError where statistics.aggregate does.
+    suites: by name; a run of another suite has no published scores. Without runs it is the published tables alone.
+    Raises ValueError where statistics.aggregate does.
     """
-    sections = [section for section in _sections(runs, out / "figures", media, repeats) if not section.is_empty]
+    suites = every_suite(runs, suites)
+    sections = [section for section in _sections(runs, suites, out / "figures", media, repeats) if not section.is_empty]
     paths = [path for section in sections for table in section.tables for path in _write_table(table, out / "tables")]
     paths += [path for section in sections for figure in section.figures for path in figure.paths]
-    page = out / "index.html"
-    page.write_text(build_page("MLR: results", _lead(runs), _facts(runs, repeats), _warnings(runs), sections))
+    page, lead, facts = out / "index.html", _lead(runs, suites), _facts(runs, suites, repeats)
+    page.write_text(build_page("Results", lead, facts, _warnings(runs, suites), sections))
     return [*paths, page]
 
 
-def _sections(runs: Sequence[Run], folder: Path, media: bool, repeats: int) -> Iterator[Section]:
+def _sections(runs: Sequence[Run], suites: Suites, folder: Path, media: bool, repeats: int) -> Iterator[Section]:
     style = figures.styles(list(dict.fromkeys(group.label for group in _groups(runs))))
-    families = list(_families(runs))
+    families = list(_families(runs, suites))
     if runs:
-        yield Section("Our runs", tables=[tables.aggregates_table(runs, repeats)])
-    for benchmark, name in BENCHMARKS.items():
-        make = tables.atari_table if benchmark == "atari" else tables.dmcontrol_table
-        own = [family for family in families if family[0].group.benchmark == benchmark]
+        yield Section("Our runs", tables=[tables.aggregates_table(runs, suites, repeats)])
+    for suite in suites.values():
+        own = [family for family in families if family[0].suite is suite]
         drawn = [figure for family in own for figure in _family_figures(family, folder, style, repeats)]
-        yield Section(name, [text for family in own for text in _gaps(family)], [make(runs, repeats)], drawn)
+        text = [text for family in own for text in _gaps(family)]
+        yield Section(suite.label, text, [tables.suite_table(suite, runs, repeats)], drawn)
     differences = [figure for family in families for figure in _differences(family, folder, style, repeats)]
-    yield Section("Differences on equal seeds", [], tables.ablation_tables(runs, repeats), differences)
-    yield Section("Learning curves", [CURVES], figures=list(_curves(runs, folder, style)))
+    yield Section("Differences on equal seeds", [], tables.ablation_tables(runs, suites, repeats), differences)
+    yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))
     if media:
         yield Section("Videos", videos=list(_videos(runs)))
     origins = [tables.provenance_table(runs)] if runs else []
-    yield Section("Provenance", [TRACE], [*origins, tables.sources_table()])
+    yield Section("Provenance", [TRACE], [*origins, tables.sources_table(suites)])
 
 
 def _write_table(table: Table, folder: Path) -> list[Path]:
@@ -93,55 +94,55 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def _groups(runs: Sequence[Run]) -> list[Group]:
-    """The paper's pair first, the paper's size before others."""
+    """The main methods first, the paper's size before others."""
+    main = main_methods()
 
     def rank(group: Group) -> tuple:
-        order = MAIN.index(group.method) if group.method in MAIN else len(MAIN)
-        return group.benchmark, order, group.method, group.preset != "full", group.preset, group.fidelity
+        order = main.index(group.method) if group.method in main else len(main)
+        return group.suite, order, group.method, group.preset != "full", group.preset, group.fidelity
 
     return sorted({run.group for run in runs}, key=rank)
 
 
-def _families(runs: Sequence[Run]) -> Iterator[list[Results]]:
-    """Results that may be compared: same benchmark, preset, fidelity and number of environment steps."""
+def _families(runs: Sequence[Run], suites: Suites) -> Iterator[list[Results]]:
+    """Counted results that may be compared: same suite, preset, fidelity and number of environment steps."""
     order = _groups(runs)
     for size in dict.fromkeys(replace(group, method="") for group in order):
         members = [run for run in runs if replace(run.group, method="") == size]
-        ends = {results.env_steps for results in collect(members) if results.runs}
-        if size.benchmark == "dmcontrol":
-            ends |= {steps for steps in BUDGETS.values() if any(steps in run.evaluations for run in members)}
-        for env_steps in sorted(ends):
-            found = [results for results in collect(members, env_steps) if results.runs]
-            yield sorted(found, key=lambda results: order.index(results.group))
+        for env_steps in compared_at(members, suites[size.suite], collect(members, suites)):
+            found = [results for results in collect(members, suites, env_steps) if results.counted]
+            if found:
+                yield sorted(found, key=lambda results: order.index(results.group))
 
 
 def _comparisons(family: Sequence[Results]) -> Iterator[tuple[str, list[Results]]]:
-    """The paper's pair, and the other methods with the reference; each with a name."""
-    pair = [results for results in family if results.group.method in MAIN]
-    others = [results for results in family if results.group.method not in MAIN]
+    """The main methods, and the others with the reference; each with a name."""
+    main = main_methods()
+    pair = [results for results in family if results.group.method in main]
+    others = [results for results in family if results.group.method not in main]
     if pair:
         yield "", pair
     if others:
-        yield "ablations", [*(results for results in pair if results.group.method == REFERENCE), *others]
+        yield "ablations", [*(results for results in pair if results.group.method == main[0]), *others]
 
 
 def _family_figures(
     family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int
 ) -> Iterator[Figure]:
-    benchmark = family[0].group.benchmark
+    suite = family[0].suite
     for kind, members in _comparisons(family):
         stem, title = _stem(family, kind), _title(family, kind)
         common = _common(members)
         if not common:
             continue
         scores = {results.group.label: {task: results.normalised()[task] for task in common} for results in members}
-        texts = {"task": TASK[benchmark], "which": _which(benchmark, common), "counts": _counts(benchmark, scores)}
+        texts = {"task": suite.task_word, "which": _which(suite, common), "counts": _counts(suite, scores)}
         intervals = {
             label: {METRICS[name]: value for name, value in statistics.aggregate(runs, repeats).items()}
             for label, runs in scores.items()
         }
         name = f"{stem}_aggregates"
-        paths = figures.draw_intervals(folder, name, intervals, style, NORMALISED[benchmark])
+        paths = figures.draw_intervals(folder, name, intervals, style, suite.normalised_unit)
         yield Figure(name, f"{title}: aggregates", AGGREGATES.format(**texts), paths)
         if _fewest(members, common) < 2:
             continue
@@ -151,7 +152,7 @@ def _family_figures(
         thresholds = np.linspace(low, high, THRESHOLDS)
         profiles = {label: statistics.performance_profile(runs, thresholds, repeats) for label, runs in scores.items()}
         name = f"{stem}_profiles"
-        paths = figures.draw_profiles(folder, name, thresholds, profiles, style, NORMALISED[benchmark])
+        paths = figures.draw_profiles(folder, name, thresholds, profiles, style, suite.normalised_unit)
         yield Figure(name, f"{title}: performance profiles", PROFILE.format(**texts), paths)
 
         pairs = {
@@ -168,8 +169,8 @@ def _family_figures(
 
 def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int) -> Iterator[Figure]:
     """Bars of every method less the reference, over all pairs that the two have."""
-    benchmark = family[0].group.benchmark
-    reference = next((results for results in family if results.group.method == REFERENCE), None)
+    suite = family[0].suite
+    reference = next((results for results in family if results.group.method == main_methods()[0]), None)
     intervals, counts = {}, []
     for other in family if reference else ():
         pairs = statistics.pairs(other.paired(), reference.paired())
@@ -177,20 +178,20 @@ def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, St
             label = other.group.label
             intervals[label] = statistics.paired_difference(other.paired(), reference.paired(), repeats)
             alone = ", so no interval" if math.isnan(intervals[label][1]) else ""
-            number, tasks = _count(sum(map(len, pairs.values())), "pair"), _count(len(pairs), TASK[benchmark])
+            number, tasks = _count(sum(map(len, pairs.values())), "pair"), _count(len(pairs), suite.task_word)
             counts.append(f"{label}: {number}, {tasks}{alone}.")
     if intervals:
         label, name = reference.group.label, f"{_stem(family)}_differences"
-        unit = f"difference of {NORMALISED[benchmark]}"
-        caption = DIFFERENCE.format(reference=label, task=TASK[benchmark], counts=" ".join(counts))
+        unit = f"difference of {suite.normalised_unit}"
+        caption = DIFFERENCE.format(reference=label, task=suite.task_word, counts=" ".join(counts))
         paths = figures.draw_differences(folder, name, intervals, style, unit)
         yield Figure(name, f"{_title(family)}: differences from {label}", caption, paths)
 
 
-def _curves(runs: Sequence[Run], folder: Path, style: Mapping[str, Style]) -> Iterator[Figure]:
-    for benchmark, name in BENCHMARKS.items():
-        evaluated = [run for run in runs if run.benchmark == benchmark and run.evaluations]
-        order = [*benchmark_tasks(benchmark), *(run.task for run in evaluated)]
+def _curves(runs: Sequence[Run], suites: Suites, folder: Path, style: Mapping[str, Style]) -> Iterator[Figure]:
+    for suite in suites.values():
+        evaluated = [run for run in runs if run.suite == suite.name and run.evaluations]
+        order = [*suite.tasks, *(run.task for run in evaluated)]
         for task in dict.fromkeys(task for task in order if any(run.task == task for run in evaluated)):
             groups: dict[str, list[Run]] = {group.label: [] for group in _groups(evaluated)}
             for run in evaluated:
@@ -200,23 +201,21 @@ def _curves(runs: Sequence[Run], folder: Path, style: Mapping[str, Style]) -> It
             caption = " ".join(
                 f"{label}: {_seeds(members)}; {_episodes(members)} an evaluation." for label, members in groups.items()
             )
-            labels = (_steps_label(list(chain(*groups.values()))), RAW[benchmark])
-            file = f"{benchmark}_{_slug(task)}_curve"
-            lines = _published_lines(benchmark, task, any(run.preset == "full" for run in chain(*groups.values())))
+            labels = (_steps_label(list(chain(*groups.values()))), suite.score_unit)
+            file = f"{suite.name}_{_slug(task)}_curve"
+            lines = _lines(suite, task, any(run.preset == "full" for run in chain(*groups.values())))
             paths = figures.draw_learning_curve(folder, file, groups, style, labels, lines)
-            yield Figure(file, f"{name}: {task}", caption, paths)
+            yield Figure(file, f"{suite.label}: {task}", caption, paths)
 
 
-def _published_lines(benchmark: str, task: str, full_size: bool) -> dict[str, float]:
-    """Scores to compare with, by what they are; published means only beside runs of their size."""
-    table = published(benchmark)
-    if benchmark == "atari":
-        names = {"random policy": "random"}
-        if full_size:
-            names |= {"Baseline, published, 100k steps": "baseline", "MLR, published, 100k steps": "mlr"}
-        return {label: table[task][method] for label, method in names.items()}
-    rows = {budget: table.get(f"{task}_{budget}", {}) for budget in BUDGETS if full_size}
-    return {f"MLR, published, {budget} steps": row["mlr"] for budget, row in rows.items() if "mlr" in row}
+def _lines(suite: SuiteScores, task: str, full_size: bool) -> dict[str, float]:
+    """Scores to compare with, by what they are; published means of the main methods only beside runs of their size."""
+    published = {
+        f"{label_of(method)}, published, {budget} steps": score
+        for method in main_methods()
+        for budget, score in suite.means_of(method, task).items()
+    }
+    return suite.references(task) | (published if full_size else {})
 
 
 def _steps_label(runs: Sequence[Run]) -> str:
@@ -228,7 +227,7 @@ def _steps_label(runs: Sequence[Run]) -> str:
 def _videos(runs: Sequence[Run]) -> Iterator[Video]:
     """The newest video in the folder of the first run of each task and group that has one."""
     seen, order = set(), _groups(runs)
-    for run in sorted(runs, key=lambda run: (run.benchmark, run.task, order.index(run.group), run.seed)):
+    for run in sorted(runs, key=lambda run: (run.suite, run.task, order.index(run.group), run.seed)):
         folder = RunFolder(run.path.parent)
         recorded = sorted(folder.media.glob("episode_*.mp4")) if run.path == folder.evaluations else []
         if not recorded or (run.group, run.task) in seen:
@@ -243,33 +242,39 @@ def _videos(runs: Sequence[Run]) -> Iterator[Video]:
         yield Video(f"{run.task}: {run.group.label}", caption, recorded[-1])
 
 
-def _lead(runs: Sequence[Run]) -> str:
-    if not runs:
-        return "The published scores of Mask-based Latent Reconstruction and of the methods it is compared with."
-    return f"The published scores of Mask-based Latent Reconstruction, with {_count(len(runs), 'run')} of ours beside."
+def _lead(runs: Sequence[Run], suites: Suites) -> str:
+    names = " and ".join(suite.label for suite in suites.values() if suite.methods)
+    return f"Published scores of {names}" + (f", with {_count(len(runs), 'run')} of ours beside." if runs else ".")
 
 
-def _facts(runs: Sequence[Run], repeats: int) -> dict[str, str]:
+def _facts(runs: Sequence[Run], suites: Suites, repeats: int) -> dict[str, str]:
     facts = {}
     for group in _groups(runs):
-        members = [run for run in runs if run.group == group]
-        covered = len({run.task for run in members})
-        facts[f"{BENCHMARKS[group.benchmark]}: {group.label}"] = (
-            f"{_count(len(members), 'run')}, {covered} of {len(benchmark_tasks(group.benchmark))} "
-            f"{TASK[group.benchmark]}s, {_seeds(members)}"
+        members, suite = [run for run in runs if run.group == group], suites[group.suite]
+        covered = {run.task for run in members}
+        facts[f"{suite.label}: {group.label}"] = (
+            f"{_count(len(members), 'run')}, {_covered(suite, covered)}, {_seeds(members)}"
         )
     if runs:
         facts["Intervals"] = f"95 %, {repeats:,} stratified bootstrap resamples (rliable)"
     return {**facts, "Made by": f"mlr-rl {project_version()}, scripts/report.py"}
 
 
-def _warnings(runs: Sequence[Run]) -> list[str]:
+def _covered(suite: SuiteScores, tasks: set[str]) -> str:
+    further = _count(len(tasks - set(suite.tasks)), f"further {suite.task_word}" if suite.tasks else suite.task_word)
+    if not suite.tasks:
+        return further
+    covered = f"{len(tasks & set(suite.tasks))} of {len(suite.tasks)} {suite.task_word}s"
+    return f"{covered}, {further}" if tasks - set(suite.tasks) else covered
+
+
+def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
     """What a reader must know before the first number."""
     warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
     order = _groups(runs)
-    for results in sorted(collect(runs), key=lambda results: order.index(results.group)):
-        name = BENCHMARKS[results.group.benchmark]
-        if results.group.preset != "full":
+    for results in sorted(collect(runs, suites), key=lambda results: order.index(results.group)):
+        name = results.suite.label
+        if results.group.preset != "full" and results.suite.methods:
             warnings.append(f"{name}, {results.group.label}: smaller than the paper's, so no reproduction of it.")
         warnings += [f"{name}, {sentence}." for sentence in results.missing()]
     dirty = sum(run.version.endswith(".dirty") for run in runs)
@@ -280,7 +285,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
 
 def _gaps(family: Sequence[Results]) -> Iterator[str]:
     """Why a comparison lacks figures."""
-    task = TASK[family[0].group.benchmark]
+    task = family[0].suite.task_word
     for kind, members in _comparisons(family):
         names, common = "; ".join(results.group.label for results in members), _common(members)
         if not common:
@@ -298,40 +303,37 @@ def _fewest(members: Sequence[Results], tasks: Sequence[str]) -> int:
 
 
 def _common(members: Sequence[Results]) -> list[str]:
-    """Tasks that all have, in the order of the benchmark."""
-    first, *others = members
-    tasks = [task for task in first.runs if all(task in other.runs for other in others)]
-    order = benchmark_tasks(first.group.benchmark)
-    return sorted(tasks, key=lambda task: (order.index(task) if task in order else len(order), task))
+    """Counted tasks that all have, in the order of the suite."""
+    return [task for task in members[0].suite.tasks if all(task in results.runs for results in members)]
 
 
-def _which(benchmark: str, tasks: Sequence[str]) -> str:
-    whole = len(benchmark_tasks(benchmark))
+def _which(suite: SuiteScores, tasks: Sequence[str]) -> str:
+    whole = len(suite.tasks)
     if len(tasks) == whole:
-        return f"all {whole} {TASK[benchmark]}s"
+        return f"all {whole} {suite.task_word}s"
     names = f" ({', '.join(tasks)})" if len(tasks) <= 6 else ""
-    return f"{len(tasks)} of {whole} {TASK[benchmark]}s{names}"
+    return f"{len(tasks)} of {whole} {suite.task_word}s{names}"
 
 
-def _counts(benchmark: str, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def _counts(suite: SuiteScores, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     texts = []
     for label, runs in scores.items():
         least, most = (pick(map(len, runs.values())) for pick in (min, max))
         texts.append(f"{label} {least}" + (f" to {most}" if most > least else ""))
         if most == 1:
             texts[-1] += ", so no interval"
-    return f"Runs per {TASK[benchmark]}: {'; '.join(texts)}."
+    return f"Runs per {suite.task_word}: {'; '.join(texts)}."
 
 
 def _title(family: Sequence[Results], kind: str = "") -> str:
     size = family[0].group.label.partition(", ")[2]
-    parts = (BENCHMARKS[family[0].group.benchmark], kind, size, f"{family[0].env_steps:,} steps")
+    parts = (family[0].suite.label, kind, size, f"{family[0].env_steps:,} steps")
     return ", ".join(filter(None, parts))
 
 
 def _stem(family: Sequence[Results], kind: str = "") -> str:
     group = family[0].group
-    parts = (group.benchmark, group.preset, group.fidelity, str(family[0].env_steps), kind)
+    parts = (group.suite, group.preset, group.fidelity, str(family[0].env_steps), kind)
     return _slug("_".join(filter(None, parts)))
 
 

@@ -1,4 +1,4 @@
-"""Score files, published scores, and the scale on which games and tasks are compared.
+"""Score files, and the results of the runs that they hold.
 
 A score file is a CSV with a row per evaluation episode of one run. Its constant columns say which run that is, so the
 file stands alone. A run's own `evaluations.csv` is its score file.
@@ -7,80 +7,27 @@ file stands alone. A run's own `evaluations.csv` is its score file.
 import csv
 import math
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from harness.config import ConfigError
-from harness.run_folder import RunFolder, config_hash, read_config, read_manifest
+from harness.report.published import PUBLISHED, ROOT, SuiteScores, label_of, main_methods
+from harness.run_folder import RunFolder, config_hash, read_config, read_manifest, renamed
 
-ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "results" / "published"
-DMCONTROL_MAXIMUM = 1000.0  # the largest return of an episode
-NAMES = ("benchmark", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
+NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
+HASHES = ("config_hash", "settings_hash")  # a run folder's configuration decides, whatever version wrote the rows
 MAY_CHANGE = ("version", "hardware")  # when a run goes on elsewhere
 OPTIONAL = ("settings_hash",)
 PER_EPISODE = ("agent_steps", "env_steps", "frames", "episode", "score")
-
-
-def read_table(name: str) -> list[dict[str, str]]:
-    """The rows of `results/published/<name>.csv`, as text."""
-    with open(PUBLISHED / f"{name}.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@cache
-def published(benchmark: str) -> dict[str, dict[str, float]]:
-    """Mean score by row and method; read-only, sources are in `results/published/README.md`.
-
-    "atari": rows are games, and `human` and `random` are among the methods. "dmcontrol": rows are tasks with the
-    number of environment steps, such as finger_spin_100k; a method without a published score has no entry.
-    Raises ValueError for another benchmark.
-    """
-    if benchmark == "atari":
-        rows = read_table("atari100k")
-        return {row.pop("game"): {method: float(score) for method, score in row.items()} for row in rows}
-    if benchmark == "dmcontrol":
-        return _dmcontrol("mean")
-    raise ValueError(f"no published scores of '{benchmark}': choose atari or dmcontrol")
-
-
-@cache
-def published_std(benchmark: str) -> dict[str, dict[str, float]]:
-    """Standard deviation over seeds, laid out as `published`, where it is known."""
-    if benchmark == "atari":
-        rows = read_table("atari100k_std")
-        return {row.pop("game"): {method: float(std) for method, std in row.items()} for row in rows}
-    return _dmcontrol("std")
-
-
-def _dmcontrol(column: str) -> dict[str, dict[str, float]]:
-    table: dict[str, dict[str, float]] = {}
-    for row in read_table("dmcontrol"):
-        scores = table.setdefault(f"{row['domain']}_{row['task']}_{row['benchmark']}", {})
-        if row[column]:
-            scores[row["method"]] = float(row[column])
-    return table
-
-
-def human_normalised(game: str, score: float) -> float:
-    """0 for a random player's raw game score, 1 for a human's. Raises KeyError for a game without both scores."""
-    constants = published("atari")[game]
-    return (score - constants["random"]) / (constants["human"] - constants["random"])
-
-
-def normalised(benchmark: str, task: str, score: float) -> float:
-    """The scale of the aggregates: human-normalised on Atari, a share of the largest return on DMControl."""
-    return human_normalised(task, score) if benchmark == "atari" else score / DMCONTROL_MAXIMUM
 
 
 @dataclass(frozen=True)
 class Group:
     """What may stand in one column: runs that differ in task and seed alone."""
 
-    benchmark: str
+    suite: str
     method: str
     preset: str
     fidelity: str
@@ -88,7 +35,7 @@ class Group:
     @property
     def label(self) -> str:
         """The method and what sets it apart from the paper's size and the default fidelity."""
-        parts = [{"mlr": "MLR", "none": "Baseline"}.get(self.method, self.method)]
+        parts = [label_of(self.method)]
         parts += [f"preset {self.preset}"] if self.preset != "full" else []
         parts += [f"fidelity {self.fidelity}"] if self.fidelity != "released" else []
         return ", ".join(parts)
@@ -98,7 +45,7 @@ class Group:
 class Run:
     """One training run and its evaluations."""
 
-    benchmark: str
+    suite: str
     task: str
     method: str
     preset: str
@@ -116,7 +63,7 @@ class Run:
 
     @property
     def group(self) -> Group:
-        return Group(self.benchmark, self.method, self.preset, self.fidelity)
+        return Group(self.suite, self.method, self.preset, self.fidelity)
 
     @property
     def env_steps(self) -> int:
@@ -134,10 +81,6 @@ class Run:
         scores = self.evaluations.get(env_steps)
         return sum(scores) / len(scores) if scores else None
 
-    def normalised_at(self, env_steps: int) -> float | None:
-        score = self.mean_at(env_steps)
-        return None if score is None else normalised(self.benchmark, self.task, score)
-
     @property
     def is_finished(self) -> bool:
         """Whether the last evaluation is that of the whole training, as far as the score file tells."""
@@ -146,94 +89,162 @@ class Run:
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of a group that were evaluated after the same number of environment steps, and what is missing."""
+    """The runs of a group that were evaluated after the same number of environment steps, and what is missing.
 
+    Tasks that no aggregate counts may have a length of their own.
+    """
+
+    suite: SuiteScores
     group: Group
     env_steps: int
     runs: dict[str, dict[int, Run]]  # task -> seed
     left_out: tuple[Run, ...]  # runs without an evaluation at that step
+    ends: Mapping[str, int] = field(default_factory=dict)  # environment steps of tasks that end elsewhere
+
+    def steps(self, task: str) -> int:
+        """Environment steps after which the runs of `task` are evaluated."""
+        return self.ends.get(task, self.env_steps)
+
+    def seeds(self, tasks: Collection[str]) -> list[int]:
+        """The seeds of all the group's runs of `tasks`."""
+        runs = [run for by_seed in self.runs.values() for run in by_seed.values()]
+        return sorted({run.seed for run in (*runs, *self.left_out) if run.task in tasks})
+
+    def expected(self, task: str) -> list[int]:
+        """The seeds that `task` should have: those of any task that aggregates count, or else its own."""
+        return self.seeds(self.suite.tasks if task in self.suite.tasks else (task,))
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds of all the group's runs."""
-        runs = [run for by_seed in self.runs.values() for run in by_seed.values()]
-        return sorted({run.seed for run in (*runs, *self.left_out)})
+    def counted(self) -> dict[str, dict[int, Run]]:
+        """The runs of the published tables' tasks, which aggregates are over."""
+        return {task: runs for task, runs in self.runs.items() if task in self.suite.tasks}
 
     def score(self, task: str, seed: int) -> float:
         """Mean raw score of a run."""
-        return self.runs[task][seed].mean_at(self.env_steps)
+        return self.runs[task][seed].mean_at(self.steps(task))
 
     def raw(self) -> dict[str, list[float]]:
         """Mean raw score of each run, by task."""
         return {task: [self.score(task, seed) for seed in runs] for task, runs in self.runs.items()}
 
     def paired(self) -> dict[str, dict[int, float]]:
-        """Normalised mean score of each run, by task and seed."""
-        return {
-            task: {seed: run.normalised_at(self.env_steps) for seed, run in runs.items()}
-            for task, runs in self.runs.items()
-        }
+        """Normalised mean score of each counted run, by task and seed."""
+        return self._on_scale(self.suite.normalised)
 
     def normalised(self) -> dict[str, list[float]]:
-        """Normalised mean score of each run, by task."""
+        """Normalised mean score of each counted run, by task."""
         return {task: list(scores.values()) for task, scores in self.paired().items()}
 
+    def averaged(self) -> dict[str, list[float]]:
+        """Mean score of each counted run on the scale of the suite's table, by task."""
+        return {task: list(scores.values()) for task, scores in self._on_scale(self.suite.averaged).items()}
+
+    def _on_scale(self, scale: Callable[[str, float], float | None]) -> dict[str, dict[int, float]]:
+        return {
+            task: {seed: scale(task, self.score(task, seed)) for seed in runs} for task, runs in self.counted.items()
+        }
+
     def missing(self) -> list[str]:
-        """What the group lacks, a sentence each; empty if every task has a run of every seed."""
-        tasks = benchmark_tasks(self.group.benchmark)
+        """What the group lacks and what is left out, a sentence each; empty if the published tasks have all seeds."""
+        tasks, kind = self.suite.tasks, f"{self.suite.task_word}s"
         absent = [task for task in tasks if task not in self.runs]
-        kind = "games" if self.group.benchmark == "atari" else "tasks"
         sentences = []
         if absent:
             names = f" ({', '.join(absent)})" if len(absent) <= 6 else ""
             sentences.append(f"{len(absent)} of {len(tasks)} {kind} have no result{names}")
         for task, runs in self.runs.items():
-            seeds = [str(seed) for seed in self.seeds if seed not in runs]
-            if seeds:
-                sentences.append(f"{task} has {len(runs)} of {len(self.seeds)} seeds (not {', '.join(seeds)})")
+            expected = self.expected(task)
+            lacking = [str(seed) for seed in expected if seed not in runs]
+            if lacking:
+                sentences.append(f"{task} has {len(runs)} of {len(expected)} seeds (not {', '.join(lacking)})")
         for run in self.left_out:
-            reason = f"it has no evaluation after {self.env_steps:,} environment steps"
+            reason = f"it has no evaluation after {self.steps(run.task):,} environment steps"
             if not run.evaluations:
                 reason = "it has no evaluation yet"
             elif not run.is_finished:
                 reason = f"its last evaluation is after {run.agent_steps[run.env_steps]:,} of "
                 reason += f"{run.total_agent_steps:,} agent steps"
             sentences.append(f"{run.task} with seed {run.seed} does not count: {reason}")
-        return [f"{self.group.label}: {sentence}" for sentence in sentences]
+        return [*(f"{self.group.label}: {sentence}" for sentence in sentences), *self.uncounted()]
+
+    def uncounted(self) -> list[str]:
+        """A sentence on the tasks that no aggregate counts; none if there are no such tasks."""
+        further = [task for task in self.runs if task not in self.suite.tasks]
+        many = len(further) > 1
+        sentence = f"{', '.join(further)} {'have' if many else 'has'} no published scores, so no aggregate counts "
+        return [f"{self.group.label}: {sentence}{'them' if many else 'it'}"] if further else []
 
 
-def collect(runs: Iterable[Run], env_steps: int | None = None) -> list[Results]:
+def every_suite(runs: Iterable[Run], suites: Mapping[str, SuiteScores]) -> dict[str, SuiteScores]:
+    """`suites`, and one without published scores for each other suite that a run names."""
+    others = dict.fromkeys(run.suite for run in runs if run.suite not in suites)
+    return {**suites, **{name: SuiteScores(name, name.capitalize()) for name in others}}
+
+
+def collect(runs: Iterable[Run], suites: Mapping[str, SuiteScores], env_steps: int | None = None) -> list[Results]:
     """The results of each group after `env_steps` environment steps, by default at the end of its training.
 
-    A run that has not come that far is left out and named by `missing`.
+    A run that has not come that far is left out and named by `missing`. The end is that of the tasks that aggregates
+    count, and for each other task its own.
     """
     groups: dict[Group, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
     found = []
     for group in sorted(groups, key=_rank):
-        members = groups[group]
-        steps = env_steps or max((run.env_steps for run in members if run.is_finished), default=0)
+        members, suite = groups[group], suites[group.suite]
+        steps = env_steps or _end(run for run in members if run.task in suite.tasks) or _end(members)
+        further = {run.task for run in members if run.task not in suite.tasks and not env_steps}
+        ends = {task: _end(run for run in members if run.task == task) for task in sorted(further)}
+        ends = {task: end for task, end in ends.items() if end != steps}
         tasks: dict[str, dict[int, Run]] = {}
         for run in members:
-            if steps in run.evaluations and (env_steps or run.is_finished):
+            if ends.get(run.task, steps) in run.evaluations and (env_steps or run.is_finished):
                 tasks.setdefault(run.task, {})[run.seed] = run
         left_out = tuple(run for run in members if run not in tasks.get(run.task, {}).values())
-        found.append(Results(group, steps, tasks, left_out))
+        found.append(Results(suite, group, steps, tasks, left_out, ends))
     return found
 
 
+def _end(runs: Iterable[Run]) -> int:
+    """Environment steps of the longest finished run; 0 without one."""
+    return max((run.env_steps for run in runs if run.is_finished), default=0)
+
+
+def collect_by_budget(runs: Iterable[Run], suite: SuiteScores) -> dict[tuple[str, int | None], list[Results]]:
+    """Results of a suite's runs by budget: its name and environment steps.
+
+    Runs whose training ends elsewhere than at a budget follow under nameless budgets of their own.
+    """
+    own = [run for run in runs if run.suite == suite.name]
+    found = {budget: collect(own, {suite.name: suite}, budget[1]) for budget in suite.budgets.items()}
+    if None not in suite.budgets.values():
+        ended = collect(own, {suite.name: suite})
+        ends = {results.steps(task) for results in ended for task in results.runs}
+        for end in sorted(ends - set(suite.budgets.values())):
+            found["", end] = [part for results in ended if (part := _ended_at(results, end)).runs]
+    return found
+
+
+def _ended_at(results: Results, end: int) -> Results:
+    """The part of `results` whose training ends after `end` environment steps."""
+    runs = {task: runs for task, runs in results.runs.items() if results.steps(task) == end}
+    left_out = tuple(run for run in results.left_out if results.steps(run.task) == end)
+    return replace(results, env_steps=end, runs=runs, left_out=left_out, ends={})
+
+
+def compared_at(runs: Iterable[Run], suite: SuiteScores, groups: Iterable[Results]) -> list[int]:
+    """Environment steps after which runs are compared: the ends of `groups`, and budgets that one of `runs` passes."""
+    ends = {results.env_steps for results in groups if results.runs}
+    budgets = {steps for steps in suite.budgets.values() if any(steps in run.evaluations for run in runs)}
+    return sorted(ends | budgets)
+
+
 def _rank(group: Group) -> tuple:
-    """The paper's size and fidelity come first, and in each of them MLR and the Baseline."""
-    known = {"mlr": 0, "none": 1}.get(group.method, 2)
-    return (group.benchmark, group.preset != "full", group.preset, group.fidelity != "released", known, group.method)
-
-
-def benchmark_tasks(benchmark: str) -> list[str]:
-    """The games or tasks of the published tables, in their order."""
-    if benchmark == "atari":
-        return list(published("atari"))
-    return list(dict.fromkeys(f"{row['domain']}_{row['task']}" for row in read_table("dmcontrol")))
+    """The paper's size and fidelity come first, and in each of them its own methods."""
+    main = main_methods()
+    order = main.index(group.method) if group.method in main else len(main)
+    return (group.suite, group.preset != "full", group.preset, group.fidelity != "released", order, group.method)
 
 
 def score_columns(config: dict, manifest: dict) -> dict[str, str | int]:
@@ -241,30 +252,23 @@ def score_columns(config: dict, manifest: dict) -> dict[str, str | int]:
 
     The method is the auxiliary, or the experiment where that has a name of its own.
     """
-    usual = f"{config['aux']}-{config['fidelity']}-{config['preset']}"
+    usual = f"{config['auxiliary']}-{config['fidelity']}-{config['preset']}"
     start = manifest["starts"][-1]
     gpu = start["gpu"] if config["device"] != "cpu" else None
     return {
-        "benchmark": config["benchmark"],
-        "task": config["game"] if "game" in config else config["task"],
-        "method": config["aux"] if config["experiment"] == usual else config["experiment"],
+        "suite": config["suite"],
+        "task": config["task"],
+        "method": config["auxiliary"] if config["experiment"] == usual else config["experiment"],
         "preset": config["preset"],
         "fidelity": config["fidelity"],
         "seed": config["seed"],
-        "config_hash": manifest["config_hash"],
+        "config_hash": config_hash(config),
         "settings_hash": config_hash({key: value for key, value in config.items() if key != "seed"}),
-        "total_agent_steps": _agent_steps(config),
+        "total_agent_steps": manifest.get("agent_steps", ""),  # an older version noted them in the rows alone
         "version": _version(manifest.get("version"), start["git_commit"], start["git_dirty"]),
         "hardware": gpu or f"{start['cpu']}, {start['torch_threads']} torch threads",
         "source": "run",
     }
-
-
-def _agent_steps(config: dict) -> int:
-    """Of the whole training: a DMControl run is as long as its environment steps say."""
-    if config["benchmark"] == "dmcontrol":
-        return config["env_steps"] // config["environment"]["action_repeat"]
-    return config["agent_steps"]
 
 
 def project_version() -> str:
@@ -289,7 +293,7 @@ def read_runs(paths: Iterable[str | Path]) -> list[Run]:
             raise ConfigError(f"{path} holds neither a run folder nor a score file")
         files |= dict.fromkeys(found)
     runs = [read_run(file) for file in {file.resolve(): file for file in files}.values()]
-    runs.sort(key=lambda run: (run.benchmark, run.task, run.method, run.preset, run.fidelity, run.seed))
+    runs.sort(key=lambda run: (run.suite, run.task, run.method, run.preset, run.fidelity, run.seed))
     _refuse_mixtures(runs)
     return runs
 
@@ -320,7 +324,6 @@ def read_run(path: Path) -> Run:
     names["total_agent_steps"] = max(  # a run may have been prolonged
         (_number(path, line, row, "total_agent_steps") for line, row in totals), default=0
     )
-    _require_known(path, names["benchmark"], names["task"])
     return Run(
         **names,
         **{name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in MAY_CHANGE},
@@ -364,7 +367,7 @@ def _from_run_folder(path: Path) -> tuple[dict[str, str], int | None]:
 
 
 def _read_rows(path: Path, columns: dict[str, str]) -> list[dict[str, str]]:
-    """Rows with every column filled, from `columns` where the file has none. Raises ConfigError."""
+    """Rows under today's names with every column filled, from `columns` where the file has none. Raises ConfigError."""
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -379,14 +382,28 @@ def _read_rows(path: Path, columns: dict[str, str]) -> list[dict[str, str]]:
         if columns:
             return []
         raise ConfigError(f"{path} has no rows")
+    header = {renamed()["columns"].get(name, name) for name in header}
     missing = [name for name in (*NAMES, *MAY_CHANGE, *PER_EPISODE) if name not in {*header, *columns}]
     if missing:
         raise ConfigError(f"{path} is no score file: it lacks the columns {', '.join(missing)}")
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ConfigError(f"{path}, line {line}: the row and the header differ in length")
-    filled = {name: "" for name in OPTIONAL} | columns
-    return [{**row, **{name: value for name, value in filled.items() if not row.get(name)}} for row in rows]
+    defaults = {name: "" for name in OPTIONAL} | columns
+    decided = {name: columns[name] for name in HASHES if columns}
+    rows = [_with_todays_names(row) for row in rows]
+    return [
+        {**row, **{name: value for name, value in defaults.items() if not row.get(name)}, **decided} for row in rows
+    ]
+
+
+def _with_todays_names(row: dict[str, str]) -> dict[str, str]:
+    """The row; a file that two versions wrote has a column under both names, one of them empty."""
+    new: dict[str, str] = {}
+    for name, value in row.items():
+        name = renamed()["columns"].get(name, name)
+        new[name] = new.get(name) or value
+    return new
 
 
 def _number(path: Path, line: int, row: dict[str, str], name: str, kind: type = int) -> int | float:
@@ -406,13 +423,6 @@ def _constant(path: Path, rows: list[dict[str, str]], name: str) -> str:
     if not values[0] and name not in OPTIONAL:
         raise ConfigError(f"{path} has an empty column {name}")
     return values[0]
-
-
-def _require_known(path: Path, benchmark: str, task: str) -> None:
-    if benchmark not in ("atari", "dmcontrol"):
-        raise ConfigError(f"{path} is of benchmark '{benchmark}', which is neither atari nor dmcontrol")
-    if task not in benchmark_tasks(benchmark):
-        raise ConfigError(f"{path} is of '{task}', which the published tables in {PUBLISHED} do not have")
 
 
 def _refuse_mixtures(runs: list[Run]) -> None:

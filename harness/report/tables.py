@@ -12,25 +12,21 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import chain
 from pathlib import Path
 from statistics import mean, median, stdev
 
 from harness.report import statistics
-from harness.report.scores import (
-    ROOT,
-    Results,
-    Run,
-    benchmark_tasks,
-    collect,
-    human_normalised,
-    published,
-    published_std,
-    read_table,
-)
+from harness.report.published import PLAYER, ROOT, PublishedMethod, SuiteScores, main_methods
+from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at
 
-REFERENCE = "mlr"  # what an ablation is compared with
-BUDGETS = {"100k": 100_000, "500k": 500_000}  # environment steps of the published DMControl scores
 MEANS_ONLY = "Published scores are means only, no per-run data: they carry no intervals."
+OF_MEANS = {  # rows of a suite's table that are over the means of tasks
+    "mean": mean,
+    "median": median,
+    "iqm of means": statistics.iqm,
+    "optimality_gap of means": statistics.optimality_gap,
+}
 PAGE_ROWS = 45
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -62,6 +58,7 @@ class Table:
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
+    key: int = 0  # the column that names a row
 
     def markdown(self) -> str:
         cells = [[cell.replace("|", "\\|") for cell in row] for row in self._lines()]
@@ -124,152 +121,133 @@ class Table:
         return any(isinstance(row[column], Number) for row in self.rows)
 
 
-def atari_table(runs: Sequence[Run], repeats: int = statistics.REPEATS) -> Table:
-    """The paper's table 1: 26 games, published means, and a column for each group of Atari `runs`."""
-    games, ours = benchmark_tasks("atari"), _collect(runs, "atari")
-    columns = [_published_atari(method) for method in _methods("atari")]
-    aggregates = list(columns[0])[len(games) + 1 :]
-    columns += [_our_atari(results, repeats) for results in ours if results.runs]
-    names = ("game", *games, *aggregates)
-    header, *rows = [[name, *(column.get(name, ABSENT) for column in columns)] for name in names]
-    notes = [
-        "Games: mean raw score, ± standard deviation over seeds. "
-        "Aggregates: of human-normalised scores, where a random player has 0 and a human 1.",
-        f"{MEANS_ONLY} Their mean, median and rows of game means are computed from these means; "
-        "IQM and optimality gap over runs × games are as the paper prints them.",
-        "The IQM of game means is another number than the IQM over runs × games, and so is the optimality gap.",
-        *_notes(ours, repeats),
-    ]
-    return Table("atari", "Atari-100k: scores of 26 games", header, rows, notes)
+def suite_table(suite: SuiteScores, runs: Sequence[Run], repeats: int = statistics.REPEATS) -> Table:
+    """A suite's published means, and a column for each group of its `runs`.
 
-
-def _published_atari(method: dict[str, str]) -> dict[str, str]:
-    name, scores, std = method["method"], published("atari"), published_std("atari")
-    printed = {row["metric"]: Number(row[name], float(row[name])) for row in read_table("atari100k_aggregate")}
-    means = [human_normalised(game, scores[game][name]) for game in scores]
-    player = name in ("human", "random")
-    return {
-        "game": method["label"] if player else f"{method['label']}, published",
-        **{game: _score(scores[game][name], std[game].get(name)) for game in scores},
-        "mean": _score(mean(means), digits=3),
-        "median": _score(median(means), digits=3),
-        "IQM over runs × games": printed["iqm"],
-        "IQM of game means": _score(statistics.iqm(means), digits=3),
-        "optimality gap over runs × games": printed["optimality_gap"],
-        "optimality gap of game means": _score(statistics.optimality_gap(means), digits=3),
-        "games": Number(str(len(means)), len(means)),
-        "seeds": "" if player else _seeds(method),
-    }
-
-
-def _our_atari(results: Results, repeats: int) -> dict[str, str]:
-    raw, scores, mark = results.raw(), results.normalised(), _mark_of(results)
-    means = [mean(runs) for runs in scores.values()]
-    intervals = statistics.aggregate(scores, repeats)
-    return {
-        "game": f"ours: {results.group.label}",
-        **{game: _runs(values, len(results.seeds)) for game, values in raw.items()},
-        "mean": _interval(intervals["mean"], mark),
-        "median": _interval(intervals["median"], mark),
-        "IQM over runs × games": _interval(intervals["iqm"], mark),
-        "IQM of game means": _score(statistics.iqm(means), digits=3, mark=mark),
-        "optimality gap over runs × games": _interval(intervals["optimality_gap"], mark),
-        "optimality gap of game means": _score(statistics.optimality_gap(means), digits=3, mark=mark),
-        "games": _count(len(means), len(benchmark_tasks("atari"))),
-        "seeds": _seed_count(results),
-    }
-
-
-def dmcontrol_table(runs: Sequence[Run], repeats: int = statistics.REPEATS) -> Table:
-    """The paper's table 2: six tasks after 100k and 500k environment steps, and a column for each group of `runs`."""
-    methods = _methods("dmcontrol")
-    collected = {budget: _collect(runs, "dmcontrol", env_steps) for budget, env_steps in BUDGETS.items()}
-    ours = {
-        (results.group, budget): _our_dmcontrol(results, repeats)
-        for budget in BUDGETS
-        for results in collected[budget]
-        if results.runs
-    }
-    groups = list(dict.fromkeys(group for group, _ in ours))
+    A row for each task, also where only runs of ours have it, and for aggregates of those with published scores.
+    """
+    collected = collect_by_budget(runs, suite)
+    everything = [results for found in collected.values() for results in found]
+    groups = list(dict.fromkeys(results.group for results in everything if results.runs))
+    further = sorted({task for results in everything for task in results.runs} - set(suite.tasks))
+    names = {task: task for task in (*suite.tasks, *further)} | _summary_rows(suite)
+    has_steps = any(suite.budgets.values())
     rows = []
-    for budget, env_steps in BUDGETS.items():
-        columns = [_published_dmcontrol(method, budget) for method in methods]
-        columns += [ours.get((group, budget), {}) for group in groups]
-        names = [*benchmark_tasks("dmcontrol"), "mean", "median", "tasks", "seeds"]
-        rows += [[f"{env_steps:,}", name, *(column.get(name, ABSENT) for column in columns)] for name in names]
-    header = ["environment steps", "task", *(f"{method['label']}, published" for method in methods)]
+    for (budget, env_steps), found in collected.items():
+        ours = {results.group: _our_column(results, repeats) for results in found if results.runs}
+        columns = [_published_column(suite, method, budget) for method in suite.methods]
+        columns += [ours.get(group, {}) for group in groups]
+        for key, name in names.items():
+            cells = [column.get(key, ABSENT) for column in columns]
+            if (budget and key not in further) or any(cell is not ABSENT for cell in cells):
+                rows.append([*([f"{env_steps:,}"] if has_steps else []), name, *cells])
+    header = [*(["environment steps"] if has_steps else []), suite.task_word]
+    header += [method.label if method.role == PLAYER else f"{method.label}, published" for method in suite.methods]
     header += [f"ours: {group.label}" for group in groups]
-    notes = [
-        "Tasks: mean return of an episode, ± standard deviation over seeds; 1000 is the most.",
-        f"{MEANS_ONLY} Their mean and median over tasks are computed from these means.",
-        *_notes([results for budget in BUDGETS for results in collected[budget]], repeats),
+    notes = [suite.legend, *_published_notes(suite), *_notes(everything, repeats)]
+    return Table(suite.name, suite.title or f"{suite.label}: scores", header, rows, notes, key=int(has_steps))
+
+
+def _summary_rows(suite: SuiteScores) -> dict[str, str]:
+    """Names of the rows below the tasks, by what they hold; IQM and optimality gap where a paper prints them."""
+    word = suite.task_word
+    printed = {
+        "iqm": f"IQM over runs × {word}s",
+        "iqm of means": f"IQM of {word} means",
+        "optimality_gap": f"optimality gap over runs × {word}s",
+        "optimality_gap of means": f"optimality gap of {word} means",
+    }
+    rows = {"mean": "mean", "median": "median"} | (printed if suite.aggregates else {})
+    return rows | {"tasks": f"{word}s", "seeds": "seeds"}
+
+
+def _published_notes(suite: SuiteScores) -> list[str]:
+    word = suite.task_word
+    if not suite.methods:
+        return []
+    if not suite.aggregates:
+        return [f"{MEANS_ONLY} Their mean and median over {word}s are computed from these means."]
+    return [
+        f"{MEANS_ONLY} Their mean, median and rows of {word} means are computed from these means; "
+        f"IQM and optimality gap over runs × {word}s are as the paper prints them.",
+        f"The IQM of {word} means is another number than the IQM over runs × {word}s, and so is the optimality gap.",
     ]
-    return Table("dmcontrol", "DMControl: returns of six tasks", header, rows, notes)
 
 
-def _published_dmcontrol(method: dict[str, str], budget: str) -> dict[str, str]:
-    name = method["method"]
-    scores, std, tasks = published("dmcontrol"), published_std("dmcontrol"), benchmark_tasks("dmcontrol")
-    known = {task: scores[f"{task}_{budget}"][name] for task in tasks if name in scores[f"{task}_{budget}"]}
-    mark = _share(len(known), len(tasks), "tasks")
+def _published_column(suite: SuiteScores, method: PublishedMethod, budget: str) -> dict[str, str]:
+    name, deviations = method.method, suite.deviations.get(budget, {})
+    known = {task: row[name] for task, row in suite.means.get(budget, {}).items() if name in row}
+    if not known:
+        return {}
+    mark = _share(len(known), len(suite.tasks), f"{suite.task_word}s")
+    averaged = [suite.averaged(task, score) for task, score in known.items()]
     return {
-        **{task: _score(score, std[f"{task}_{budget}"].get(name), digits=0) for task, score in known.items()},
-        "mean": _score(mean(known.values()), mark=mark),
-        "median": _score(median(known.values()), mark=mark),
-        "tasks": _count(len(known), len(tasks)),
-        "seeds": _seeds(method),
+        **{task: _score(score, deviations[task].get(name), suite.score_digits) for task, score in known.items()},
+        **_of_means(suite, averaged, mark),
+        **{metric: _score(printed[name], digits=3) for metric, printed in suite.aggregates.items()},
+        "tasks": _count(len(known), len(suite.tasks)),
+        "seeds": "" if method.role == PLAYER else _seeds(method),
     }
 
 
-def _our_dmcontrol(results: Results, repeats: int) -> dict[str, str]:
-    raw, mark = results.raw(), _mark_of(results)
-    intervals = statistics.aggregate(raw, repeats)
+def _our_column(results: Results, repeats: int) -> dict[str, str]:
+    suite, averaged, mark = results.suite, results.averaged(), _mark_of(results)
+    raw = results.raw().items()
+    column = {task: _runs(values, len(results.expected(task))) for task, values in raw}
+    if averaged:
+        column |= _of_means(suite, [mean(runs) for runs in averaged.values()], mark)
+        intervals = statistics.aggregate(averaged, repeats)
+        column |= {metric: _interval(interval, mark, suite.mean_digits) for metric, interval in intervals.items()}
+    return {**column, "tasks": _task_count(results), "seeds": _seed_count(results)}
+
+
+def _of_means(suite: SuiteScores, means: Sequence[float], mark: str) -> dict[str, str]:
+    rows = _summary_rows(suite)
     return {
-        **{task: _runs(values, len(results.seeds)) for task, values in raw.items()},
-        "mean": _interval(intervals["mean"], mark, digits=1),
-        "median": _interval(intervals["median"], mark, digits=1),
-        "tasks": _count(len(raw), len(benchmark_tasks("dmcontrol"))),
-        "seeds": _seed_count(results),
+        row: _score(function(means), digits=suite.mean_digits, mark=mark)
+        for row, function in OF_MEANS.items()
+        if row in rows
     }
 
 
-def aggregates_table(runs: Sequence[Run], repeats: int = statistics.REPEATS) -> Table:
-    """A row for each group of `runs`: the four aggregates with intervals; DMControl after 100k and 500k steps."""
-    collected = _collect(runs, "atari")
-    collected += [results for steps in BUDGETS.values() for results in _collect(runs, "dmcontrol", steps)]
+def aggregates_table(
+    runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
+) -> Table:
+    """A row for each group of `runs` and budget: the four aggregates with intervals."""
+    found = [results for suite in suites.values() for results in chain(*collect_by_budget(runs, suite).values())]
+    collected = [results for results in found if results.counted]
     rows = []
     for results in collected:
-        if results.runs:
-            group, mark = results.group, _mark_of(results)
-            intervals = statistics.aggregate(results.normalised(), repeats).values()
-            tasks = _count(len(results.runs), len(benchmark_tasks(group.benchmark)))
-            steps = Number(f"{results.env_steps:,}", results.env_steps)
-            cells = [_interval(interval, mark) for interval in intervals]
-            rows.append([group.benchmark, group.label, steps, tasks, _seed_count(results), *cells])
-    header = ["benchmark", "runs", "environment steps", "tasks", "seeds", *statistics.METRICS.values()]
+        group, mark = results.group, _mark_of(results)
+        intervals = statistics.aggregate(results.normalised(), repeats).values()
+        steps = Number(f"{results.env_steps:,}", results.env_steps)
+        cells = [_interval(interval, mark) for interval in intervals]
+        rows.append([group.suite, group.label, steps, _task_count(results), _seed_count(results), *cells])
+    header = ["suite", "runs", "environment steps", "tasks", "seeds", *statistics.METRICS.values()]
     notes = ["IQM and optimality gap over runs × tasks, median and mean of task means."]
+    notes += [f"{sentence}." for results in found for sentence in results.uncounted()]
     notes += _interval_notes(collected, repeats)
-    return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, notes)
+    return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, _once(notes), key=1)
 
 
-def ablation_tables(runs: Sequence[Run], repeats: int = statistics.REPEATS) -> list[Table]:
-    """What else was trained at the size and fidelity of MLR runs, less MLR with the same seeds."""
-    tables = []
-    for reference in [results.group for results in collect(runs) if results.group.method == REFERENCE]:
-        family = [run for run in runs if replace(run.group, method=REFERENCE) == reference]
-        ends = {results.env_steps for results in collect(family) if results.group == reference and results.runs}
-        if reference.benchmark == "dmcontrol":
-            ends |= {steps for steps in BUDGETS.values() if any(steps in run.evaluations for run in family)}
-        for env_steps in sorted(ends):
-            collected = {results.group: results for results in collect(family, env_steps)}
-            others = [results for group, results in collected.items() if group != reference and results.runs]
-            if others and collected[reference].runs:
-                tables.append(_ablation_table(collected[reference], others, repeats))
+def ablation_tables(
+    runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
+) -> list[Table]:
+    """What else was trained at the size and fidelity of the reference method's runs, less these with the same seeds."""
+    tables, name = [], main_methods()[0]
+    for reference in [results for results in collect(runs, suites) if results.group.method == name]:
+        family = [run for run in runs if replace(run.group, method=name) == reference.group]
+        for env_steps in compared_at(family, reference.suite, [reference]):
+            collected = [results for results in collect(family, suites, env_steps) if results.counted]
+            first = next((results for results in collected if results.group == reference.group), None)
+            others = [results for results in collected if results is not first]
+            if first and others:
+                tables.append(_ablation_table(first, others, repeats))
     return tables
 
 
 def _ablation_table(reference: Results, others: Sequence[Results], repeats: int) -> Table:
-    group, second, rows, notes = reference.group, reference.paired(), [], []
+    suite, group, second, rows, notes = reference.suite, reference.group, reference.paired(), [], []
     for other in others:
         first, label = other.paired(), other.group.label
         pairs = statistics.pairs(first, second)
@@ -278,19 +256,17 @@ def _ablation_table(reference: Results, others: Sequence[Results], repeats: int)
             notes.append(f"{label}: no seed in common with {group.label} on {', '.join(lacking)}.")
         if pairs:
             overall, differences = statistics.paired_differences(first, second, repeats)
-            expected = len({*reference.seeds, *other.seeds})
+            expected = len({*reference.seeds(suite.tasks), *other.seeds(suite.tasks)})
             for task, seeds in pairs.items():
                 scores = [mean(results.score(task, seed) for seed in seeds) for results in (reference, other)]
                 cells = [*map(_score, scores), _interval(differences[task], _share(len(seeds), expected, "seeds"))]
                 rows.append([label, task, _count(len(seeds)), *cells])
-            count, mark = _count(sum(map(len, pairs.values()))), _mark(group.benchmark, pairs, expected)
+            count, mark = _count(sum(map(len, pairs.values()))), _mark(suite, pairs, expected)
             rows.append([label, f"mean of {len(pairs)}", count, ABSENT, ABSENT, _interval(overall, mark)])
-    unit = "human-normalised score" if group.benchmark == "atari" else "return / 1000"
-    header = ["setting", "task", "pairs", group.label, "setting's score", f"difference, {unit}"]
-    benchmark = "Atari" if group.benchmark == "atari" else "DMControl"
+    header = ["setting", "task", "pairs", group.label, "setting's score", f"difference, {suite.normalised_unit}"]
     return Table(
-        re.sub(r"\W+", "_", f"ablation_{group.benchmark}_{group.preset}_{group.fidelity}_{reference.env_steps}"),
-        f"Differences from {group.label} on {benchmark} after {reference.env_steps:,} environment steps",
+        re.sub(r"\W+", "_", f"ablation_{suite.name}_{group.preset}_{group.fidelity}_{reference.env_steps}"),
+        f"Differences from {group.label} on {suite.label} after {reference.env_steps:,} environment steps",
         header,
         rows,
         [
@@ -300,6 +276,7 @@ def _ablation_table(reference: Results, others: Sequence[Results], repeats: int)
             *(f"{sentence}." for results in (reference, *others) for sentence in results.missing()),
             *_interval_notes([reference, *others], repeats, "pairs"),
         ],
+        key=1,
     )
 
 
@@ -310,35 +287,23 @@ def provenance_table(runs: Sequence[Run]) -> Table:
         steps, episodes = run.env_steps, len(run.evaluations.get(run.env_steps, ()))
         counts = [Number(f"{count:,}", count) for count in (run.agent_steps.get(steps, 0), steps, episodes)]
         score = _score(run.final, mark="" if run.is_finished else "not finished") if episodes else "not evaluated yet"
-        names = [run.benchmark, run.task, run.method, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
+        names = [run.suite, run.task, run.method, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
         rows.append([*names, *counts, score, run.config_hash, run.version, run.hardware, _shown(run.path)])
-    header = ["benchmark", "task", "method", "preset", "fidelity", "seed", "agent steps", "environment steps"]
+    header = ["suite", "task", "method", "preset", "fidelity", "seed", "agent steps", "environment steps"]
     header += ["episodes", "score", "configuration", "version", "hardware", "file"]
     notes = ["A score is the mean of the column `score` over the file's rows with these environment steps."]
-    return Table("provenance", "Where our numbers come from", header, rows, notes)
+    return Table("provenance", "Where our numbers come from", header, rows, notes, key=1)
 
 
-def sources_table() -> Table:
+def sources_table(suites: Mapping[str, SuiteScores]) -> Table:
     """A row for each published method: seeds, source and file."""
     rows = []
-    for method in read_table("methods"):
-        stem = "atari100k" if method["benchmark"] == "atari" else "dmcontrol"
-        seeds = "" if method["method"] in ("human", "random") else _seeds(method)
-        rows.append([method["benchmark"], method["label"], seeds, method["source"], f"results/published/{stem}.csv"])
-    header = ["benchmark", "method", "seeds", "source", "file"]
+    for suite in suites.values():
+        for method in suite.methods:
+            seeds = "" if method.role == PLAYER else _seeds(method)
+            rows.append([suite.name, method.label, seeds, method.source, suite.file])
+    header = ["suite", "method", "seeds", "source", "file"]
     return Table("sources", "Where the published numbers come from", header, rows, [MEANS_ONLY])
-
-
-def _of(runs: Sequence[Run], benchmark: str) -> list[Run]:
-    return [run for run in runs if run.benchmark == benchmark]
-
-
-def _collect(runs: Sequence[Run], benchmark: str, env_steps: int | None = None) -> list[Results]:
-    return collect(_of(runs, benchmark), env_steps)
-
-
-def _methods(benchmark: str) -> list[dict[str, str]]:
-    return [row for row in read_table("methods") if row["benchmark"] == benchmark]
 
 
 def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
@@ -347,27 +312,34 @@ def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
     for results in collected:
         label, runs = results.group.label, _runs_of(results)
         if runs:
-            episodes = _either(len(run.evaluations[results.env_steps]) for run in runs)
-            seeds = ", ".join(map(str, results.seeds))
+            episodes = _either(len(run.evaluations[results.steps(run.task)]) for run in runs)
+            ends = "".join(f", {task} after {end:,}" for task, end in results.ends.items() if task in results.runs)
+            seeds = ", ".join(map(str, results.seeds([run.task for run in (*runs, *results.left_out)])))
             notes.append(
-                f"{label}: after {results.env_steps:,} environment steps, {episodes} episodes a run, seeds {seeds}."
+                f"{label}: after {results.env_steps:,} environment steps{ends}, {episodes} episodes a run, "
+                f"seeds {seeds}."
             )
-            if results.group.preset != "full":
+            if results.group.preset != "full" and results.suite.methods:
                 notes.append(f"{label}: smaller than the paper's setting, so not comparable with published scores.")
             if len({run.version for run in runs}) > 1:
                 notes.append(f"{label}: made by several versions of the code, {_either(run.version for run in runs)}.")
         notes += [f"{sentence}." for sentence in results.missing()]
-    return notes + _interval_notes(collected, repeats)
+    return _once(notes + _interval_notes(collected, repeats))
+
+
+def _once(notes: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(notes))
 
 
 def _interval_notes(collected: Sequence[Results], repeats: int, drawn: str = "runs") -> list[str]:
     notes, resampled = [], False
     for results in collected:
-        label, single = results.group.label, [task for task, runs in results.runs.items() if len(runs) == 1]
-        resampled |= len(single) < len(results.runs)
-        if single and len(single) == len(results.runs):
+        label, runs = results.group.label, results.counted or results.runs
+        single = [task for task, of_task in runs.items() if len(of_task) == 1]
+        resampled |= len(single) < len(results.counted)
+        if single and len(single) == len(runs):
             notes.append(f"{label}: no task has a second run, so there is neither deviation nor interval.")
-        elif single:
+        elif single and results.counted:
             notes.append(f"{label}: intervals are too narrow, because there is one run of {', '.join(single)}.")
     if resampled:
         notes.append(
@@ -385,17 +357,22 @@ def _runs_of(results: Results) -> list[Run]:
     return [run for runs in results.runs.values() for run in runs.values()]
 
 
-def _mark(benchmark: str, runs: Mapping[str, Collection], seeds: int) -> str:
+def _mark(suite: SuiteScores, runs: Mapping[str, Collection], seeds: int) -> str:
     """In a few words, what an aggregate over `runs`, by task, is not over."""
     marks = [
-        _share(len(runs), len(benchmark_tasks(benchmark)), "games" if benchmark == "atari" else "tasks"),
+        _share(len(runs), len(suite.tasks), f"{suite.task_word}s"),
         "seeds missing" if any(len(of_task) < seeds for of_task in runs.values()) else "",
     ]
     return ", ".join(filter(None, marks))
 
 
 def _mark_of(results: Results) -> str:
-    return _mark(results.group.benchmark, results.runs, len(results.seeds))
+    return _mark(results.suite, results.counted, len(results.seeds(results.suite.tasks)))
+
+
+def _task_count(results: Results) -> Number:
+    """Tasks that aggregates count; all where the suite has no published ones."""
+    return _count(len(results.counted), len(results.suite.tasks)) if results.suite.tasks else _count(len(results.runs))
 
 
 def _share(count: int, whole: int, what: str) -> str:
@@ -433,13 +410,13 @@ def _count(count: int, whole: int | None = None) -> Number:
     return Number(f"{count} of {whole}", count, note=f"of {whole}")
 
 
-def _seeds(method: dict[str, str]) -> str:
-    return Number(method["seeds"], int(method["seeds"])) if method["seeds"] else "not stated"
+def _seeds(method: PublishedMethod) -> str:
+    return Number(method.seeds, int(method.seeds)) if method.seeds else "not stated"
 
 
 def _seed_count(results: Results) -> Number:
-    """How many seeds each task has: one number, or the least and the most."""
-    least, most = (pick(map(len, results.runs.values())) for pick in (min, max))
+    """How many seeds each task has, counted ones if there are any: one number, or the least and the most."""
+    least, most = (pick(map(len, (results.counted or results.runs).values())) for pick in (min, max))
     return Number(str(most), most) if least == most else Number(f"{least} to {most}", f"{least} to {most}")
 
 

@@ -62,7 +62,7 @@ def run_to_end(
 def _attempt(
     run: SweepRun, claim: int, environment: dict[str, str], attempts: int, stop: Callable[[], bool], job: str | None
 ) -> Outcome | None:
-    """How it ended; None if it is to be started once more."""
+    """Outcome of an attempt; None if it is to be started once more."""
     with log_path(run).open("ab") as log:
         start = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(

@@ -1,50 +1,50 @@
 """Schema of configs/sweep.yaml: where the runs of a sweep go."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from harness.command_line import CONFIGS, check_override, explain, require_finite, schema_keys
-from harness.config import ConfigError, at_least, one_of, require
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-LAUNCHERS = ("local", "slurm", "ray")
+from harness.command_line import CONFIGS, check_override, describe_violation, explain, require_finite, schema_keys
+from harness.config import STRICT, ConfigError, matching, one_of, require
 
 
-@dataclass
+@dataclass(config=STRICT)
 class SlurmConfig:
     folder: str
     partition: str
-    minutes: int
-    warning_seconds: int
-    requeues: int
-    gpus: int
-    cpus: int
-    memory_gb: float
-    runs_per_job: int
-    jobs_at_once: int
+    minutes: PositiveInt
+    warning_seconds: NonNegativeInt
+    requeues: NonNegativeInt
+    gpus: NonNegativeInt
+    cpus: PositiveInt
+    memory_gb: PositiveFloat
+    runs_per_job: PositiveInt
+    jobs_at_once: PositiveInt
     options: dict[str, Any]
 
 
-@dataclass
+@dataclass(config=STRICT)
 class RayConfig:
     address: str
-    cpus: float
-    gpus: float
+    cpus: NonNegativeFloat
+    gpus: NonNegativeFloat
 
 
-@dataclass
+@dataclass(config=STRICT)
 class SweepConfig:
-    launcher: str
-    parallel: int
-    gpus: str
-    runs_per_gpu: int
-    attempts: int
+    launcher: Annotated[str, one_of("local", "slurm", "ray")]
+    parallel: NonNegativeInt
+    gpus: Annotated[str, matching(r"([^,]+(,[^,]+)*)?", "must be numbers with commas between")]
+    runs_per_gpu: PositiveInt
+    attempts: PositiveInt
     slurm: SlurmConfig
     ray: RayConfig
 
 
 def is_own(key: str) -> bool:
-    """Whether `key` is one of the sweep itself, not one of its runs."""
+    """Tells whether `key` belongs to the sweep itself, not to its runs."""
     return key in schema_keys(SweepConfig) or key.startswith(("slurm.", "ray."))
 
 
@@ -61,24 +61,16 @@ def read_sweep_config(settings: Sequence[str]) -> SweepConfig:
             OmegaConf.load(CONFIGS / "sweep.yaml"),
             OmegaConf.from_dotlist(list(settings)),
         )
-        config = OmegaConf.to_object(merged)
+        values = OmegaConf.to_container(merged, resolve=True)
     except Exception as error:  # OmegaConf and its parser have no common class for wrong input
         raise ConfigError(explain(error, kinds, {})) from error
-    require_finite(OmegaConf.to_container(merged))
-    validate(config)
-    return config
-
-
-def validate(config: SweepConfig) -> None:
-    one_of("launcher", config.launcher, LAUNCHERS)
-    at_least(0, "", config, "parallel")
-    at_least(1, "", config, "runs_per_gpu", "attempts")
-    require(all(config.gpus.split(",")) or not config.gpus, f"gpus={config.gpus} must be numbers with commas between")
-    at_least(0, "ray", config.ray, "cpus", "gpus")
-    at_least(0, "slurm", config.slurm, "gpus", "requeues", "warning_seconds")
-    at_least(1, "slurm", config.slurm, "minutes", "cpus", "runs_per_job", "jobs_at_once")
-    require(config.slurm.memory_gb > 0, f"slurm.memory_gb={config.slurm.memory_gb} must be above 0")
+    require_finite(values)
+    try:
+        config = TypeAdapter(SweepConfig).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(describe_violation(error)) from error
     require(
         config.slurm.warning_seconds < 60 * config.slurm.minutes,
         f"slurm.warning_seconds={config.slurm.warning_seconds} must be less than the slurm.minutes of a job",
     )
+    return config

@@ -29,7 +29,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations of one choice from each axis with one of the arms, on top of the settings of all runs."""
+    """Axes whose choices are combined with each other and with the arms, on top of the settings of all runs."""
 
     common: list[str]
     axes: list[list[Choice]]
@@ -37,7 +37,7 @@ class Grid:
 
     @property
     def arms(self) -> list[Choice]:
-        """The group's base, then its arms; without a group one choice that sets nothing."""
+        """Choices of the group's base and its arms; without a group one choice that sets nothing."""
         return [()] if self.group is None else _group_choices(self.group)
 
 

@@ -27,7 +27,7 @@ def visible_gpus(chosen: str = "") -> list[str]:
 
 
 def count_places(gpus: Sequence[str], parallel: int, runs_per_gpu: int, waiting: int) -> int:
-    """How many runs go side by side; `parallel` = 0 lets the GPUs decide."""
+    """Number of runs side by side; `parallel` = 0 lets the GPUs decide."""
     return max(1, min(parallel or len(gpus) * runs_per_gpu, waiting))
 
 
@@ -47,7 +47,7 @@ def run_side_by_side(
     watch: Callable[[], None] = lambda: None,
     job: str | None = None,
 ) -> list[Outcome]:
-    """How each run ended; len(shares) of them at a time. `ended` is told as they do, `watch` is called all the time."""
+    """Runs all, len(shares) at a time, and returns their outcomes. `ended` hears of each; `watch` is called often."""
     free: SimpleQueue = SimpleQueue()
     for share in shares:
         free.put(share)

@@ -49,17 +49,17 @@ class Plan:
     doubles: list[Double]
 
 
-def plan_runs(command: Command, tasks: Mapping[str, Sequence[str]], grid: Grid, seeds: Sequence[int]) -> Plan:
-    """The runs of a suite, task by task. tasks: by name, the overrides that choose each.
+def plan_runs(command: Command, tasks: Sequence[Sequence[str]], grid: Grid, seeds: Sequence[int]) -> Plan:
+    """Plans the runs of a training script, task by task. tasks: the settings that choose each.
 
-    Each combination has an experiment's name of its own, which holds the keys with several values. The base that it is
-    compared with is the configuration without them, or the group's.
+    Each combination has a name of its own as experiment, which holds the keys with several values. `changed` compares
+    it with the base: the configuration without these keys, or the group's.
 
     Raises ConfigError for a run that cannot start, and for an arm of a group that changes more than one key.
     """
     plan, arm_runs = Plan([], []), False
     combinations = [(tuple(chain(*choices)), arm) for choices in product(*grid.axes) for arm in grid.arms]
-    for task, chosen in tasks.items():
+    for chosen in tasks:
         compose = cache(partial(_compose, command, (*chosen, *grid.common)))
         base = _base_values(compose, combinations[0], grid)
         known: dict[str, str] = {}  # experiments, by configuration
@@ -69,16 +69,16 @@ def plan_runs(command: Command, tasks: Mapping[str, Sequence[str]], grid: Grid, 
             values = flatten(composed)
             if grid.group is not None:
                 anchor = flatten(compose(*shared, *grid.arms[0])[0])
-                _require_one_change(arm, task, changes(anchor, values), grid.group.together)
+                _require_one_change(arm, config.task, changes(anchor, values), grid.group.together)
             identity = repr(values)
             if identity in known:
-                plan.doubles.append(Double(f"{command.benchmark}/{task}", overrides, known[identity]))
+                plan.doubles.append(Double(f"{config.suite}/{config.task}", overrides, known[identity]))
                 continue
             keys = [parse(override).key_or_group for override in overrides]
             changed = changes(base, values, keys)
             labels = name_experiment(command, composed, overrides)
             settings = [*chosen, *(_without_experiment(grid.common) if labels else grid.common), *overrides]
-            runs = [_make_run(command, task, composed, config, settings, labels, changed, seed) for seed in seeds]
+            runs = [_make_run(command, composed, config, settings, labels, changed, seed) for seed in seeds]
             known[identity] = runs[0].arm
             plan.runs.extend(runs)
             arm_runs = arm_runs or arm != grid.arms[0]
@@ -87,7 +87,7 @@ def plan_runs(command: Command, tasks: Mapping[str, Sequence[str]], grid: Grid, 
 
 
 def in_order(plans: Iterable[Plan]) -> Plan:
-    """All tasks with the first seed come first. Raises ConfigError for runs that share a folder."""
+    """Joins plans, first seeds of all tasks first. Raises ConfigError for runs that share a folder."""
     plans = list(plans)
     runs = sorted(chain.from_iterable(plan.runs for plan in plans), key=lambda run: run.seed)
     shared = repeated(run.run_dir for run in runs)
@@ -96,17 +96,18 @@ def in_order(plans: Iterable[Plan]) -> Plan:
 
 
 def flatten(composed: Any) -> dict[str, Any]:
-    """Every value by its dotted key, without those that say where a run lies."""
+    """Values by their dotted keys, without those that say where a run lies."""
     from omegaconf import OmegaConf
 
     entries = _entries(OmegaConf.to_container(composed, resolve=True))
-    return {key: value for key, value in entries.items() if key not in PLACE}
+    return {key: value for key, value in entries.items() if key not in PLACE and value is not None}
 
 
 def changes(base: Mapping[str, Any], values: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, list]:
-    """Keys of the base with another value, as [the base's, the other]; and `keys` that the base does not have.
+    """Keys with another value than the base's, as [the base's, the other].
 
-    Further keys that only one of them has belong to a choice such as the auxiliary, which is among the changes.
+    A key that the base lacks counts if it is among `keys`: all others come with a choice such as the auxiliary, which
+    is among the changes.
     """
     return {
         key: [base.get(key), value]
@@ -123,11 +124,12 @@ def _entries(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def _compose(command: Command, settings: Sequence[str], *overrides: str) -> tuple[Any, Any]:
-    return command.resolve([*settings, *overrides])
+    composed = command.compose([*settings, *overrides])
+    return composed, command.build(command.values(composed))
 
 
 def _base_values(compose: Callable[..., tuple[Any, Any]], first: tuple[Choice, Choice], grid: Grid) -> dict[str, Any]:
-    """Of the configuration without the axes; of the first combination where that one cannot run."""
+    """Values of the configuration without the axes, or of the first combination where that one cannot run."""
     try:
         return flatten(compose(*grid.arms[0])[0])
     except ConfigError:
@@ -142,7 +144,7 @@ def _require_one_change(arm: Sequence[str], task: str, changed: dict[str, list],
 
 
 def name_experiment(command: Command, composed: Any, overrides: Sequence[str]) -> bool:
-    """Puts what `overrides` choose into the experiment's name, unless it is there already. Whether it was changed."""
+    """Adds labels of `overrides` to the experiment's name, unless it holds them. Returns whether any was added."""
     from omegaconf import OmegaConf
 
     name = OmegaConf.to_container(composed, resolve=False)["experiment"]  # with its interpolations
@@ -153,14 +155,14 @@ def name_experiment(command: Command, composed: Any, overrides: Sequence[str]) -
 
 
 def _label(command: Command, composed: Any, override: str, name: str) -> str | None:
-    """Such as ratio_0.3; None for what the name holds already, and for a key that this configuration does not have."""
+    """Label such as ratio_0.3; None if the name holds the choice already, or the configuration lacks the key."""
     from omegaconf import OmegaConf
 
     parsed = parse(override)
     key = parsed.key_or_group
     if f"${{{key}}}" in name:
         return None
-    if key in config_groups(command.benchmark):
+    if key in config_groups(command.name):
         choice = str(parsed.value())
         if key == ABLATION:
             return None if choice in name else choice
@@ -179,14 +181,14 @@ def _ending(key: str, keys: Iterable[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """As a part of a folder's name; 1.0 is 1, as in the names of ablations."""
+    """Value as a part of a folder's name; 1.0 is 1, as in the names of ablations."""
     text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
     text = text.lower() if isinstance(value, bool) else text
     return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
 def _quoted(text: str) -> str:
-    """A value for Hydra's grammar."""
+    """Text as a value of Hydra's grammar."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     plain = re.fullmatch(r"[\w.+-]+", text) is not None
@@ -199,7 +201,6 @@ def _without_experiment(settings: Sequence[str]) -> list[str]:
 
 def _make_run(
     command: Command,
-    task: str,
     composed: Any,
     config: Any,
     settings: Sequence[str],
@@ -214,14 +215,14 @@ def _make_run(
     check_run(config)
     experiment = [f"experiment={_quoted(config.experiment)}"] if named else []
     return SweepRun(
-        f"{command.benchmark}/{task}/{config.experiment}/seed_{seed}",
-        command.benchmark,
+        f"{config.suite}/{config.task}/{config.experiment}/seed_{seed}",
+        config.suite,
         seed,
-        [str(SCRIPTS / f"train_{command.benchmark}.py"), *settings, *experiment, f"seed={seed}"],
+        [str(SCRIPTS / f"train_{command.name}.py"), *settings, *experiment, f"seed={seed}"],
         config.run_dir,
         config.agent_steps,
         config.evaluation.episodes,
-        task,
+        config.task,
         config.experiment,
         changed,
     )

@@ -44,7 +44,7 @@ def run_on_ray(
     ended: Callable[[SweepRun, Outcome], None],
     watch: Callable[[], None],
 ) -> list[Outcome]:
-    """How each run ended; Ray says how many go at a time and which GPU each sees, and replaces lost machines."""
+    """Runs all and returns their outcomes. Ray decides how many go at a time, and where, and replaces lost machines."""
     import ray
 
     resources = {"num_cpus": config.ray.cpus, "num_gpus": config.ray.gpus}

@@ -1,4 +1,4 @@
-"""What is known of a run from its folder, which is all that a sweep remembers, on one machine or on many.
+"""State of a run as its folder tells it: all that a sweep remembers, on one machine or on many.
 
 .sweep.jsonl   a line when an attempt is submitted, starts and ends
 .sweep.log     what the attempts printed
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.logs import whole_lines
-from harness.run_folder import RunFolder
+from harness.run_folder import RunFolder, checkpoint_names
 from harness.sweeps.plan import SweepRun
 
 POLL_SECONDS = 0.2
@@ -45,22 +45,21 @@ def read_events(run: SweepRun) -> list[dict]:
 
 
 def is_finished(run: SweepRun) -> bool:
-    """Whether the evaluation after the last step has all its rows."""
+    """Tells whether the evaluation after the last step has all its rows."""
     rows = _rows(RunFolder(run.run_dir).evaluations)
     return sum(row["agent_steps"] == str(run.agent_steps) for row in rows) == run.episodes
 
 
 def is_settled(run: SweepRun) -> bool:
-    """Whether there is nothing left to do: a kill after the last row leaves the curve to be drawn."""
+    """Tells whether nothing is left to do: a kill after the last row leaves the curve to be drawn."""
     attempts = [event for event in read_events(run) if event["event"] != "submitted"]
     return is_finished(run) and (not attempts or attempts[-1].get("code") == 0)
 
 
-def progress(run: SweepRun) -> list[int]:
-    """Agent steps of the newest checkpoint and number of evaluation rows: what the next attempt goes on from."""
+def progress(run: SweepRun) -> list:
+    """Newest checkpoint, if any, and number of evaluation rows: what the next attempt goes on from."""
     folder = RunFolder(run.run_dir)
-    steps = [int(path.name) for path in folder.checkpoints.glob("[0-9]*") if path.name.isdecimal()]
-    return [max(steps, default=0), len(_rows(folder.evaluations))]
+    return [*checkpoint_names(folder.checkpoints)[-1:], len(_rows(folder.evaluations))]
 
 
 def agent_step(run: SweepRun) -> int:
@@ -70,7 +69,7 @@ def agent_step(run: SweepRun) -> int:
 
 
 def futile_attempts(run: SweepRun) -> int:
-    """How many attempts in a row ended by themselves and left the run where it is, since it last failed."""
+    """Counts the latest attempts in a row that ended by themselves and got the run no further, since it last failed."""
     here, count = progress(run), 0
     for event in reversed(read_events(run)):
         if event["event"] == "ended":
@@ -101,7 +100,7 @@ def claimed(run: SweepRun, stop: Callable[[], bool]) -> Iterator[int | None]:
 
 
 def is_claimed(run: SweepRun) -> bool:
-    """Whether somebody attempts the run; asking disturbs nobody, because a claim is waited for."""
+    """Tells whether somebody attempts the run. Asking disturbs nobody, because a claim is waited for."""
     try:
         with (Path(run.run_dir) / ".sweep.lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

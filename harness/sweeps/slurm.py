@@ -20,7 +20,7 @@ WAIT_SECONDS = 0.5
 
 
 class Job:
-    """What one job of the array does. submitit calls `checkpoint` at the warning and puts the job back."""
+    """Work of one job of the array. submitit calls `checkpoint` at the warning and puts the job back."""
 
     def __init__(self, config: SweepConfig):
         self.config = config

@@ -1,4 +1,4 @@
-"""Where each run of a sweep is, and when all will be done."""
+"""State of each run of a sweep, and the time until all are done."""
 
 import time
 from collections import Counter
@@ -56,9 +56,10 @@ def _seconds(events: Sequence[dict], running: bool) -> float:
 
 
 def seconds_left(statuses: Sequence[Status]) -> dict[str, float]:
-    """Of each run that is neither done nor failed, by name, as if it had a place already; not of those nobody knows of.
+    """Estimates, by name, the seconds of each run that waits or goes on, as if all had a slot already.
 
-    A run takes what the sweep's runs of its suite took for an agent step so far, everything included.
+    A run takes what the sweep's runs of its suite took for an agent step so far, everything included. Runs of a suite
+    of which none has begun are left out.
     """
     pace = {}
     for suite in {status.run.suite for status in statuses}:
@@ -74,7 +75,7 @@ def seconds_left(statuses: Sequence[Status]) -> dict[str, float]:
 
 
 def summary(statuses: Sequence[Status]) -> str:
-    """Such as `40 runs: 12 done, 2 running, 25 waiting, 1 failed  ETA 1:20:00`."""
+    """Line such as `40 runs: 12 done, 2 running, 25 waiting, 1 failed  ETA 1:20:00`."""
     counts = Counter(status.state for status in statuses)
     line = f"{len(statuses)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES)
     left = seconds_left(statuses)

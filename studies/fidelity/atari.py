@@ -1,4 +1,4 @@
-"""What the rows of docs/fidelity.md change on Atari, measured."""
+"""Effects of the rows of docs/fidelity.md on Atari, measured."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -8,29 +8,31 @@ import torch
 from torch import Generator, Tensor
 
 from atari import losses
-from atari.games import GAMES
+from atari.games import PAPER_GAMES
 from atari.replay import SequenceBatch, SequenceReplay
+from auxiliaries.slot import Reads
 from mlr.masking import sample_mask
 from studies.fidelity import rows
 from studies.fidelity.effects import Effect, number
 from studies.fidelity.lab import Gradient, Lab, Sizes, cosine, flat_gradient, norm
 
 SUITE = "atari"
+TASK = "game=pong"
 NO_CLIP = "agent.clip_norm=1e9"
 CLIPPED = ("encoder and head", "decoder blocks")
 
 
 def make_lab(overrides: Sequence[str], sizes: Sizes) -> Lab:
-    return Lab(SUITE, draw_windows, overrides, sizes)
+    return Lab(SUITE, draw_windows, [TASK, *overrides], sizes)
 
 
 def draw_windows(replay: SequenceReplay, count: int, generator: Generator) -> SequenceBatch:
-    return replay.sample(count, generator, 0.0, ("frames", "actions"))
+    return replay.sample(count, generator, 0.0, Reads("windows", replay.config.window, ("frames", "actions")))
 
 
 @cache
 def rl_gradient(lab: Lab, seed: int, *overrides: str) -> Gradient:
-    agent = lab.agent(seed, "aux=none", NO_CLIP, *overrides)
+    agent = lab.agent(seed, "auxiliary=none", NO_CLIP, *overrides)
     _, metrics = agent.learn(lab.clips(seed))
     return Gradient(float(metrics["rl_loss"]), flat_gradient(agent.encoder), norm(agent.trained_parameters()))
 
@@ -73,8 +75,8 @@ def initial_noise(lab: Lab) -> list[Effect]:
 
 @torch.no_grad()
 def changed_by_noise(lab: Lab, seed: int, *overrides: str) -> float:
-    agent = lab.agent(seed, "aux=none", *overrides)
-    config = agent.config.agent
+    agent = lab.agent(seed, "auxiliary=none", *overrides)
+    config = agent.config
     support = losses.support(config.v_min, config.v_max, config.atoms, agent.device)
     latent, generator = agent.encoder(lab.clips(seed).frames.flatten(0, 1)), Generator().manual_seed(seed)
 
@@ -90,7 +92,7 @@ def changed_by_noise(lab: Lab, seed: int, *overrides: str) -> float:
 def loss_weight(lab: Lab) -> list[Effect]:
     """F4: what the factor 5 of Pong and Up N Down changes."""
     pairs = [(rl_gradient(lab, seed), lab.mlr_gradient(seed)) for seed in lab.seeds]
-    largest = max(lab.config().mlr_weight_by_game.values())
+    largest = max(lab.config().mlr.weight_by_task.values())
     totals = [(rl.encoder + mlr.encoder, rl.encoder + largest * mlr.encoder) for rl, mlr in pairs]
     both = [number(*(gradient.encoder.norm() for gradient in side)) for side in zip(*pairs, strict=True)]
     names = ("L_rl", "L_mlr")
@@ -116,7 +118,7 @@ def distance(lab: Lab) -> list[Effect]:
 
 def bootstrap(lab: Lab) -> list[Effect]:
     """F6: transitions that one setting bootstraps and the other does not."""
-    shares = {game: wrong_bootstraps(lab.play_task(f"game={game}")) for game in GAMES}
+    shares = {game: wrong_bootstraps(lab.play_task(f"game={game}")) for game in PAPER_GAMES}
     largest = max(shares, key=shares.get)
     quantity = "share of transitions that bootstrap across an end"
     listed = ", ".join(f"{game} {number(share)}" for game, share in shares.items())
@@ -138,17 +140,17 @@ def wrong_bootstraps(replay: SequenceReplay) -> float:
 def clipping(lab: Lab) -> list[Effect]:
     """F15, on the first updates of a training on random play."""
     lab = lab.small
-    agent, limit = lab.agent(1), lab.config().agent.clip_norm
+    agent, config = lab.agent(1), lab.config()
+    limit = config.agent.clip_norm
     norms: dict[str, list[float]] = {name: [] for name in (*CLIPPED, "predictor and action embedding", "all")}
     for _ in range(lab.sizes.updates):
-        metrics = agent.update(lab.replay, agent.config.loop.learning_starts, "update")
+        metrics = agent.update(lab.replay, config.loop.learning_starts, "update")
         owned = agent.auxiliary.owned
         unclipped = norm([*owned["predictor"].parameters(), *owned["action_embedding"].parameters()])
-        parts = [float(metrics["grad_norm_encoder_head"]), float(metrics["grad_norm_decoder"]), unclipped]
+        parts = [float(metrics["grad_norm_encoder_head"]), float(metrics["aux/grad_norm_decoder"]), unclipped]
         whole = torch.tensor(parts).norm()
         for values, value in zip(norms.values(), (*parts, whole), strict=True):
             values.append(float(value))
-    config = agent.config
     sample = f"{config.task}, {lab.sizes.updates} updates, preset {config.preset}, lambda {config.mlr.weight:g}"
     over = {name: number(mean(value > limit for value in values)) for name, values in norms.items()}
     typical = [

@@ -1,4 +1,4 @@
-"""What the rows of docs/fidelity.md change on DMControl, measured."""
+"""Effects of the rows of docs/fidelity.md on DMControl, measured."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -7,6 +7,7 @@ from statistics import mean
 import torch
 from torch import Generator, Tensor, nn
 
+from auxiliaries.slot import Reads, Shared, whole_loss
 from dmcontrol import losses
 from dmcontrol.agent import SACAgent
 from dmcontrol.config import DMControlConfig
@@ -19,9 +20,9 @@ from studies.fidelity.effects import Effect, number
 from studies.fidelity.lab import Lab, Sizes, cosine, flat_gradient, norm
 
 SUITE = "dmcontrol"
-TASK = "task=ball_in_cup_catch"  # of the six, one without settings of its own
+TASK = "task=ball_in_cup_catch"  # one of the six without settings of its own
 LAST_EVALUATION = 95_000  # environment steps, by the released README's command
-REPEATS = (8, 4, 2)  # of the six tasks
+REPEATS = (8, 4, 2)  # the six tasks have these
 
 
 def make_lab(overrides: Sequence[str], sizes: Sizes) -> Lab:
@@ -29,12 +30,12 @@ def make_lab(overrides: Sequence[str], sizes: Sizes) -> Lab:
 
 
 def draw_windows(replay: TransitionReplay, count: int, generator: Generator) -> WindowBatch:
-    return replay.windows(count, generator, ("frames", "actions"))
+    return replay.windows(count, generator, Reads("windows", replay.window, ("frames", "actions")))
 
 
 def distance(lab: Lab) -> list[Effect]:
     """F5: the auxiliary's own Adam forgets a factor, and so does the clip above its limit."""
-    limit = lab.config().mlr_agent.clip_norm
+    limit = lab.config().aux_optimizer.clip_norm
     pairs = zip(*lab.mlr_gradients("mlr.distance_scale"), strict=True)
     clipped = [number(*(min(gradient.norm, limit) for gradient in side)) for side in pairs]
     quantity = "norm of its gradient after clipping"
@@ -43,7 +44,7 @@ def distance(lab: Lab) -> list[Effect]:
 
 def initial_weights(lab: Lab) -> list[Effect]:
     """F7."""
-    settings = ((), (lab.paper("mlr_agent.redraw"),))
+    settings = ((), (lab.paper("aux_networks.redraw"),))
     found = [[first_update(lab, seed, *setting) for seed in lab.seeds] for setting in settings]
     return [
         Effect("F7", SUITE, name, *(number(*(seed[name] for seed in side)) for side in found), sample=lab.batches)
@@ -55,9 +56,9 @@ def first_update(lab: Lab, seed: int, *overrides: str) -> dict[str, float]:
     agent, clips, lengths = lab.agent(seed, *overrides), lab.clips(seed), []
     predictor = agent.auxiliary.owned["predictor"]
     predictor.register_forward_hook(lambda module, inputs, output: lengths.append(output.norm(dim=-1).mean().item()))
-    loss = agent.auxiliary.loss(clips)[0].mean()
+    loss = whole_loss(agent.auxiliary, clips, Shared())[0].mean()
     loss.backward()
-    pixels = CentreCrop(agent.config.agent.crop_size)(clips.frames.flatten(0, 1))
+    pixels = CentreCrop(agent.config.crop_size)(clips.frames.flatten(0, 1))
     with torch.no_grad():
         online = agent.encoder(pixels)
         copies = {"momentum": agent.auxiliary.targets["encoder"], "critic's target": agent.target_encoder}
@@ -109,7 +110,7 @@ def last_evaluation(lab: Lab) -> list[Effect]:
 def joint_step(lab: Lab) -> list[Effect]:
     """F12: the encoder's first step by two Adams, and by one on the sum of the losses."""
     effects, sample = [], lab.batches
-    for name, overrides in {"at the start": (), "after the warm-up": ("mlr_agent.warmup_start=1",)}.items():
+    for name, overrides in {"at the start": (), "after the warm-up": ("aux_optimizer.warmup_start=1",)}.items():
         steps = [first_steps(lab, seed, *overrides) for seed in lab.seeds]
         ratio = number(*(float(step["auxiliary"].norm() / step["critic"].norm()) for step in steps))
         cosines = number(*(cosine(step["critic"] + step["auxiliary"], step["joint"]) for step in steps))
@@ -122,7 +123,7 @@ def joint_step(lab: Lab) -> list[Effect]:
 
 def first_steps(lab: Lab, seed: int, *overrides: str) -> dict[str, Tensor]:
     """Changes of the encoder's weights, flat: by each of its optimisers, and by one Adam on the sum of the losses."""
-    batches = (f"agent.batch_size={transitions(lab)}", f"mlr_agent.batch_size={lab.sizes.windows}")
+    batches = (f"agent.batch_size={transitions(lab)}", f"aux_optimizer.batch_size={lab.sizes.windows}")
     agent = lab.agent(seed, *batches, *overrides)
     before, after, gradients = {}, {}, {}
 
@@ -139,9 +140,9 @@ def first_steps(lab: Lab, seed: int, *overrides: str) -> dict[str, Tensor]:
     for name in ("critic", "auxiliary"):
         watch(name)
     metrics = agent.update_on_device(lab.replay, with_actor=False)
-    unclipped = max(1.0, float(metrics["mlr_grad_norm"]) / agent.config.mlr_agent.clip_norm)
+    unclipped = max(1.0, float(metrics["aux/grad_norm"]) / lab.config().aux_optimizer.clip_norm)
     whole = gradients["critic"] + unclipped * gradients["auxiliary"]
-    joint = -agent.config.agent.learning_rate * whole / (whole.abs() + agent.config.agent.adam_eps)
+    joint = -agent.config.learning_rate * whole / (whole.abs() + agent.config.adam_eps)
     return {name: after[name] - before[name] for name in after} | {"joint": joint}
 
 
@@ -153,7 +154,7 @@ def transitions(lab: Lab) -> int:
 def rl_augmentation(lab: Lab) -> list[Effect]:
     """F14: the critic's loss with and without the intensity factor on its pixels."""
     agent, _ = short_training(lab.small)
-    trained = f"after {lab.sizes.updates} updates, preset {agent.config.preset}"
+    trained = f"after {lab.sizes.updates} updates, preset {lab.small.config().preset}"
     return [
         *brightness(lab, "initial weights", None),
         *brightness(lab.small, trained, agent.state()),
@@ -161,7 +162,7 @@ def rl_augmentation(lab: Lab) -> list[Effect]:
 
 
 def brightness(lab: Lab, weights: str, state: dict | None) -> list[Effect]:
-    """state: of the agent that is asked; None for a fresh one."""
+    """F14 for one agent: `state` is its state, None a fresh agent's."""
     pairs = [[critic(lab, seed, state, brightened) for brightened in (False, True)] for seed in lab.seeds]
     pixels = number(*((a["pixels"] - b["pixels"]).abs().mean() for a, b in pairs))
     targets = number(*((a["target"] - b["target"]).abs().mean() / a["target"].abs().mean() for a, b in pairs))
@@ -181,7 +182,7 @@ def critic(lab: Lab, seed: int, state: dict | None, brightened: bool) -> dict:
     agent, batches = lab.agent(seed), Generator().manual_seed(seed)
     if state is not None:
         agent.load_state(state)
-    config = agent.config
+    config = lab.config()
     batch = lab.replay.sample(transitions(lab), batches)
     last_offset = config.agent.rl_crop_last_offset
     crop = RandomCrop(config.environment.image_size, config.agent.crop_size, 0, "slice", last_offset)
@@ -202,7 +203,7 @@ def critic(lab: Lab, seed: int, state: dict | None, brightened: bool) -> dict:
 @cache
 def short_training(lab: Lab) -> tuple[SACAgent, dict[str, list[float]]]:
     """An agent after `sizes.updates` on random play, and the norms of its gradients before clipping, by update."""
-    agent, limit = lab.agent(1), lab.config().mlr_agent.clip_norm
+    agent, limit = lab.agent(1), lab.config().aux_optimizer.clip_norm
     of_critic: dict[nn.Parameter, Tensor] = {}
 
     def keep(optimizer: torch.optim.Optimizer, *_) -> None:
@@ -211,7 +212,7 @@ def short_training(lab: Lab) -> tuple[SACAgent, dict[str, list[float]]]:
     agent.optimizers["critic"].register_step_pre_hook(keep)
     norms: dict[str, list[float]] = {"MLR": [], "critic": [], "both losses": []}
     for step in range(lab.sizes.updates):
-        mlr_norm = float(agent.update(lab.replay, step, "update")["mlr_grad_norm"])
+        mlr_norm = float(agent.update(lab.replay, step, "update")["aux/grad_norm"])
         whole = dict(of_critic)
         for parameter in agent.optimizers["auxiliary"].param_groups[0]["params"]:
             whole[parameter] = whole.get(parameter, 0) + parameter.grad * max(1.0, mlr_norm / limit)
@@ -223,9 +224,10 @@ def short_training(lab: Lab) -> tuple[SACAgent, dict[str, list[float]]]:
 
 def clipping(lab: Lab) -> list[Effect]:
     """F15."""
-    agent, norms = short_training(lab.small)
-    limit = agent.config.mlr_agent.clip_norm
-    sample = f"{agent.config.task}, {lab.sizes.updates} updates, preset {agent.config.preset}"
+    _, norms = short_training(lab.small)
+    config = lab.small.config()
+    limit = config.aux_optimizer.clip_norm
+    sample = f"{config.task}, {lab.sizes.updates} updates, preset {config.preset}"
     over = {name: number(mean(value > limit for value in values)) for name, values in norms.items()}
     typical = [
         Effect("F15", SUITE, f"norm of the gradient, {name}", number(*values), sample=sample)

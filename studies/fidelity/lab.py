@@ -1,4 +1,4 @@
-"""Agents with fresh weights on random play, and their gradients: what the rows of docs/fidelity.md are measured on."""
+"""Agents with fresh weights on random play, and their gradients, on which docs/fidelity.md is measured."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scripts.benchmarks import COMMANDS, load_benchmark
+from auxiliaries.slot import Shared, whole_loss
+from harness.recipe import Recipe, Spaces
+from recipes import COMMANDS, load_recipe
+from studies.play import play, random_player
 
-SMALL = "preset=cpu"  # of trainings, where none is asked for
+SMALL = "preset=cpu"  # preset of short trainings unless another is named
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    seeds: int  # of weights, masks and augmentations
+    """Sizes of the measurements."""
+
+    seeds: int  # weights, masks and augmentations
     windows: int  # in a batch
-    steps: int  # agent steps of random play, from which batches are drawn
-    counted_steps: int  # of random play in each game, where transitions are counted
-    updates: int  # of a short training
-    draws: int  # of noise, crops and masks
+    steps: int  # agent steps of random play, from which batches are sampled
+    counted_steps: int  # agent steps of random play in each game, where transitions are counted
+    updates: int  # in a short training
+    draws: int  # noise, crops and masks
 
 
 class Gradient(NamedTuple):
@@ -32,7 +37,7 @@ class Gradient(NamedTuple):
 
 
 class Lab:
-    """Agents of one suite, and a replay of random play, made when they are asked for.
+    """Agents of one suite, and a replay of random play, made on request.
 
     draw: (replay, windows, generator) to a batch with frames and actions.
     overrides: settings of all configurations, on top of `fidelity=released`.
@@ -40,12 +45,12 @@ class Lab:
 
     def __init__(self, suite: str, draw: Callable, overrides: Sequence[str], sizes: Sizes):
         self.suite, self.sizes = suite, sizes
-        self._parts, self._draw, self._overrides = load_benchmark(suite), draw, list(overrides)
+        self._draw, self._overrides = draw, list(overrides)
         self.seeds = range(1, sizes.seeds + 1)
 
     @cached_property
     def small(self) -> "Lab":
-        """The same with networks that can be trained here."""
+        """A lab with networks small enough to train."""
         chosen = any(override.startswith("preset=") for override in self._overrides)
         overrides = self._overrides if chosen else [*self._overrides, SMALL]
         return Lab(self.suite, self._draw, overrides, self.sizes)
@@ -53,15 +58,19 @@ class Lab:
     @cache  # noqa: B019 - a lab lives as long as the program
     def config(self, *overrides: str, fidelity: str = "released") -> Any:
         fixed = [f"fidelity={fidelity}", f"replay.capacity={self.sizes.steps}"]
-        return COMMANDS[self.suite].resolve([*self._overrides, *fixed, *overrides])[1]
+        return COMMANDS[self.suite].resolve([*self._overrides, *fixed, *overrides])
 
     def paper(self, key: str) -> str:
         """The override that gives one key the paper's value."""
         return f"{key}={attrgetter(key)(self.config(fidelity='paper'))}"
 
     @cached_property
+    def _recipe(self) -> Recipe:
+        return load_recipe(self.config())
+
+    @cached_property
     def environment(self) -> Any:
-        return self._parts.make_environment(self.config(), 1, 0, True)
+        return self._recipe.suite.make_environment(self.config(), 1, 0, True)
 
     @cached_property
     def replay(self) -> Any:
@@ -69,25 +78,20 @@ class Lab:
 
     def play(self, environment: Any, config: Any) -> Any:
         """A full replay of random actions."""
-        replay = self._parts.make_replay(config, environment, CPU)
-        environment.action_space.seed(1)
-        observation, _ = environment.reset()
+        replay = self._recipe.method.make_replay(config, Spaces.of(environment), CPU)
+        loop = play(environment, random_player(environment, seed=1), replay)
         for _ in range(config.replay.capacity):
-            action = environment.action_space.sample()
-            replay.begin_step()
-            following, reward, terminated, truncated, info = environment.step(action)
-            replay.store(observation, action, reward, terminated, truncated, following, info)
-            observation = environment.reset()[0] if terminated or truncated else following
+            loop.step()
         return replay
 
     def play_task(self, *overrides: str) -> Any:
         """A replay of another task, `sizes.counted_steps` long."""
         config = self.config(f"replay.capacity={self.sizes.counted_steps}", *overrides)
-        return self.play(self._parts.make_environment(config, 1, 0, True), config)
+        return self.play(self._recipe.suite.make_environment(config, 1, 0, True), config)
 
     def agent(self, seed: int, *overrides: str) -> Any:
         """A fresh agent; one with the same seed draws the same weights, masks and augmentations."""
-        return self._parts.make_agent(self.config(f"seed={seed}", *overrides), self.environment, CPU)
+        return self._recipe.method.make_agent(self.config(f"seed={seed}", *overrides), Spaces.of(self.environment), CPU)
 
     def clips(self, seed: int) -> Any:
         return self._draw(self.replay, self.sizes.windows, torch.Generator().manual_seed(seed))
@@ -96,12 +100,12 @@ class Lab:
     def mlr_gradient(self, seed: int, *overrides: str) -> Gradient:
         """The auxiliary loss of a fresh agent, without its weight in the objective."""
         agent = self.agent(seed, *overrides)
-        loss = agent.auxiliary.loss(self.clips(seed))[0].mean()
+        loss = whole_loss(agent.auxiliary, self.clips(seed), Shared())[0].mean()
         loss.backward()
         return Gradient(loss.item(), flat_gradient(agent.encoder), norm(agent.trained_parameters()))
 
     def mlr_gradients(self, key: str) -> list[tuple[Gradient, Gradient]]:
-        """By seed: as released, and with the paper's value of one key."""
+        """Gradients by seed, as released and with the paper's value of one key."""
         return [(self.mlr_gradient(seed), self.mlr_gradient(seed, self.paper(key))) for seed in self.seeds]
 
     @property
@@ -114,7 +118,7 @@ def flat_gradient(module: nn.Module) -> Tensor:
 
 
 def norm(parameters: Iterable[nn.Parameter]) -> float:
-    """Of the gradients that exist."""
+    """Norm of the gradients that exist."""
     return float(nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
 
 

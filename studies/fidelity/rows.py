@@ -60,7 +60,7 @@ def momentum(lab: Lab, every: int, before_step: bool) -> list[Effect]:
 
 @torch.no_grad()
 def mean_lag(tau: float, every: int, updates: int, before_step: bool) -> float:
-    """How far a copy is behind a weight that grows by 1 an update, when a loss reads both; over the second half."""
+    """Mean lag of a copy behind a weight that grows by 1 an update, as a loss sees them, over the second half."""
     online = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     online.weight.zero_()
     copy, lags = frozen_copy(online), []

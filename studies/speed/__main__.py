@@ -1,16 +1,16 @@
-"""Measure how fast this machine trains: python -m studies.speed atari|dmcontrol [key=value ...]
+"""Measure the speed of training on this machine: python -m studies.speed atari|dmcontrol [key=value ...]
 
 Prints a table: an update and its parts, agent steps with the environment, the environment alone, evaluation, and what
 the machine's own matrix product and memory reach in the same process. Further settings are those of the training
 scripts, such as precision=bf16, capture=off, threads=1; DMControl's task is cartpole_swingup unless one is named.
-What the numbers mean: docs/performance.md.
+Meaning of the numbers: docs/performance.md.
 
 Examples:
-  python -m studies.speed atari --size full --aux mlr --repeats 20 --json atari.json
+  python -m studies.speed atari --size full --auxiliary mlr --repeats 20 --json atari.json
   python -m studies.speed dmcontrol --size quick precision=bf16 task=walker_walk
   python -m studies.speed atari --size tiny --profile trace.json    # for chrome://tracing or ui.perfetto.dev
   python -m studies.speed atari --deterministic     # on a GPU: what updates that repeat bit for bit cost
-  python -m studies.speed atari --against precision=bf16 --against mlr.seq_len=8      # updates of these beside it
+  python -m studies.speed atari --against precision=bf16 --against replay.window=8      # updates of these beside it
 """
 
 import argparse
@@ -20,13 +20,13 @@ import sys
 from pathlib import Path
 
 from harness.command_line import CONFIGS, Options, check_single, complain, refuse
-from harness.config import ConfigError, above, at_least, require
+from harness.config import ConfigError, at_least, require
 from harness.exit_codes import DISK_FAILED, DONE
-from scripts.benchmarks import COMMANDS, load_benchmark
+from recipes import COMMANDS, load_recipe
 
 PROGRAM = "python -m studies.speed"
-OPTIONS = {"preset": "--size", "aux": "--aux"}
-TASK = "task=cartpole_swingup"
+OPTIONS = {"preset": "--size", "auxiliary": "--auxiliary"}
+TASKS = {"atari": "game=pong", "dmcontrol": "task=cartpole_swingup"}
 REPEATABLE = "deterministic=true"
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suite", choices=list(COMMANDS))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--size", choices=("tiny", "quick", "cpu", "full"), default="full", help="the preset")
-    parser.add_argument("--aux", choices=("mlr", "none"), default="mlr", help="none: the Baseline")
+    parser.add_argument("--auxiliary", default="mlr", help="none: the Baseline")
     parser.add_argument("--repeats", type=int, default=5, help="timings of an update")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each of the other measurements")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser.parse_intermixed_args(arguments)
         at_least(1, "--", options, "repeats")
-        above(0, "--", options, "seconds")
+        require(options.seconds > 0, f"--seconds={options.seconds} must be above 0")
         for name in ("json", "profile"):
             file = getattr(options, name)
             require(file is None or file.absolute().parent.is_dir(), f"--{name} {file}: there is no such folder")
@@ -69,9 +69,9 @@ def compose(options: argparse.Namespace, *further: str):
     for key in keys:
         require(key not in OPTIONS, f"{key} is an option here: write {OPTIONS.get(key)}")
     check_single(overrides)
-    named = options.suite == "atari" or "task" in keys or "domain" in keys
-    settings = [f"preset={options.size}", f"aux={options.aux}", *([] if named else [TASK]), *overrides]
-    return COMMANDS[options.suite].resolve(settings)[1]
+    named = {"game", "task", "domain", "env"} & set(keys)
+    settings = [f"preset={options.size}", f"auxiliary={options.auxiliary}", *([] if named else [TASKS[options.suite]])]
+    return COMMANDS[options.suite].resolve([*settings, *overrides])
 
 
 def run(options: argparse.Namespace, config, others: dict, command: list[str]) -> None:
@@ -83,13 +83,13 @@ def run(options: argparse.Namespace, config, others: dict, command: list[str]) -
     machine = {"load_before": os.getloadavg()[0]}
     if choose_device(config.device).type == "cpu" and others.pop(REPEATABLE, None):
         print("deterministic=true changes nothing on a CPU: updates repeat bit for bit anyway")
-    benchmark = load_benchmark(options.suite)
-    measured = measure(config, benchmark, options.repeats, options.seconds, others, options.profile)
+    recipe = load_recipe(config)
+    measured = measure(config, recipe, options.repeats, options.seconds, others, options.profile)
     result = {
-        "suite": options.suite,
+        "suite": config.suite,
         "task": config.task,
         "size": options.size,
-        "aux": config.aux,
+        "auxiliary": config.auxiliary,
         "precision": config.precision,
         "command": " ".join(command),
         "machine": environment() | machine,
@@ -101,10 +101,10 @@ def run(options: argparse.Namespace, config, others: dict, command: list[str]) -
 
 
 def goals(result: dict) -> dict[str, float]:
-    """What is known of this update on this GPU; nothing of any other."""
+    """Floor and goal of this update on this GPU; empty for any other."""
     import yaml
 
-    if (result["size"], result["aux"]) != ("full", "mlr") or result["device"] != "cuda":
+    if (result["size"], result["auxiliary"]) != ("full", "mlr") or result["device"] != "cuda":
         return {}
     known = yaml.safe_load((CONFIGS / "gpu_goals.yaml").read_text())
     return next((known[name][result["suite"]] for name in known if name in result["machine"]["gpu"]), {})

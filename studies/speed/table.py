@@ -7,7 +7,7 @@ from rich.table import Table
 def show(result: dict, known: dict[str, float]) -> None:
     on_gpu = result["device"] == "cuda"
     products = result["precision"] if on_gpu or result["precision"] == "bf16" else "fp32"
-    title = f"{result['task']}  size {result['size']}  aux {result['aux']}  {products}"
+    title = f"{result['task']}  size {result['size']}  auxiliary {result['auxiliary']}  {products}"
     table = Table("of one update or step", "ms", "CPU ms", "share", title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -44,12 +44,14 @@ def short(value: float) -> str:
 
 
 def summary(result: dict) -> dict[str, str]:
-    """What the table has no room for, a line each."""
+    """Lines below the table, by name."""
     every, machine = result["update_seconds_all"], result["machine"]
-    arithmetic = (
-        f"{short(result['flops'] / 1e9)} GFLOP an update, {short(result['flops_per_second'] / 1e9)} GFLOP/s: "
-        f"{result['share_of_matrix_rate']:.0%} of a matrix product's {short(result['matrix_flops_per_second'] / 1e9)}"
-    )
+    arithmetic = f"a matrix product's {short(result['matrix_flops_per_second'] / 1e9)} GFLOP/s"
+    if "flops" in result:
+        arithmetic = (
+            f"{short(result['flops'] / 1e9)} GFLOP an update, {short(result['flops_per_second'] / 1e9)} GFLOP/s: "
+            f"{result['share_of_matrix_rate']:.0%} of {arithmetic}"
+        )
     if "share_of_matrix_rate_cpu" in result:
         arithmetic += f"; {result['share_of_matrix_rate_cpu']:.0%} by CPU seconds"
     taken = result["peak_memory_bytes"]

@@ -1,6 +1,6 @@
 """Seconds of an update and of its parts, and a trace of it.
 
-A cycle is the number of updates after which their kinds repeat; what is said of an update is a cycle's mean.
+A cycle is the shortest sequence of updates after which their kinds repeat; an update's numbers are a cycle's mean.
 """
 
 import os
@@ -21,8 +21,8 @@ from harness.loop import Parts
 from harness.run import is_captured
 from harness.spans import listening
 
-REST = "rest"  # what no span claims
-KEPT_AHEAD = 4  # how many times the host's own seconds a GPU is kept busy before an update is given to it
+REST = "rest"  # time outside every span
+KEPT_AHEAD = 4  # multiple of the host's own seconds for which a GPU is kept busy before an update
 
 Update = Callable[[], object]
 
@@ -32,7 +32,7 @@ def time_updates(config, parts: Parts, device: torch.device, repeats: int) -> di
 
     On a GPU the parts are those of eager updates; where a run captures its updates, both are timed.
     """
-    cycle, update = parts.agent.cycle, _cycle(config, parts)
+    cycle, update = len(parts.agent.cycle), _cycle(config, parts)
     result = {"updates_timed": repeats * cycle, "captured": is_captured(config, device)}
     if device.type == "cpu":
         reset_peak_memory(device)
@@ -52,34 +52,35 @@ def time_updates(config, parts: Parts, device: torch.device, repeats: int) -> di
     if result["captured"]:
         result |= {f"eager_{key}": value for key, value in timed.items()}
         reset_peak_memory(device)  # a replay allocates nothing: what it needs, the recording takes
-        capture_updates(parts.agent, parts.replay)
+        parts.update = capture_updates(parts.agent, parts.replay)
         timed = time_on_gpu(update, cycle, repeats, device)
     return result | timed
 
 
 def _cycle(config, parts: Parts) -> Update:
     def update() -> None:
-        for _ in range(parts.agent.cycle):
-            parts.agent.update(parts.replay, config.loop.learning_starts, "update")
+        run = parts.update or parts.agent.update
+        for _ in parts.agent.cycle:
+            run(parts.replay, config.loop.learning_starts, "update")
 
     return update
 
 
 def updates_to_trace(config, parts: Parts, captured: bool) -> dict[str, Update]:
-    """Eager updates, also where a recording has taken the place of the agent's own method, and the recorded ones."""
+    """Eager updates, and recorded ones where a run captures them."""
     agent = parts.agent
 
     def eager() -> None:
-        for variant in agent.variants:
-            type(agent).update_on_device(agent, parts.replay, *variant)
+        for variant in agent.cycle:
+            agent.update_on_device(parts.replay, *variant)
 
     return {"eager": eager} | ({"captured": _cycle(config, parts)} if captured else {})
 
 
 def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str, float], dict[str, float]]]:
-    """Of `repeats` calls of `update`, each of which is `cycle` updates, after one that warms up.
+    """Seconds of one update by part, by the clock and of the CPU's threads.
 
-    Seconds by part, of the clock and of the CPU's threads, of one update.
+    A pair for each of `repeats` calls of `update`, which makes `cycle` updates; a call before them warms up.
     """
     update()
 
@@ -92,7 +93,7 @@ def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str
 
 
 def time_on_gpu(update: Update, cycle: int, repeats: int, device: torch.device) -> dict:
-    """Of `repeats` calls of `update`, given to the GPU one behind the other; CPU seconds are what giving them took."""
+    """Seconds of `repeats` calls of `update`, enqueued one behind the other; CPU seconds are those of enqueueing."""
     for _ in range(WARM_UPS):
         update()
     torch.cuda.synchronize()

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from atari.agent import linear_ramp
-from atari.training import ATARI
 from harness.run import make_parts
 from tests.conftest import make_config
 from tests.golden.atari_f_g import replay_f, replay_g
 from tests.golden.check import DATA, assert_all
+from tests.recipes import ATARI
 
 
 def test_schedules_and_counts_match_the_reference():
@@ -45,7 +45,7 @@ def filled_parts(tmp_path, *overrides, steps=70):
 def test_acting_reuses_the_last_noise_and_explores_first(tmp_path):
     parts = filled_parts(tmp_path)
     observation, _ = parts.environment.reset()
-    start = parts.agent.config.agent.epsilon_start
+    start = parts.agent.config.epsilon_start
     assert len({parts.agent.act(observation, start, False) for _ in range(100)}) == 6
     greedy = {parts.agent.act(observation, start + 1, False) for _ in range(10)}
     assert len(greedy) == 1

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from atari import emulators, games
-from atari.config import EnvironmentConfig, validate
+from atari.config import EnvironmentConfig
 from atari.emulators import PICTURES_DIFFER, REWARDS_DIFFER, emulator_note
 from atari.environment import AtariEnv
-from atari.games import GAMES
+from atari.games import PAPER_GAMES
 from harness.config import ConfigError
 from tests.conftest import make_config
 
@@ -45,26 +46,38 @@ def play(env, actions):
 
 
 def test_a_note_is_one_line_on_a_game_that_differs():
-    noted = {game for game in GAMES if emulator_note(game, "ale")}
+    noted = {game for game in PAPER_GAMES if emulator_note(game, "ale")}
     assert noted == {*REWARDS_DIFFER, *PICTURES_DIFFER} and len(noted) == 13
     assert "rewards or lives" in emulator_note("seaquest", "ale") and "pictures" in emulator_note("hero", "ale")
     assert "\n" not in emulator_note("hero", "ale")
-    assert not any(emulator_note(game, "atari_py") for game in GAMES)
+    assert not any(emulator_note(game, "atari_py") for game in PAPER_GAMES)
 
 
 def test_what_cannot_be_played_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="emulator=stella is not one of ale, atari_py"):
-        make_config(tmp_path, "emulator=stella")
+    with pytest.raises(ConfigError, match="environment.emulator=stella is not one of ale, atari_py"):
+        make_config(tmp_path, "environment.emulator=stella")
     with pytest.raises(ConfigError, match="plays without sticky actions only: .* must be 0"):
-        make_config(tmp_path, "emulator=atari_py", "environment.sticky_actions=0.25")
-    config = make_config(tmp_path)
-    config.environment.emulator = "atari_py"
-    monkeypatch.setattr(games, "find_spec", lambda name: True)
-    with pytest.raises(ConfigError, match="environment.emulator=atari_py follows emulator=ale: set that one"):
-        validate(config)
+        make_config(tmp_path, "environment.emulator=atari_py", "environment.sticky_actions=0.25")
     monkeypatch.setattr(games, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package atari-py: pip install -e '\.\[atari-py\]'"):
         make("pong")
+
+
+@pytest.mark.parametrize("has_check", [False, True])
+def test_a_game_without_a_rom_in_atari_py_is_refused(monkeypatch, tmp_path, has_check):
+    """atari-py names a file that is not there, or raises."""
+
+    def path(game):
+        if has_check:
+            raise OSError(f"ROM is missing for {game}")
+        return str(tmp_path / f"{game}.bin")
+
+    monkeypatch.setitem(sys.modules, "atari_py", types.SimpleNamespace(get_game_path=path))
+    with pytest.raises(ConfigError, match="^atari-py has no ROM of atlantis2: play it with emulator=ale$"):
+        emulators.rom_md5("atlantis2", "atari_py")
+    if not has_check:
+        (tmp_path / "pong.bin").write_bytes(b"")
+        assert emulators.rom_md5("pong", "atari_py") == "d41d8cd98f00b204e9800998ecf8427e"
 
 
 def test_a_state_of_the_other_emulator_is_refused():

@@ -36,7 +36,7 @@ def seeded():
 
 
 def head_config(hidden: int, atoms: int, sigma0: float) -> AgentConfig:
-    reference = agent_config(load_arrays(DATA / "atari"))
+    reference = agent_config(load_arrays(DATA / "atari" / "b_head.npz"))
     return dataclasses.replace(reference, hidden=hidden, atoms=atoms, noisy_sigma0=sigma0)
 
 

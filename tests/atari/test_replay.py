@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from atari.replay import SequenceReplay
+from auxiliaries.slot import Reads
 from tests.golden.atari_e import replay_e
 from tests.golden.check import DATA, assert_all
 from tests.operations import OperationRecorder
 
 FRAME_SHAPE = (3, 2)
-ALL_FIELDS = ("frames", "actions", "rewards", "first")
+FIELDS = ("frames", "actions", "rewards", "first", "ended")
 DISCOUNT = 0.97
 # capacity, seq_len, n_step, stack: usual, the paper's windows, n-step beyond the window, no stack
 SIZES = [(40, 4, 3, 4), (60, 16, 10, 4), (40, 3, 6, 3), (24, 4, 1, 1)]
@@ -19,9 +20,13 @@ SIZES = [(40, 4, 3, 4), (60, 16, 10, 4), (40, 3, 6, 3), (24, 4, 1, 1)]
 def make_replay(
     capacity=40, seq_len=4, n_step=3, stack=4, n_step_done="one_step", frame_shape=FRAME_SHAPE, device="cpu"
 ):
-    config = SimpleNamespace(capacity=capacity, alpha=0.5, default_priority=1.0, priority_eps=1e-5)
+    config = SimpleNamespace(capacity=capacity, window=seq_len, alpha=0.5, default_priority=1.0, priority_eps=1e-5)
     agent = SimpleNamespace(n_step=n_step, discount=DISCOUNT, n_step_done=n_step_done)
-    return SequenceReplay(config, agent, seq_len, frame_shape, stack, device)
+    return SequenceReplay(config, agent, frame_shape, stack, device)
+
+
+def everything(replay, steps=None):
+    return Reads("windows", steps or replay.config.window, FIELDS)
 
 
 def random_script(seed, steps, end_rate=0.12):
@@ -88,6 +93,7 @@ class NaiveReplay:
             "actions": self.actions[start : start + steps],
             "rewards": [self.rewards[start + k] if k <= end else 0.0 for k in range(steps)],
             "first": [self.done[start + k - 1] for k in range(steps)],
+            "ended": [k >= end for k in range(steps)],
         }
 
 
@@ -115,10 +121,10 @@ def test_every_window_equals_a_naive_replay(capacity, seq_len, n_step, stack, n_
             assert replay.priorities.leaves.nonzero().flatten().tolist() == slots
             if not starts or number % 5:
                 continue
-            batch = replay.gather(torch.tensor(starts) % capacity, 1.0, ALL_FIELDS)
+            batch = replay.gather(torch.tensor(starts) % capacity, 1.0, everything(replay))
             expected = [naive.batch(start) for start in starts]
             for name in expected[0]:
-                axis = 1 if name in ALL_FIELDS else 0
+                axis = 1 if name in FIELDS else 0
                 values = np.stack([one[name] for one in expected], axis=axis)
                 if name == "returns":
                     np.testing.assert_allclose(batch.returns.numpy(), values, rtol=1e-6, atol=1e-6)
@@ -132,26 +138,39 @@ def test_a_window_across_an_end_written_out():
     for s in range(30):
         observation = np.full((1, *FRAME_SHAPE), s + 1, dtype=np.uint8)
         play(replay, [(observation, s % 6, 1.0 + s, False, False, None, {"life_lost": s == 10})])
-    batch = replay.gather(torch.tensor([9]), 1.0, ALL_FIELDS)
+    batch = replay.gather(torch.tensor([9]), 1.0, everything(replay))
     assert batch.obs[0, :, 0, 0].tolist() == [7, 8, 9, 10]
     assert batch.next_obs[0, :, 0, 0].tolist() == [8, 9, 10, 11]
     assert batch.frames[:, 0, :, 0, 0].tolist() == [[7, 8, 9, 10], [8, 9, 10, 11], [8, 9, 10, 11], [8, 9, 10, 11]]
     assert batch.actions.flatten().tolist() == [3, 4, 5, 0]
     assert batch.rewards.flatten().tolist() == [10.0, 11.0, 0.0, 0.0]
     assert batch.first.flatten().tolist() == [False, False, True, False]
+    assert batch.ended.flatten().tolist() == [False, True, True, True]
     assert batch.returns.item() == pytest.approx(10.0 + DISCOUNT * 11.0)
     assert batch.done.tolist() == [False]
-    after = replay.gather(torch.tensor([12]), 1.0, ())
+    after = replay.gather(torch.tensor([12]), 1.0, None)
     assert after.obs[0, :, 0, 0].tolist() == [0, 0, 12, 13]
+
+
+def test_a_shorter_read_is_the_beginning_of_the_window():
+    """The rules of an end hold over the whole window, whatever is read of it."""
+    replay = make_replay()
+    play(replay, random_script(0, 70, end_rate=0.3))
+    indices = torch.arange(20, 35)
+    whole, part = (replay.gather(indices, 1.0, everything(replay, steps)) for steps in (None, 2))
+    for name, value in vars(whole).items():
+        assert getattr(part, name).equal(value[:2] if name in FIELDS else value), name
+    transitions = replay.gather(indices, 1.0, Reads("transitions", 1, ()))
+    assert transitions.frames is None and transitions.obs.equal(whole.obs)
 
 
 def test_unnamed_fields_are_not_gathered_and_change_nothing():
     replay = make_replay()
     play(replay, random_script(0, 70))
     indices = torch.tensor([0, 5, 22])
-    bare, full = replay.gather(indices, 0.5, ()), replay.gather(indices, 0.5, ALL_FIELDS)
+    bare, full = replay.gather(indices, 0.5, None), replay.gather(indices, 0.5, everything(replay))
     for name, value in vars(bare).items():
-        assert value is None if name in ALL_FIELDS else torch.equal(value, getattr(full, name)), name
+        assert value is None if name in FIELDS else torch.equal(value, getattr(full, name)), name
 
 
 @pytest.mark.parametrize("capacity, seq_len, n_step, stack", SIZES)
@@ -170,7 +189,7 @@ def test_overlapped_order_equals_released_order(capacity, seq_len, n_step, stack
         if number > overlapped.lag + overlapped.history:
             for _ in range(2):
                 batches = [
-                    replay.sample(8, generator, 0.5, ALL_FIELDS)
+                    replay.sample(8, generator, 0.5, everything(replay))
                     for replay, generator in zip((released, overlapped), generators, strict=True)
                 ]
                 assert_equal_batches(*batches)
@@ -178,7 +197,7 @@ def test_overlapped_order_equals_released_order(capacity, seq_len, n_step, stack
                 released.update_priorities(batches[0].indices, new_kl)
                 overlapped.update_priorities(batches[1].indices, new_kl)
             starts = released.priorities.leaves.nonzero().flatten()
-            assert_equal_batches(*(replay.gather(starts, 0.5, ALL_FIELDS) for replay in (released, overlapped)))
+            assert_equal_batches(*(replay.gather(starts, 0.5, everything(replay)) for replay in (released, overlapped)))
             compared += 1
         overlapped.steps_stored -= 1
         overlapped.store(*step)
@@ -190,7 +209,7 @@ def test_samples_follow_the_priorities():
     play(replay, random_script(0, 90))
     starts = replay.priorities.leaves.nonzero().flatten()
     replay.update_priorities(starts, torch.linspace(0.01, 4.0, len(starts)))
-    batch = replay.sample(100_000, torch.Generator().manual_seed(0), 0.4, ())
+    batch = replay.sample(100_000, torch.Generator().manual_seed(0), 0.4, None)
     shares = replay.priorities.leaves / replay.priorities.total
     counts = torch.bincount(batch.indices, minlength=replay.capacity) / 100_000
     assert (counts - shares).abs().max() < 4 * (shares.max() / 100_000).sqrt()
@@ -202,7 +221,7 @@ def test_samples_follow_the_priorities():
 def test_beta_may_be_a_tensor():
     replay = make_replay()
     play(replay, random_script(0, 60))
-    batches = [replay.sample(8, torch.Generator().manual_seed(0), beta, ()) for beta in (0.5, torch.tensor(0.5))]
+    batches = [replay.sample(8, torch.Generator().manual_seed(0), beta, None) for beta in (0.5, torch.tensor(0.5))]
     assert_equal_batches(*batches)
 
 
@@ -212,7 +231,7 @@ def recorded_update(seed, steps):
     generator, beta = torch.Generator().manual_seed(seed), torch.tensor(0.5)
     with OperationRecorder() as recorder:
         replay.begin_step()
-        batch = replay.sample(8, generator, beta, ALL_FIELDS)
+        batch = replay.sample(8, generator, beta, everything(replay))
         replay.update_priorities(batch.indices, torch.ones(8))
     return recorder.calls
 
@@ -250,7 +269,7 @@ def test_state_and_rows_continue_as_if_nothing_had_happened(steps):
         samples.append([])
         for step in script[steps:]:
             play(replay, [step])
-            samples[-1].append(replay.sample(8, generator, 0.7, ALL_FIELDS))
+            samples[-1].append(replay.sample(8, generator, 0.7, everything(replay)))
             replay.update_priorities(samples[-1][-1].indices, torch.linspace(0.1, 3.0, 8))
     for one, other in zip(*samples, strict=True):
         assert_equal_batches(one, other)
@@ -290,4 +309,4 @@ def test_sample_before_the_first_complete_window_and_store_before_begin_step_are
         replay.require_window()
     play(replay, script[11:])
     replay.require_window()
-    assert replay.sample(2, torch.Generator().manual_seed(0), 1.0, ()).indices.tolist() == [3, 3]
+    assert replay.sample(2, torch.Generator().manual_seed(0), 1.0, None).indices.tolist() == [3, 3]

@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmcontrol import losses
-from dmcontrol.agent import SACAgent, TrainedAgent
+from dmcontrol.agent import TrainedAgent
 from dmcontrol.replay import TransitionReplay
 from harness.config import ConfigError
 from harness.schedule import ReplayRatio
@@ -15,6 +16,8 @@ from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e
 from tests.golden.dmcontrol_g import replay_g
 from tests.golden.dmcontrol_h import replay_h
+from tests.operations import make_agent_and_replay
+from tests.recipes import DMCONTROL
 
 CPU, ACTIONS = torch.device("cpu"), 1
 
@@ -31,14 +34,17 @@ def test_whole_updates_match_the_reference():
     assert_all(replay_h(DATA / "dmcontrol"))
 
 
-def make_agent(*overrides, **keywords):
-    return SACAgent(make_dmcontrol_config("unused", *overrides), ACTIONS, CPU, **keywords)
+CONFIG = make_dmcontrol_config("unused")
 
 
-def filled_replay(config, steps=40):
+def make_agent(*overrides):
+    return make_agent_and_replay(DMCONTROL, make_dmcontrol_config("unused", *overrides), CPU)[0]
+
+
+def filled_replay(steps=40):
     """Random frames in episodes of 20 steps."""
-    size, stack = config.environment.image_size, config.environment.frame_stack
-    replay = TransitionReplay(100, config.mlr.seq_len, (3, size, size), stack, ACTIONS, CPU, min_episode=20)
+    size, stack = CONFIG.environment.image_size, CONFIG.environment.frame_stack
+    replay = TransitionReplay(100, CONFIG.replay.window, (3, size, size), stack, ACTIONS, CPU, min_episode=20)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (steps + 1, 3 * stack, size, size), dtype=np.uint8)
     for step in range(steps):
@@ -58,7 +64,7 @@ def same(before, after):
 
 
 def random_pixels(agent, count=3):
-    size = agent.config.agent.crop_size
+    size = agent.config.crop_size
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 9, size, size), dtype=torch.uint8, generator=generator)
 
@@ -67,12 +73,12 @@ def random_pixels(agent, count=3):
 
 
 def test_released_redraws_what_the_auxiliary_touches():
-    agent, without = make_agent("fidelity=released"), make_agent("fidelity=released", "aux=none")
-    targets, std = agent.auxiliary.targets, agent.config.mlr_agent.init_std
+    agent, without = make_agent("fidelity=released"), make_agent("fidelity=released", "auxiliary=none")
+    targets, std = agent.auxiliary.targets, CONFIG.aux_networks.init_std
     redrawn = [
         agent.encoder.latent.fc.weight,
         targets["encoder"].latent.fc.weight,
-        agent.auxiliary.projector[0].weight,
+        agent.auxiliary.owned["projector"][0].weight,
         targets["projector"][0].weight,
         agent.auxiliary.owned["decoder"].blocks[0].qkv.weight,
     ]
@@ -87,16 +93,16 @@ def test_released_redraws_what_the_auxiliary_touches():
 
 
 def test_paper_starts_from_copies():
-    agent, without = make_agent("fidelity=paper"), make_agent("fidelity=paper", "aux=none")
+    agent, without = make_agent("fidelity=paper"), make_agent("fidelity=paper", "auxiliary=none")
     targets = agent.auxiliary.targets
     assert same(weights(without.encoder), weights(agent.encoder))
     assert same(weights(agent.encoder), weights(targets["encoder"]))
-    assert same(weights(agent.auxiliary.projector), weights(targets["projector"]))
-    assert agent.auxiliary.projector[0].weight.abs().max() <= agent.config.mlr_agent.init_std
+    assert same(weights(agent.auxiliary.owned["projector"]), weights(targets["projector"]))
+    assert agent.auxiliary.owned["projector"][0].weight.abs().max() <= CONFIG.aux_networks.init_std
 
 
 def test_without_the_auxiliary_everything_is_orthogonal():
-    agent = make_agent("aux=none")
+    agent = make_agent("auxiliary=none")
     for latent in (agent.encoder.latent, agent.actor.latent):
         weight = latent.fc.weight
         torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), rtol=0, atol=1e-5)
@@ -139,7 +145,7 @@ def test_one_convolution_pass_equals_two():
 
 
 def test_the_critic_trains_the_encoder_and_no_target():
-    agent, replay = make_agent("aux=none"), filled_replay(make_dmcontrol_config("unused"))
+    agent, replay = make_agent("auxiliary=none"), filled_replay()
     batch = replay.sample(4, torch.Generator())
     pixels = random_pixels(agent, 4)
     q, target = agent.q(pixels, batch.action), agent.q_target(batch, pixels)
@@ -152,7 +158,7 @@ def test_the_critic_trains_the_encoder_and_no_target():
 
 def test_two_adams_step_the_encoder_with_moments_of_their_own():
     agent = make_agent()
-    agent.update(filled_replay(agent.config), 1, "update")
+    agent.update(filled_replay(), 1, "update")
     weight = agent.encoder.latent.fc.weight
     moments = [agent.optimizers[name].state[weight]["exp_avg"] for name in ("critic", "auxiliary")]
     assert moments[0].any() and moments[1].any() and not torch.equal(*moments)
@@ -161,7 +167,7 @@ def test_two_adams_step_the_encoder_with_moments_of_their_own():
     optimised = {
         parameter for module in (agent.encoder, agent.actor, agent.q_heads) for parameter in module.parameters()
     }
-    optimised |= {*agent.auxiliary.owned_parameters(), *agent.auxiliary.projector.parameters(), agent.log_temperature}
+    optimised |= {*agent.auxiliary.owned.parameters(), agent.log_temperature}
     assert set(trained) == optimised
 
 
@@ -177,27 +183,28 @@ class Still:
         self.gradients = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]
 
 
-PIECES = ("agent.batch_size=12", "mlr_agent.batch_size=3", "mlr_agent.clip_norm=1e9")
+SLICES = ("agent.batch_size=12", "aux_optimizer.batch_size=3", "aux_optimizer.clip_norm=1e9")
 
 
-def update_in_pieces(monkeypatch, size, *overrides, mode=contextlib.nullcontext):
+def update_in_slices(monkeypatch, size, *overrides, mode=contextlib.nullcontext):
     """Metrics and gradients of an update whose images pass through the encoder `size` at a time."""
-    monkeypatch.setattr("dmcontrol.agent.CPU_PIECE", size)
-    agent = make_agent(*PIECES, *overrides)
+    monkeypatch.setattr("dmcontrol.agent.CPU_SLICE", size)
+    agent = make_agent(*SLICES, *overrides)
     agent.optimizers = {name: Still(optimizer) for name, optimizer in agent.optimizers.items()}
-    replay = filled_replay(agent.config)
+    replay = filled_replay()
     with mode():
         metrics = agent.update_on_device(replay, True)
     return metrics, {name: optimizer.gradients for name, optimizer in agent.optimizers.items()}
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("aux=none",), ("mlr.reward_weight=1", "mlr.mask.space=feature"), ("+ablation=pixel_target",)]
+    "overrides",
+    [(), ("auxiliary=none",), ("mlr.reward_weight=1", "mlr.mask.space=feature"), ("+ablation=pixel_target",)],
 )
-def test_pieces_give_the_gradients_and_metrics_of_the_whole_batch(monkeypatch, overrides):
+def test_slices_give_the_gradients_and_metrics_of_the_whole_batch(monkeypatch, overrides):
     """12 transitions as 8 and 4, 3 windows of 4 steps as 2 and 1."""
-    metrics, gradients = update_in_pieces(monkeypatch, 8, *overrides)
-    whole_metrics, whole_gradients = update_in_pieces(monkeypatch, 1000, *overrides)
+    metrics, gradients = update_in_slices(monkeypatch, 8, *overrides)
+    whole_metrics, whole_gradients = update_in_slices(monkeypatch, 1000, *overrides)
     assert list(metrics) == list(whole_metrics) and gradients.keys() == whole_gradients.keys()
     for name, value in whole_metrics.items():
         torch.testing.assert_close(metrics[name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -223,7 +230,7 @@ def test_a_whole_batch_is_never_pixels_in_floats(monkeypatch, aux):
     largest = []
     for size in (4, 1000):
         LargestFloats.largest = 0
-        update_in_pieces(monkeypatch, size, f"aux={aux}", mode=LargestFloats)
+        update_in_slices(monkeypatch, size, f"auxiliary={aux}", mode=LargestFloats)
         largest.append(LargestFloats.largest)
     assert largest[0] < 12 * 9 * 34**2 <= largest[1]  # 12 transitions, 12 frames in windows
 
@@ -233,43 +240,44 @@ def test_a_whole_batch_is_never_pixels_in_floats(monkeypatch, aux):
 
 def test_actor_and_targets_move_in_every_second_update_the_first_included():
     agent = make_agent()
-    replay, auxiliary = filled_replay(agent.config), agent.auxiliary
+    replay, auxiliary = filled_replay(), agent.auxiliary
     assert "actor_loss" in agent.update(replay, 30, "update")
     moved_together = (agent.actor, agent.target_encoder, agent.target_q_heads, *auxiliary.targets.values())
     before, temperature = weights(*moved_together), agent.log_temperature.item()
-    online = weights(agent.encoder, agent.q_heads, auxiliary.projector)
+    online = weights(agent.encoder, agent.q_heads, auxiliary.owned["projector"])
     metrics = agent.update(replay, 31, "update")
     assert same(before, weights(*moved_together)) and agent.log_temperature.item() == temperature
-    assert not same(online, weights(agent.encoder, agent.q_heads, auxiliary.projector))
+    assert not same(online, weights(agent.encoder, agent.q_heads, auxiliary.owned["projector"]))
     assert {"actor_loss", "temperature", "temperature_loss", "entropy"}.isdisjoint(metrics)
     targets = [weights(module) for module in moved_together[1:]]
     metrics = agent.update(replay, 32, "update")
     assert {"actor_loss", "temperature", "temperature_loss", "entropy"} <= metrics.keys()
     assert not same(before, weights(*moved_together)) and agent.log_temperature.item() != temperature
-    followed = [agent.encoder, agent.q_heads, agent.encoder, auxiliary.projector]
+    followed = [agent.encoder, agent.q_heads, agent.encoder, auxiliary.owned["projector"]]
     for old, target, source, tau in zip(targets, moved_together[1:], followed, (0.05, 0.01, 0.05, 0.05), strict=True):
         for start, after, ahead in zip(old, target.parameters(), source.parameters(), strict=True):
             torch.testing.assert_close(after, tau * ahead.detach() + (1 - tau) * start, rtol=0, atol=1e-6)
 
 
 def test_the_auxiliary_s_rate_counts_its_own_updates():
-    agent = make_agent("mlr_agent.warmup_updates=2", "mlr_agent.warmup_start=0.5", "mlr_agent.learning_rate=0.01")
-    replay = filled_replay(agent.config)
-    rates = [agent.update(replay, step, "update")["mlr_learning_rate"].item() for step in (90, 91, 92, 93)]
+    schedule = ("warmup_updates=2", "warmup_start=0.5", "learning_rate=0.01")
+    agent = make_agent(*(f"aux_optimizer.{setting}" for setting in schedule))
+    replay = filled_replay()
+    rates = [agent.update(replay, step, "update")["aux/learning_rate"].item() for step in (90, 91, 92, 93)]
     assert rates == pytest.approx([0.005, 0.0075, 0.01, 0.01 * (2 / 3) ** 0.5])
 
 
 def test_the_weight_scales_the_gradient_before_the_clip_and_not_the_metric():
     one, two = (make_agent(f"mlr.weight={weight}") for weight in (1, 2))
-    first, second = (agent.update(filled_replay(agent.config), 1, "update") for agent in (one, two))
-    assert first["mlr_loss"].item() == second["mlr_loss"].item()
-    assert second["mlr_grad_norm"].item() == pytest.approx(2 * first["mlr_grad_norm"].item(), rel=1e-4)
+    first, second = (agent.update(filled_replay(), 1, "update") for agent in (one, two))
+    assert first["aux/loss"].item() == second["aux/loss"].item()
+    assert second["aux/grad_norm"].item() == pytest.approx(2 * first["aux/grad_norm"].item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(("ratio", "starts"), [(1, 30), (1, 31), (0.5, 30), (2, 31)])
 def test_half_of_the_updates_move_the_actor_whatever_their_steps(ratio, starts):
     agent = make_agent()
-    replay = filled_replay(agent.config)
+    replay = filled_replay()
     steps = [step for step in range(starts, starts + 8) for _ in ReplayRatio(starts, ratio).due(step)]
     with_actor = ["actor_loss" in agent.update(replay, step, "update") for step in steps]
     assert with_actor == [index % 2 == 0 for index in range(len(steps))] and len(steps) == 8 * ratio
@@ -297,7 +305,7 @@ def observations(count=2):
 
 def test_acting_is_uniform_first_and_sampled_later():
     agent = make_agent()
-    starts, observation = agent.config.loop.learning_starts, observations(1)[0]
+    starts, observation = CONFIG.loop.learning_starts, observations(1)[0]
     first = np.array([agent.act(observation, starts - 1, False)[0] for _ in range(300)])
     assert first.dtype == np.float32 and first.min() < -0.9 and first.max() > 0.9
     later = np.array([agent.act(observation, starts, False)[0] for _ in range(1000)])
@@ -310,10 +318,10 @@ def test_acting_is_uniform_first_and_sampled_later():
 
 def test_a_trained_agent_takes_the_mean_in_the_centre(tmp_path):
     agent = make_agent()
-    agent.update(filled_replay(agent.config), 40, "update")
+    agent.update(filled_replay(), 40, "update")
     path = tmp_path / "weights" / "000000001.safetensors"
     agent.save_weights(path)
-    trained, stacks = TrainedAgent(agent.config, path), observations()
+    trained, stacks = TrainedAgent(agent.config, CONFIG.observation_shape, path), observations()
     centre = torch.from_numpy(stacks[:, :, 3:37, 3:37])
     with torch.no_grad():
         mean, _ = agent.actor(agent.encoder.convolutions(centre))
@@ -328,12 +336,12 @@ def test_a_trained_agent_takes_the_mean_in_the_centre(tmp_path):
 def test_damaged_weights_and_wrong_observations_are_refused(tmp_path):
     agent, path = make_agent(), tmp_path / "000000001.safetensors"
     agent.save_weights(path)
-    trained = TrainedAgent(agent.config, path)
+    trained = TrainedAgent(agent.config, CONFIG.observation_shape, path)
     for wrong in (observations().astype(np.float32), observations()[:, :3], observations()[:, :, :34, :34]):
         with pytest.raises(ValueError, match="expected uint8"):
             trained.act(wrong)
     with pytest.raises(ConfigError, match="another configuration"):
-        TrainedAgent(make_dmcontrol_config("unused", "agent.hidden=17"), path)
+        TrainedAgent(replace(agent.config, hidden=17), CONFIG.observation_shape, path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match="damaged"):
-        TrainedAgent(agent.config, path)
+        TrainedAgent(agent.config, CONFIG.observation_shape, path)

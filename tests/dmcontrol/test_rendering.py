@@ -76,7 +76,8 @@ def test_an_environment_without_a_driver_is_refused_in_one_line(without_drivers)
         "DMControlEnv('reacher', 'easy', EnvironmentConfig(16, 3, 4, 0, 1000, 0), seed=1)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert done.stderr.splitlines()[-1].startswith("mlr.config.ConfigError: no OpenGL backend draws on this machine")
+    refusal = "harness.config.ConfigError: no OpenGL backend draws on this machine"
+    assert done.stderr.splitlines()[-1].startswith(refusal)
 
 
 @pytest.mark.parametrize("probe", ["import os; os.abort()", "import time; time.sleep(30)", "raise SystemExit(1)"])

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from auxiliaries.slot import Reads
 from dmcontrol.replay import TransitionReplay
 from harness.checkpoint import Checkpoints
+from harness.config import ConfigError
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_j import replay_j
 from tests.operations import OperationRecorder
 
 FRAME_SHAPE = (3, 2, 2)
 ACTION_SIZE = 2
-ALL_FIELDS = ("frames", "actions", "rewards", "first")
+FIELDS = ("frames", "actions", "rewards", "first", "ended")
 # Usual, windows as long as an episode, no stack, episodes much shorter than the ring of frames is made for.
 SIZES = [
     SimpleNamespace(capacity=60, seq_len=5, stack=3, min_episode=8, episode_steps=(8, 14)),
@@ -27,6 +29,10 @@ def make_replay(sizes=SIZES[0], device="cpu", frame_shape=FRAME_SHAPE, action_si
     return TransitionReplay(
         sizes.capacity, sizes.seq_len, frame_shape, sizes.stack, action_size, device, sizes.min_episode
     )
+
+
+def reads(replay, *fields):
+    return Reads("windows", replay.window, fields or FIELDS)
 
 
 def with_episodes(sizes, shortest, longest):
@@ -121,6 +127,7 @@ class Script:
         np.testing.assert_array_equal(batch.frames.numpy(), np.stack(self.obs)[steps])
         np.testing.assert_array_equal(batch.actions.numpy(), np.stack(self.actions)[steps])
         np.testing.assert_array_equal(batch.first.numpy(), np.array(self.first)[steps])
+        assert not batch.ended.any()
         return starts
 
 
@@ -141,7 +148,7 @@ def assert_uniform(drawn, population):
 def assert_equal_draws(actual, expected, seed=0):
     generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
     draws = [
-        (replay.sample(50, generator), replay.windows(50, generator, ALL_FIELDS))
+        (replay.sample(50, generator), replay.windows(50, generator, reads(replay)))
         for replay, generator in zip((actual, expected), generators, strict=True)
     ]
     for one, other in zip(*draws, strict=True):
@@ -150,7 +157,7 @@ def assert_equal_draws(actual, expected, seed=0):
 
 def arrays(replay):
     """Everything that lives as long as the replay."""
-    return [*replay._columns().values(), replay.frames.frames, replay.starts.leaves, replay.bounds]
+    return [*replay.ring.columns.values(), replay.frames.frames, replay.starts.leaves, replay.bounds]
 
 
 def test_golden_file():
@@ -166,8 +173,8 @@ def test_every_draw_equals_a_store_of_whole_stacks(sizes):
         script.play([replay], sizes.capacity // 2 + 7)
         intact, starts = (ask(replay.frames.capacity) for ask in (script.intact, script.starts))
         assert_uniform(script.assert_transitions(replay.sample(18_000, generator), intact), intact)
-        assert_uniform(script.assert_windows(replay.windows(18_000, generator, ALL_FIELDS), starts), starts)
-        assert len(replay.windows(1, generator, ("actions",)).actions) == sizes.seq_len
+        assert_uniform(script.assert_windows(replay.windows(18_000, generator, reads(replay)), starts), starts)
+        assert len(replay.windows(1, generator, reads(replay, "actions")).actions) == sizes.seq_len
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -217,17 +224,36 @@ def test_an_episode_written_out():
         6: (6, 6, 7, 6, 7, 8, 1.0),
         7: (6, 7, 8, 7, 8, 9, 1.0),
     }
-    windows = replay.windows(200, generator, ("rewards", "first"))
+    windows = replay.windows(200, generator, reads(replay, "rewards", "first"))
     assert set(map(tuple, windows.rewards.T.tolist())) == {(0, 1), (1, 2), (2, 3), (5, 6)}
     assert torch.equal(windows.first, (windows.rewards == 0) | (windows.rewards == 5))
+
+
+def test_windows_may_end_with_the_step_that_ended_an_episode():
+    """Episodes of five and three steps; the second is not over."""
+    replay = TransitionReplay(20, 2, (1, 1, 1), 1, 1, "cpu", 5, window_may_end=True)
+    blank = np.zeros((1, 1, 1), np.uint8)
+    for step in range(8):
+        replay.store(blank, np.zeros(1), float(step), step == 4, False, blank, {})
+    windows = replay.windows(300, torch.Generator().manual_seed(0), reads(replay, "rewards", "ended"))
+    assert set(map(tuple, windows.rewards.T.tolist())) == {(0, 1), (1, 2), (2, 3), (3, 4), (5, 6)}
+    assert torch.equal(windows.ended, windows.rewards == 4)
+
+
+def test_a_shorter_read_is_the_beginning_of_the_window():
+    script, replay = Script(SIZES[0]), make_replay()
+    script.play([replay], 70)
+    whole = replay.windows(9, torch.Generator().manual_seed(0), reads(replay))
+    part = replay.windows(9, torch.Generator().manual_seed(0), Reads("windows", 2, FIELDS))
+    assert all(torch.equal(getattr(part, name), getattr(whole, name)[:2]) for name in FIELDS)
 
 
 def test_fields_not_asked_for_are_none_and_change_nothing():
     script, replay = Script(SIZES[0]), make_replay()
     script.play([replay], 70)
-    full = replay.windows(9, torch.Generator().manual_seed(0), ALL_FIELDS)
-    for name in ALL_FIELDS:
-        batch = replay.windows(9, torch.Generator().manual_seed(0), (name,))
+    full = replay.windows(9, torch.Generator().manual_seed(0), reads(replay))
+    for name in FIELDS:
+        batch = replay.windows(9, torch.Generator().manual_seed(0), reads(replay, name))
         assert [field for field, value in vars(batch).items() if value is not None] == [name]
         assert torch.equal(getattr(batch, name), getattr(full, name))
 
@@ -240,7 +266,7 @@ def test_draws_never_wait_for_the_device_and_their_shapes_never_depend_on_data()
         generator = torch.Generator().manual_seed(0)
         with OperationRecorder() as recorder:
             replay.sample(8, generator)
-            replay.windows(8, generator, ALL_FIELDS)
+            replay.windows(8, generator, reads(replay))
         recorded.append(recorder.calls)
     assert recorded[0] == recorded[1] == recorded[2] and len(recorded[0]) > 20
 
@@ -333,7 +359,7 @@ def test_a_piece_carries_the_frames_that_its_steps_show_as_far_as_there_are_any(
     intact = range(script.frame)[-replay.frames.capacity :]
     for start, stop in ((100 - sizes.capacity, 100), (100 - sizes.capacity, 101 - sizes.capacity), (75, 90)):
         rows = replay.rows(start, stop)
-        shown = range(script.shown[start], int(replay.newest_frames[(stop - 1) % sizes.capacity]) + 2)
+        shown = range(script.shown[start], int(replay.ring["newest_frames"][(stop - 1) % sizes.capacity]) + 2)
         numbers = rows["frame_numbers"].tolist()
         assert numbers == [number for number in shown if number in intact]
         expected = np.array([numbered_frame(number) for number in numbers]).reshape(-1, *FRAME_SHAPE)
@@ -344,7 +370,7 @@ def test_a_replay_too_small_for_a_window_draws_none():
     sizes = SimpleNamespace(**vars(SIZES[0]) | {"capacity": SIZES[0].seq_len})
     replay = make_replay(sizes)
     Script(sizes).play([replay], 50)
-    with pytest.raises(RuntimeError, match="no window is complete"):
+    with pytest.raises(ConfigError, match="no window is complete"):
         replay.require_window()
 
 
@@ -369,19 +395,19 @@ def test_drawing_from_nothing_is_refused():
         replay.require_transition()
     for length in (3, 4):
         script = Script(with_episodes(EARLY, length, length))
-        with pytest.raises(RuntimeError, match="takes 4 steps of one episode"):
+        with pytest.raises(ConfigError, match="takes 4 agent steps of one episode"):
             replay.require_window()
         script.play([replay], length)
     replay.require_window()
-    assert replay.windows(2, generator, ("rewards",)).rewards.T.tolist() == [[0.0, 1.0, 2.0]] * 2
+    assert replay.windows(2, generator, reads(replay, "rewards")).rewards.T.tolist() == [[0.0, 1.0, 2.0]] * 2
     assert replay.sample(2, generator).obs.shape == (2, 9, 2, 2)
 
 
 def test_windows_are_refused_again_once_the_last_was_overwritten():
     generator, replay = torch.Generator().manual_seed(0), make_replay(EARLY)
     Script(EARLY, seed=1).play([replay], 60)
-    assert replay.windows(2, generator, ("rewards",)).rewards.shape == (3, 2)
+    assert replay.windows(2, generator, reads(replay, "rewards")).rewards.shape == (3, 2)
     Script(with_episodes(EARLY, 3, 3)).play([replay], 60)
     assert replay.starts.total == 0
-    with pytest.raises(RuntimeError, match="one episode"):
+    with pytest.raises(ConfigError, match="one episode"):
         replay.require_window()

@@ -11,16 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlr.augmentation import RandomCrop
 from mlr.config import DecoderConfig, MaskConfig, MLRConfig
 from mlr.decoder import Decoder
 from mlr.fast_decoder import Chosen
+from mlr.masking import hide
 from mlr.objective import MLR
 from tests.golden.atari_weights import ReferenceModel, load_model
-from tests.golden.check import Check, exact, load, relative
+from tests.golden.check import Arrays, Check, by_case, exact, load, named, relative, setting
+from tests.golden.views import Views, recorded_views
 
 TOLERANCE, SUM_TOLERANCE = 1e-5, 2e-5
 RELEASED_SCALE = 255.0  # the masked branch in 0..255; 1: divided by 255 like the others
 NORM_FLOOR = 1e-3
+PAD = 4
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Clip:
 
 @dataclass
 class Trace:
-    """What passed through the modules in one call of the loss."""
+    """Values that passed through the modules in one call of the loss."""
 
     decoder_inputs: list[tuple] = field(default_factory=list)  # states [B, T, D] and chosen actions
     decoded: list[Tensor] = field(default_factory=list)  # [B, T, D]
@@ -45,38 +49,44 @@ def replay_d(folder: Path) -> Iterator[Check]:
     """Tokens, blocks, projections, targets, losses and gradients of every variant in the file, and the RL output."""
     for path in sorted(folder.glob("d_*.npz")):
         arrays = load(path)
-        for variant in [name.removesuffix(".loss_tb") for name in arrays if name.endswith(".loss_tb")]:
-            own = {name.removeprefix(f"{variant}."): array for name, array in arrays.items()}
-            yield from variant_checks(path.name, variant, own, masked_scale(own), load_model(folder))
+        for case, own in by_case(arrays, "loss_tb").items():
+            yield from named(case, variant_checks(path.name, own, masked_scale(case, own), load_model(path)))
 
 
-def masked_scale(arrays: dict[str, np.ndarray]) -> float:
+def masked_scale(case: str, arrays: Arrays) -> float:
     """The factor on the masked branch that comes nearest to what the variant's largest input was."""
-    visible = make_clip(arrays).frames.amax(dim=(1, 2)) * torch.from_numpy(arrays["mask"][:, 0])
-    largest = float(visible.max()) / 255
+    if "masked_input_max" not in arrays:
+        return 1.0 if "div" in case else RELEASED_SCALE
+    clip = make_clip(arrays)
+    masked = augmentation(arrays, clip.frames.shape[-1], "masked")(hide(clip.frames, hidden_cells(arrays["mask"])))
+    largest = float(masked.max()) / 255
     return min((RELEASED_SCALE, 1.0), key=lambda scale: abs(scale * largest - arrays["masked_input_max"]))
 
 
-def variant_checks(
-    file: str, variant: str, arrays: dict[str, np.ndarray], scale: float, model: ReferenceModel
-) -> Iterator[Check]:
+def augmentation(arrays: Arrays, size: int, *whose: str) -> Views:
+    """The recorded augmentation, a shift that resamples; without one the images stay as they are."""
+    return recorded_views(arrays, (*whose, "clip"), shift(arrays, size), None, batch_major=True)
+
+
+def shift(arrays: Arrays, size: int) -> RandomCrop:
+    return RandomCrop(size, size, int(setting(arrays, "pad", PAD)), "resample")
+
+
+def variant_checks(file: str, arrays: Arrays, scale: float, model: ReferenceModel) -> Iterator[Check]:
     clip, hidden = make_clip(arrays), hidden_cells(arrays["mask"])
-    mlr = make_mlr(model, hidden, scale)
+    masked, target = (augmentation(arrays, clip.frames.shape[-1], whose) for whose in ("masked", "target"))
+    mlr = make_mlr(model, hidden, scale, masked, target)
     trace = record(mlr)
-    loss, _ = mlr.loss(clip)
+    loss = mlr.loss(clip, mlr.draw(clip.frames), slice(None))["loss"]
     loss.mean().backward()
-    yield relative(file, f"{variant}.loss_tb", loss.detach(), arrays["loss_tb"], TOLERANCE)
-    yield relative(file, f"{variant}.loss_mean", loss.mean().item(), arrays["loss_mean"], TOLERANCE)
-    checks = [
-        *activation_checks(file, arrays, mlr, trace),
-        *gradient_checks(file, arrays, model),
-        *value_checks(file, arrays, clip, model),
-    ]
-    for check in checks:
-        yield Check(check.file, f"{variant}.{check.quantity}", check.error, check.tolerance)
+    yield relative(file, "loss_tb", loss.detach(), arrays["loss_tb"], TOLERANCE)
+    yield relative(file, "loss_mean", loss.mean().item(), arrays["loss_mean"], TOLERANCE)
+    yield from activation_checks(file, arrays, mlr, trace)
+    yield from gradient_checks(file, arrays, model)
+    yield from value_checks(file, arrays, clip, model)
 
 
-def activation_checks(file: str, arrays: dict[str, np.ndarray], mlr: MLR, trace: Trace) -> Iterator[Check]:
+def activation_checks(file: str, arrays: Arrays, mlr: MLR, trace: Trace) -> Iterator[Check]:
     tokens, *blocks = plain_tokens(mlr.owned["decoder"], *trace.decoder_inputs[0])
     recorded = {
         "tokens_in": tokens,
@@ -98,27 +108,35 @@ def activation_checks(file: str, arrays: dict[str, np.ndarray], mlr: MLR, trace:
             yield relative(file, name, values, arrays[name], TOLERANCE)
 
 
-def gradient_checks(file: str, arrays: dict[str, np.ndarray], model: ReferenceModel) -> Iterator[Check]:
+def gradient_checks(file: str, arrays: Arrays, model: ReferenceModel) -> Iterator[Check]:
     for name in [name for name in arrays if name.startswith("grad.")]:
         gradient = model.parameters[name.removeprefix("grad.")].grad
         yield relative(file, name, gradient, arrays[name], TOLERANCE)
-    sums = model.gradient_sum_l2(arrays["grad_names"])
-    yield relative(file, "grad_sum_l2", sums, arrays["grad_sum_l2"], SUM_TOLERANCE)
+    if "grad_sum_l2" in arrays:
+        sums = model.gradient_sum_l2(arrays["grad_names"])
+        yield relative(file, "grad_sum_l2", sums, arrays["grad_sum_l2"], SUM_TOLERANCE)
     for name, prefixes in (("stem", ("conv", "head.")), ("conv", ("conv",)), ("transformer", ("blk",))):
+        if f"{name}_grad_norm" not in arrays:
+            continue
         norm = model.gradient_norm(*prefixes)
         yield relative(file, f"{name}_grad_norm", norm, arrays[f"{name}_grad_norm"], SUM_TOLERANCE)
-    without = [name for name in map(str, arrays["grad_names"]) if model.gradient(name) is None]
-    yield exact(file, "no_grad_names", sorted(without), sorted(arrays["no_grad_names"]))
+    if "no_grad_names" in arrays:
+        without = [name for name in map(str, arrays["grad_names"]) if model.gradient(name) is None]
+        yield exact(file, "no_grad_names", sorted(without), sorted(arrays["no_grad_names"]))
 
 
-def value_checks(file: str, arrays: dict[str, np.ndarray], clip: Clip, model: ReferenceModel) -> Iterator[Check]:
+def value_checks(file: str, arrays: Arrays, clip: Clip, model: ReferenceModel) -> Iterator[Check]:
     if "logp" in arrays:
         with torch.no_grad():
-            log_probs = model.head(model.encoder(clip.frames[0]), model.noise[1]).log_softmax(-1)
+            pixels = recorded_views(arrays, ("obs",), shift(arrays, clip.frames.shape[-1]), None, batch_major=True)(
+                clip.frames[0]
+            )
+            noise = model.noise[int(setting(arrays, "noise", 1))]
+            log_probs = model.head(model.encoder(pixels), noise).log_softmax(-1)
         yield relative(file, "logp", log_probs, arrays["logp"], TOLERANCE)
 
 
-def make_clip(arrays: dict[str, np.ndarray]) -> Clip:
+def make_clip(arrays: Arrays) -> Clip:
     """The first T observations with the actions taken at them; the file's actions come before the observation."""
     steps = len(arrays["mask"])
     obs = torch.from_numpy(arrays["obs"][:steps]).flatten(2, 3)  # stack and channel are one axis here
@@ -134,8 +152,8 @@ def hidden_cells(mask: np.ndarray) -> Tensor:
     return torch.from_numpy(mask[:, 0, ::patch, ::patch] == 0)[None]
 
 
-def make_mlr(model: ReferenceModel, hidden: Tensor, masked_scale: float) -> MLR:
-    """The objective around the reference model, with a fixed mask [1, T, g, g] and no augmentation."""
+def make_mlr(model: ReferenceModel, hidden: Tensor, masked_scale: float, masked: Views, target: Views) -> MLR:
+    """The objective around the reference model, with a fixed mask [1, T, g, g] and recorded views."""
     seq_len = hidden.shape[1]
     mlr = MLR(
         mlr_config(model.decoder_config, seq_len, masked_scale),
@@ -145,8 +163,8 @@ def make_mlr(model: ReferenceModel, hidden: Tensor, masked_scale: float) -> MLR:
         predictor=model.predictor,
         latent_dim=model.encoder.latent_dim,
         mask=lambda: hidden,
-        augment_masked=torch.Tensor.float,
-        augment_target=torch.Tensor.float,
+        augment_masked=masked,
+        augment_target=target,
     )
     model.fill_blocks(mlr.owned["decoder"].blocks)
     return mlr
@@ -157,6 +175,7 @@ def mlr_config(decoder: DecoderConfig, seq_len: int, masked_scale: float) -> MLR
     return MLRConfig(
         seq_len=seq_len,
         weight=1.0,
+        weight_by_task={},
         tau=1.0,
         masked_scale=masked_scale,
         target="latent",

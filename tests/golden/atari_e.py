@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from atari.replay import SequenceReplay, Window, hold_at_end, importance_weights, n_step_returns
-from tests.golden.check import Check, exact, in_order, load, relative
+from auxiliaries.slot import Reads
+from tests.golden.check import Arrays, Check, exact, in_order, load, relative, setting
 
 LEAF_TOLERANCE = 1e-6
 PRIORITY_EPS = 1e-5
@@ -24,26 +25,27 @@ def replay_e(folder: Path) -> Iterator[Check]:
 
 
 class ReplayedFile:
-    def __init__(self, file: str, data: dict[str, np.ndarray]):
+    def __init__(self, file: str, data: Arrays):
         self.file = file
         self.data = data
-        self.n = int(data["n_step"])
-        self.seq_len = int(data["batch_T"])
+        self.n = int(setting(data, "n_step"))
+        self.seq_len = int(setting(data, "batch_T"))
         self.n_step_flag = file.endswith("_fixed_done_n.npz")
-        alpha = float(data["alpha"])
+        alpha = setting(data, "alpha")
         config = SimpleNamespace(
-            capacity=int(data["capacity"]),
+            capacity=int(setting(data, "capacity")),
+            window=self.seq_len,
             alpha=alpha,
-            default_priority=float(data["default_leaf"]) ** (1 / alpha) if alpha else 1.0,
-            priority_eps=PRIORITY_EPS,
+            default_priority=setting(data, "default_leaf", 1.0) ** (1 / alpha) if alpha else 1.0,
+            priority_eps=setting(data, "priority_eps", PRIORITY_EPS),
         )
         agent = SimpleNamespace(
             n_step=self.n,
-            discount=float(data["discount"]),
+            discount=setting(data, "discount"),
             n_step_done="n_step" if self.n_step_flag else "one_step",
         )
         stack, height, width = data["obs_stack"].shape[1:]
-        self.replay = SequenceReplay(config, agent, self.seq_len, (height, width), stack, "cpu")
+        self.replay = SequenceReplay(config, agent, (height, width), stack, "cpu")
 
     def checks(self) -> Iterator[Check]:
         yield exact(self.file, "off_backward", self.replay.lag, self.data["off_backward"])
@@ -141,7 +143,7 @@ class ReplayedFile:
 
     def batches(self, key: str, indices: torch.Tensor) -> Iterator[Check]:
         """The learner's batch of the same starts."""
-        batch = self.replay.gather(indices, 1.0, ("frames", "actions"))
+        batch = self.replay.gather(indices, 1.0, Reads("windows", self.seq_len, ("frames", "actions")))
         observations = self.data[f"{key}.clean.all_observation"].squeeze(3)
         yield exact(self.file, f"{key} batch.obs", batch.obs, observations[0])
         # Ours holds an end within the n steps of the return too; where these are more, the reference does not.

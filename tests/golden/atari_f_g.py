@@ -6,23 +6,33 @@ f_settings.json is compared in its schedules and counts; the rest of it is a rec
 import dataclasses
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from atari import config as schema
 from atari.agent import RainbowAgent, linear_ramp, make_networks
+from atari.config import ReplayConfig, map_sides
 from atari.replay import SequenceBatch
-from harness.command_line import Command
+from auxiliaries.mlr import make as make_reconstruction
+from harness.config import HostFacts, any_task
 from harness.schedule import ReplayRatio
+from mlr.augmentation import Augmentation
 from mlr.config import AugmentationConfig
 from mlr.decoder import Decoder
-from tests.golden.atari_d import RELEASED_SCALE, hidden_cells, make_clip, mlr_config
-from tests.golden.atari_weights import agent_config, decoder_config, fill_model, load_arrays
-from tests.golden.check import Check, exact, load, relative
+from recipes import COMMANDS
+from tests.golden.atari_d import RELEASED_SCALE, augmentation, hidden_cells, make_clip, mlr_config, shift
+from tests.golden.atari_weights import agent_config, beside, decoder_config, fill_model, load_arrays
+from tests.golden.check import Arrays, Check, by_case, exact, load, relative, setting
+from tests.golden.views import recorded_views
 
 SUMS, OUTPUTS = 2e-5, 1e-5
+VIEWS_OF_RL = {
+    "augmentation_rl": ("obs",),
+    "augmentation_next_target": ("next_target", "next"),
+    "augmentation_next_online": ("next_online", "next"),
+}
 
 
 def replay_f(folder: Path) -> Iterator[Check]:
@@ -54,9 +64,10 @@ def paper_sized_parameters() -> tuple[list, list]:
 
     The reference's head has one more, the advantage's bias by atom, which cancels in the dueling mean.
     """
-    config = Command("atari", schema.AtariConfig, schema.validate).resolve([])[1]
+    config = COMMANDS["atari"].resolve(["game=pong"])
+    environment = config.environment
     with torch.device("meta"):
-        encoder, head = make_networks(config, actions=6)
+        encoder, head = make_networks(config.agent, environment.frame_stack, environment.image_size, actions=6)
         decoder = Decoder(encoder.latent_dim, config.mlr.seq_len, config.mlr.decoder)
         advantage_bias = torch.empty(config.agent.atoms)
     return [*encoder.parameters(), *head.parameters(), advantage_bias], list(decoder.parameters())
@@ -65,23 +76,22 @@ def paper_sized_parameters() -> tuple[list, list]:
 def replay_g(folder: Path) -> Iterator[Check]:
     """Losses, norms, priorities and weights over consecutive updates on d's batch, for every clipping case."""
     for path in sorted(folder.glob("g_*.npz")):
-        arrays, recorded = load(path), load(folder / path.name.replace("g_step", "d_mlr"))
-        for case in [key.removesuffix(".clip") for key in arrays if key.endswith(".clip")]:
-            prefix = f"{case}."
-            values = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-            yield from replay_case(folder, path.name, case, values | {"param_names": arrays["param_names"]}, recorded)
+        arrays, recorded = load(path), load(beside(path, "d"))
+        for case, own in by_case(arrays, "clip", "rl_loss").items():
+            yield from replay_case(path, case.rstrip("./"), own, recorded)
 
 
-def replay_case(folder: Path, file: str, case: str, values: dict, recorded: dict) -> Iterator[Check]:
-    steps = len(recorded["mask"])
-    n_step = len(recorded["obs"]) - steps
-    reference, agent = make_agent(folder, recorded, steps, n_step, float(values["clip"]))
+def replay_case(path: Path, case: str, values: Arrays, recorded: Arrays) -> Iterator[Check]:
+    file, steps = path.name, len(recorded["mask"])
+    n_step = int(setting(values, "n_step", len(recorded["obs"]) - steps))
+    reference, agent = make_agent(path, recorded | values, steps, n_step, float(values["clip"]))
     batch = make_batch(recorded, values, n_step)
     names = values["param_names"]
     yield relative(file, f"{case} weights before", reference.parameter_sum_l2(names), values["param_sum_l2"][0], SUMS)
-    measured = {"rl_loss": [], "mlr_loss": [], "grad_norm_encoder_head": [], "grad_norm_decoder": []}
+    measured = {"rl_loss": [], "aux/loss": [], "grad_norm_encoder_head": [], "aux/grad_norm_decoder": []}
     divergences = []
     for update in range(len(values["rl_loss"])):
+        reference.update = update
         kl, metrics = agent.learn(batch)
         divergences.append(kl.numpy())
         for key, series in measured.items():
@@ -92,61 +102,61 @@ def replay_case(folder: Path, file: str, case: str, values: dict, recorded: dict
         tolerance = SUMS if "norm" in theirs else OUTPUTS
         yield relative(file, f"{case} {theirs}", measured[ours], values[theirs], tolerance)
     yield relative(file, f"{case} kl", np.stack(divergences), values["kl"], OUTPUTS)
-    for name in [key.removesuffix("_after") for key in values if key.endswith("_after")]:
+    for name in [name for name in reference.arrays if f"{name}_after" in values]:
         parameter = reference.parameters.get(name, torch.from_numpy(reference.arrays[name]))
         yield relative(file, f"{case} {name} afterwards", parameter.detach(), values[f"{name}_after"], OUTPUTS)
 
 
-def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_norm: float):
+def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_norm: float):
     """Our agent with the reference weights, and the recorded values in place of its random draws."""
-    arrays = load_arrays(folder)
+    arrays = load_arrays(path)
     settings = dataclasses.replace(agent_config(arrays), n_step=n_step, clip_norm=clip_norm)
-    unused = dict.fromkeys((field.name for field in dataclasses.fields(schema.AtariConfig)), None)
-    config = schema.AtariConfig(
-        **unused
-        | {
-            "seed": 0,
-            "aux": "mlr",
-            "environment": schema.EnvironmentConfig(
-                emulator="ale",
-                image_size=recorded["obs"].shape[-1],
-                frame_stack=recorded["obs"].shape[2],
-                action_repeat=4,
-                max_noops=30,
-                horizon=27000,
-                sticky_actions=0.0,
-                terminal_on_life_loss=True,
-            ),
-            "agent": settings,
-            "replay": schema.ReplayConfig(
-                capacity=100,
-                alpha=0.5,
-                beta_initial=0.4,
-                beta_final=1.0,
-                beta_start=0,
-                beta_end=1,
-                default_priority=1.0,
-                priority_eps=1e-5,
-            ),
-            "augmentation": AugmentationConfig(crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0, extra=[]),
-            "mlr": mlr_config(decoder_config(arrays), seq_len, RELEASED_SCALE),
-        }
+    size, stack = recorded["obs"].shape[-1], recorded["obs"].shape[2]
+    replay = ReplayConfig(
+        capacity=100,
+        window=seq_len,
+        alpha=0.5,
+        beta_initial=0.4,
+        beta_final=1.0,
+        beta_start=0,
+        beta_end=1,
+        default_priority=1.0,
+        priority_eps=1e-5,
     )
-    agent = RainbowAgent(config, arrays["act_embed.w"].shape[1], torch.device("cpu"))
-    auxiliary = agent.auxiliary
+    sides = map_sides(settings.encoder, size)
+    unused = AugmentationConfig(crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0, extra=[])
+    agent = RainbowAgent(
+        settings,
+        replay,
+        HostFacts(size, settings.encoder.channels[-1] * sides[-1] ** 2, sides, seq_len, True, any_task),
+        frame_stack=stack,
+        actions=arrays["act_embed.w"].shape[1],
+        augment=Augmentation(unused, size, size),
+        make_auxiliary=partial(make_reconstruction, mlr_config(decoder_config(arrays), seq_len, RELEASED_SCALE)),
+        seed=0,
+        precision="fp32",
+        device=torch.device("cpu"),
+    )
+    objective = agent.auxiliary.objective
     reference = fill_model(
         arrays,
         encoder=agent.encoder,
         head=agent.head,
-        predictor=auxiliary.owned["predictor"],
-        action_embedding=auxiliary.owned["action_embedding"],
+        predictor=objective.owned["predictor"],
+        action_embedding=objective.owned["action_embedding"],
     )
-    reference.fill_blocks(auxiliary.owned["decoder"].blocks)
-    auxiliary.update_targets()  # momentum copies start equal
+    reference.fill_blocks(objective.owned["decoder"].blocks)
+    objective.update_targets()  # momentum copies start equal
     hidden = hidden_cells(recorded["mask"])
-    auxiliary.mask = lambda: hidden
-    auxiliary.augment_masked = auxiliary.augment_target = lambda frames: frames.float()
-    agent._augment = lambda pixels, generator: pixels.float()
+    objective.mask = lambda: hidden
+    masked, target = (augmentation(recorded, size, whose) for whose in ("masked", "target"))
+    objective.augment_masked = lambda frames: masked(frames, reference.update)
+    objective.augment_target = lambda frames: target(frames, reference.update)
+    views = {
+        purpose: recorded_views(recorded, whose, shift(recorded, size), None, batch_major=True)
+        for purpose, whose in VIEWS_OF_RL.items()
+    }
+    agent._augmented = lambda pixels, purpose: views[purpose](pixels, reference.update)
     first, *later = (reference.noise[k] for k in sorted(reference.noise))
     agent._noise.copy_(first)  # of the target network in update 0; update u draws number u + 1
     draws = iter(later)
@@ -154,7 +164,7 @@ def make_agent(folder: Path, recorded: dict, seq_len: int, n_step: int, clip_nor
     return reference, agent
 
 
-def make_batch(recorded: dict, values: dict, n_step: int) -> SequenceBatch:
+def make_batch(recorded: Arrays, values: Arrays, n_step: int) -> SequenceBatch:
     clip = make_clip(recorded)
     frames = torch.from_numpy(recorded["obs"]).flatten(2, 3)  # stack and channel are one axis here
     return SequenceBatch(

@@ -1,31 +1,34 @@
 """Random shift and intensity against reference file j.
 
-Padding and strength of the intensity leave no trace in a shape; a scalar `size/pad` of the file goes before.
+Padding and strength of the intensity leave no trace in a shape; settings `pad`, `intensity` and `intensity_clamp` of
+the file go before the usual ones.
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mlr.augmentation import Augmentation, RandomCrop
 from mlr.config import AugmentationConfig
-from tests.golden.check import Check, exact, load, relative, setting
+from tests.golden.atari_d import PAD
+from tests.golden.check import Arrays, Check, by_case, exact, load, named, relative, setting
+from tests.golden.views import INTENSITY, INTENSITY_CLAMP
 
-PAD, INTENSITY, INTENSITY_CLAMP = 4, 0.05, 2.0
 TOLERANCE = 1e-4
 
 
 def replay_j(folder: Path) -> Iterator[Check]:
     for path in sorted(folder.glob("j_*.npz")):
         data = load(path)
-        yield from _shifts(path.name, data)
-        yield from _pipeline(path.name, data)
+        for case, own in by_case(data, "offsets_xy").items():
+            yield from named(case, _shifts(path.name, own))
+        for case, own in by_case(data, "pipeline_images").items():
+            yield from named(case, _pipeline(path.name, own))
 
 
-def _shifts(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
+def _shifts(file: str, data: Arrays) -> Iterator[Check]:
     images, pad = torch.from_numpy(data["images"]), int(setting(data, "pad", PAD))
     for key, channel in _numbered(data, r"shifted_channel(\d+)"):
         crop = RandomCrop(images.shape[-1], data[key].shape[-1], pad, "resample")
@@ -35,15 +38,15 @@ def _shifts(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
             yield relative(file, f"{key}[{index}]", shifted, data[key][index], TOLERANCE)
 
 
-def _pipeline(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
+def _pipeline(file: str, data: Arrays) -> Iterator[Check]:
     images, seed = torch.from_numpy(data["pipeline_images"]), int(data["torch_seed"])
     count, size = len(images), images.shape[-1]
     config = AugmentationConfig(
         extra=[],
         crop="resample",
         pad=int(setting(data, "pad", PAD)),
-        intensity=INTENSITY,
-        intensity_clamp=INTENSITY_CLAMP,
+        intensity=setting(data, "intensity", INTENSITY),
+        intensity_clamp=setting(data, "intensity_clamp", INTENSITY_CLAMP),
     )
     cropped = [data[key].shape[-1] for key, *_ in _numbered(data, r"pipeline_out(\d+)_channel(\d+)")]
     augmentation = Augmentation(config, size, cropped[0] if cropped else size)
@@ -66,7 +69,7 @@ def _pipeline(file: str, data: dict[str, np.ndarray]) -> Iterator[Check]:
         yield relative(file, key, out[image, channel], data[key], TOLERANCE)
 
 
-def _numbered(data: dict[str, np.ndarray], pattern: str) -> Iterator[tuple]:
+def _numbered(data: Arrays, pattern: str) -> Iterator[tuple]:
     """Keys of the pattern, each with its numbers."""
     for key in data:
         match = re.fullmatch(pattern, key)

@@ -7,7 +7,6 @@ and the optimiser's numbers.
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -20,10 +19,11 @@ from torch import Tensor, nn
 from atari.config import AgentConfig, EncoderConfig, map_sides
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, NoisyLinear, signed_sqrt
 from mlr.config import DecoderConfig
-from tests.golden.check import in_order, load, setting
+from tests.golden.check import Arrays, in_order, is_setting, load, setting
 
 STRIDES = (4, 2, 1)  # the usual ones; 1 for every further convolution
-V_MIN, V_MAX = -10.0, 10.0
+V_MIN, V_MAX, DISCOUNT = -10.0, 10.0, 0.99
+KL_FLOOR, KL_CEILING = 1e-6, 1e6
 HEAD_LAYERS = {  # reference name: ours, in the order of the noise draws
     "adv_hidden": "advantage_hidden",
     "adv_out": "advantage_out",
@@ -52,6 +52,7 @@ class ReferenceModel:
     arrays: dict[str, np.ndarray]
     parameters: dict[str, nn.Parameter]
     projector: HeadProjector = field(init=False)
+    update: int = 0  # number of the update that runs, of those recorded in a row
 
     def __post_init__(self):
         self.projector = HeadProjector(self.head)
@@ -91,9 +92,9 @@ class ReferenceModel:
         self.parameters[name] = parameter
 
 
-def load_model(folder: Path) -> ReferenceModel:
-    """Builds the model of the folder's only `weights_*.npz`; decoder blocks are filled later, by `fill_blocks`."""
-    arrays = load_arrays(folder)
+def load_model(path: Path) -> ReferenceModel:
+    """Builds the model of the weights beside a file; decoder blocks are filled later, by `fill_blocks`."""
+    arrays = load_arrays(path)
     agent = agent_config(arrays)
     latent, actions = arrays["act_embed.w"].shape
     side = smallest_image(agent.encoder, latent)
@@ -106,22 +107,29 @@ def load_model(folder: Path) -> ReferenceModel:
     )
 
 
-def load_arrays(folder: Path) -> dict[str, np.ndarray]:
-    paths = sorted(folder.glob("weights_*.npz"))
-    if len(paths) != 1:
-        raise FileNotFoundError(f"{folder} has {len(paths)} files weights_*.npz instead of one")
-    arrays = load(paths[0])
-    return {"size/strides": strides(folder, arrays)} | arrays
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The weights that a file's values were computed with, and the settings of both."""
+    arrays = load(beside(path, "weights"))
+    own = {key: value for key, value in load(path).items() if is_setting(key)}
+    return {"size/strides": strides(path, arrays)} | arrays | own
 
 
-def strides(folder: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def beside(path: Path, kind: str) -> Path:
+    """The file of this kind in the same folder; of several the one whose name shares most words with this one."""
+    words = set(path.stem.split("_"))
+    paths = sorted(path.parent.glob(f"{kind}_*.npz"))
+    if not paths:
+        raise FileNotFoundError(f"{path.parent} has no file {kind}_*.npz")
+    return max(paths, key=lambda other: (len(words & {*other.stem.split("_")}), -len({*other.stem.split("_")} - words)))
+
+
+def strides(path: Path, arrays: Arrays) -> np.ndarray:
     """The strides that lead from a's images nearest to its maps; without such a file the usual ones."""
     layers = convolutions(arrays)
     usual = (STRIDES + (1,) * len(layers))[: len(layers)]
-    file = next(folder.glob("a_*.npz"), None)
-    if file is None:
+    if not any(path.parent.glob("a_*.npz")):
         return np.array(usual)
-    recorded = load(file)
+    recorded = load(beside(path, "a"))
     pixels, expected = (torch.from_numpy(recorded[name][:1]) for name in ("obs", "conv"))
     kernels = [weight.shape[-1] for weight, _ in layers]
     errors = {}
@@ -138,7 +146,7 @@ def feature_maps(maps: Tensor, layers: list[tuple[Tensor, Tensor]], strides: tup
     return maps
 
 
-def convolutions(arrays: Mapping[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
+def convolutions(arrays: Arrays) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of each convolution."""
     names = [name.removesuffix(".w") for name in in_order(arrays) if re.fullmatch(r"conv\d+\.w", name)]
     return [tuple(torch.from_numpy(arrays[f"{name}.{kind}"]).float() for kind in "wb") for name in names]
@@ -185,17 +193,17 @@ def parameters_outside_the_blocks(model: ReferenceModel):
         yield f"{name}.b", linear.bias
 
 
-def noise_draws(arrays: Mapping[str, np.ndarray]) -> dict[int, Tensor]:
+def noise_draws(arrays: Arrays) -> dict[int, Tensor]:
     """Returns the head's noise factors [noise_size] of every draw k."""
     draws = sorted({int(match[1]) for name in arrays if (match := re.match(r"noise(\d+)\.", name))})
     return {k: signed_sqrt(torch.from_numpy(np.concatenate(raw_noise(arrays, k)))) for k in draws}
 
 
-def raw_noise(arrays: Mapping[str, np.ndarray], k: int) -> list[np.ndarray]:
+def raw_noise(arrays: Arrays, k: int) -> list[np.ndarray]:
     return [arrays[f"noise{k}.{layer}.{side}"] for layer in HEAD_LAYERS for side in ("raw_in", "raw_out")]
 
 
-def encoder_config(arrays: Mapping[str, np.ndarray]) -> EncoderConfig:
+def encoder_config(arrays: Arrays) -> EncoderConfig:
     weights = [weight for weight, _ in convolutions(arrays)]
     return EncoderConfig(
         channels=[len(weight) for weight in weights],
@@ -212,7 +220,7 @@ def smallest_image(config: EncoderConfig, latent: int) -> int:
     return side
 
 
-def decoder_config(arrays: Mapping[str, np.ndarray]) -> DecoderConfig:
+def decoder_config(arrays: Arrays) -> DecoderConfig:
     depth = len([name for name in arrays if re.fullmatch(r"blk\d+\.qkv\.w", name)])
     latent, hidden = len(arrays["act_embed.w"]), len(arrays["blk0.fc1.b"])
     return DecoderConfig(
@@ -224,7 +232,7 @@ def decoder_config(arrays: Mapping[str, np.ndarray]) -> DecoderConfig:
     )
 
 
-def agent_config(arrays: Mapping[str, np.ndarray]) -> AgentConfig:
+def agent_config(arrays: Arrays) -> AgentConfig:
     """The agent of these weights; what the arrays do not say is the paper setting's value, n_step and clip are g's."""
     return AgentConfig(
         encoder=encoder_config(arrays),
@@ -234,17 +242,17 @@ def agent_config(arrays: Mapping[str, np.ndarray]) -> AgentConfig:
         v_max=setting(arrays, "v_max", V_MAX),
         noisy_sigma0=0.1,
         head_gradient_scale=0.5**0.5,
-        discount=setting(arrays, "discount", 0.99),
+        discount=setting(arrays, "discount", DISCOUNT),
         n_step=3,
         n_step_done="one_step",
         batch_size=2,
-        learning_rate=1e-4,
-        adam_eps=1.5e-4,
+        learning_rate=setting(arrays, "learning_rate", 1e-4),
+        adam_eps=setting(arrays, "adam_eps", 1.5e-4),
         adam_beta1=0.9,
         adam_beta2=0.999,
         clip_norm=10.0,
-        kl_floor=1e-6,
-        kl_ceiling=1e6,
+        kl_floor=setting(arrays, "kl_floor", KL_FLOOR),
+        kl_ceiling=setting(arrays, "kl_ceiling", KL_CEILING),
         epsilon_initial=1.0,
         epsilon_final=0.0,
         epsilon_start=0,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmcontrol.networks import PixelEncoder
-from tests.golden.check import Check, exact, load, relative
+from tests.golden.check import Arrays, Check, by_case, exact, load, named, relative
 from tests.golden.dmcontrol_weights import load_reference
 
 TOLERANCE = 2e-5
@@ -18,27 +18,37 @@ TOLERANCE = 2e-5
 def replay_d(folder: Path) -> Iterator[Check]:
     """Stages and latents of the critic's encoder, and the latents of the other three."""
     for path in sorted(folder.glob("d_*.npz")):
-        arrays, reference = load(path), load_reference(folder)
-        agent = reference.agent
-        pixels = reference.batch.obs[: len(arrays["output"])]
-        stages = record(agent.encoder, pixels)
-        for name, values in stages.items():
-            yield exact(path.name, f"{name} shape", values.shape, arrays[f"shape/{name}"])
+        arrays = load(path)
+        for case, own in by_case(arrays, "output").items():
+            yield from named(case, case_checks(path.name, own, folder))
+
+
+def case_checks(file: str, arrays: Arrays, folder: Path) -> Iterator[Check]:
+    reference = load_reference(folder, arrays)
+    agent = reference.agent
+    pixels = reference.batch.obs[: len(arrays["output"])]
+    stages = record(agent.encoder, pixels)
+    for name, values in stages.items():
+        if f"shape/{name}" in arrays:
+            yield exact(file, f"{name} shape", values.shape, arrays[f"shape/{name}"])
+        if f"stage/{name}_mean_l2" in arrays:
             mean_l2 = (values.double().mean(), values.double().norm())
-            yield relative(path.name, f"{name} mean and L2", mean_l2, arrays[f"stage/{name}_mean_l2"], TOLERANCE)
-        for name in (name for name in arrays if re.match(r"conv\d+_channel0", name)):
-            values = stages[name.split("_")[0]][0, 0, : len(arrays[name]), : arrays[name].shape[1]]
-            yield relative(path.name, name, values, arrays[name], TOLERANCE)
-        outputs = {
-            "fc_out": stages["fc"],
-            "output": agent.encoder(pixels),
-            "output_actor": agent.actor.latent(agent.encoder.convolutions(pixels)),
-            "output_critic_target": agent.target_encoder(pixels),
-            "output_mlr_target": agent.auxiliary.targets["encoder"](pixels),
-            "output_float64": agent.encoder(pixels),
-        }
-        for name, values in outputs.items():
-            yield relative(path.name, name, values, arrays[name], TOLERANCE)
+            yield relative(file, f"{name} mean and L2", mean_l2, arrays[f"stage/{name}_mean_l2"], TOLERANCE)
+    for name in arrays:
+        if match := re.match(r"(conv\d+)_channel(\d+)_image(\d+)", name):
+            values = stages[match[1]][int(match[3]), int(match[2]), : len(arrays[name]), : arrays[name].shape[1]]
+            yield relative(file, name, values, arrays[name], TOLERANCE)
+    outputs = {
+        "fc_out": stages["fc"],
+        "output": agent.encoder(pixels),
+        "output_actor": agent.actor.latent(agent.encoder.convolutions(pixels)),
+        "output_critic_target": agent.target_encoder(pixels),
+        "output_mlr_target": agent.auxiliary.targets["encoder"](pixels),
+        "output_float64": agent.encoder(pixels),
+    }
+    for name, values in outputs.items():
+        if name in arrays:
+            yield relative(file, name, values, arrays[name], TOLERANCE)
 
 
 def record(encoder: PixelEncoder, pixels: Tensor) -> dict[str, Tensor]:

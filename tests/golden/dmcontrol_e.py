@@ -9,63 +9,74 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from auxiliaries.slot import Shared, whole_loss
 from dmcontrol.losses import learning_rate_factor
 from harness.optimizers import clip_in_step
 from tests.golden.atari_d import plain_tokens
-from tests.golden.check import Check, load, relative
+from tests.golden.check import Arrays, Check, by_case, load, named, relative
 from tests.golden.dmcontrol_g import gradient_checks
-from tests.golden.dmcontrol_weights import Arrays, Reference, load_reference
+from tests.golden.dmcontrol_weights import Reference, load_reference
 
 OUTPUTS, GRADIENTS = 2e-5, 1e-4
+MASKS = {"mask_none/": False, "mask_all/": True}
 FACTOR = "factor_on_predictor_fc1_weight_and_bias"
 
 
 def replay_e(folder: Path) -> Iterator[Check]:
     """Whole cases with intermediates and gradients, and the losses of other masks."""
     for path in sorted(folder.glob("e_*.npz")):
-        arrays = load(path)
-        for case in sorted({key.split("/")[0] for key in arrays if key.endswith("/grad_norm_total")}):
-            yield from case_checks(path.name, case, arrays, load_reference(folder))
-        reference = load_reference(folder)
-        for name, hidden in (("mask_none", False), ("mask_all", True)):
-            if f"{name}/loss" not in arrays:
-                continue
-            reference.batch.hidden.fill_(hidden)
-            with torch.no_grad():
-                loss = reference.agent.auxiliary.loss(reference.batch)[0].mean()
-            yield relative(path.name, f"{name}/loss", loss, arrays[f"{name}/loss"], OUTPUTS)
+        for case, own in by_case(load(path), "loss").items():
+            checks = whole_case if "grad_norm_total" in own else loss_alone
+            yield from named(case, checks(path.name, case, own, load_reference(folder, own)))
 
 
-def case_checks(file: str, case: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
-    agent, mlr = reference.agent, reference.agent.auxiliary
-    if f"{case}/{FACTOR}" in arrays:
+def whole_case(file: str, case: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
+    agent, config = reference.agent, reference.config.aux_optimizer
+    if FACTOR in arrays:
         with torch.no_grad():
-            for parameter in mlr.owned["predictor"][-1].parameters():
-                parameter.mul_(float(arrays[f"{case}/{FACTOR}"]))
+            for parameter in agent.auxiliary.objective.owned["predictor"][-1].parameters():
+                parameter.mul_(float(arrays[FACTOR]))
     trace = Trace(reference)
-    loss = mlr.loss(reference.batch)[0].mean()
-    for key in (key for key in (f"{case}/loss", f"{case}/loss_float64_network") if key in arrays):
-        yield relative(file, key, loss.detach(), arrays[key], OUTPUTS)
-    for name, values in trace.intermediates().items():
-        yield relative(file, f"{case}/{name}", values, arrays[f"{case}/{name}"], OUTPUTS)
+    loss = reconstruct(reference).mean()
+    yield from value_checks(file, arrays, loss.detach(), trace)
     loss.backward()
-    yield from gradient_checks(file, arrays, reference, case)
-    yield from whole_gradient_checks(file, case, arrays, reference)
-    norm = clip_in_step(agent.optimizers["auxiliary"], agent.config.mlr_agent.clip_norm)
-    yield relative(file, f"{case}/grad_norm_total", norm, arrays[f"{case}/grad_norm_total"], GRADIENTS)
-    config = agent.config.mlr_agent
-    rate = config.learning_rate * learning_rate_factor(torch.tensor(1), config.warmup_updates, config.warmup_start)
-    yield relative(file, f"{case}/lr_after_step", rate, arrays[f"{case}/lr_after_step"], OUTPUTS)
+    yield from gradient_checks(file, arrays, reference, "")
+    yield from whole_gradient_checks(file, arrays, reference)
+    norm = clip_in_step(agent.optimizers["auxiliary"], config.clip_norm)
+    yield relative(file, "grad_norm_total", norm, arrays["grad_norm_total"], GRADIENTS)
+    if "lr_after_step" in arrays:
+        rate = config.learning_rate * learning_rate_factor(torch.tensor(1), config.warmup_updates, config.warmup_start)
+        yield relative(file, "lr_after_step", rate, arrays["lr_after_step"], OUTPUTS)
 
 
-def whole_gradient_checks(file: str, case: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
+def loss_alone(file: str, case: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
+    """Values without gradients; the cases `mask_none` and `mask_all` have masks that their names tell."""
+    if case in MASKS:
+        reference.batch.hidden.fill_(MASKS[case])
+    trace = Trace(reference)
+    with torch.no_grad():
+        loss = reconstruct(reference).mean()
+    yield from value_checks(file, arrays, loss, trace)
+
+
+def value_checks(file: str, arrays: Arrays, loss: Tensor, trace: "Trace") -> Iterator[Check]:
+    values = {"loss": loss, "loss_float64_network": loss} | trace.intermediates()
+    for name in [name for name in values if name in arrays]:
+        yield relative(file, name, values[name], arrays[name], OUTPUTS)
+
+
+def reconstruct(reference: Reference) -> Tensor:
+    """The loss [T, N] of the reference's windows, with its graph."""
+    return whole_loss(reference.agent.auxiliary, reference.batch, Shared())[0]
+
+
+def whole_gradient_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
     """The gradients that are stored in full, and the norms of groups."""
-    for key in (key for key in arrays if key.startswith(f"{case}/grad/")):
-        gradient = reference.parameters[key.removeprefix(f"{case}/grad/")].grad
+    for key in (key for key in arrays if key.startswith("grad/")):
+        gradient = reference.parameters[key.removeprefix("grad/")].grad
         yield relative(file, key, gradient, arrays[key], GRADIENTS)
-    prefix = f"{case}/grad_norm_group/"
-    for key in (key for key in arrays if key.startswith(prefix)):
-        group = key.removeprefix(prefix) + "/"
+    for key in (key for key in arrays if key.startswith("grad_norm_group/")):
+        group = key.removeprefix("grad_norm_group/") + "/"
         gradients = [parameter.grad for name, parameter in reference.parameters.items() if name.startswith(group)]
         norm = sum(float(gradient.double().square().sum()) for gradient in gradients) ** 0.5
         yield relative(file, key, norm, arrays[key], GRADIENTS)
@@ -75,7 +86,7 @@ class Trace:
     """Values that pass through the objective's modules in the next call of its loss."""
 
     def __init__(self, reference: Reference):
-        mlr = reference.agent.auxiliary
+        mlr = reference.agent.auxiliary.objective
         self.decoder = mlr.owned["decoder"]
         self.inputs: dict[str, tuple] = {}
         self.outputs: dict[str, Tensor] = {}

@@ -1,5 +1,6 @@
 """Replays g (critic, actor and temperature losses, each alone, and acting) of a folder of DMControl reference files."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dmcontrol import losses
-from tests.golden.check import Check, load, relative
-from tests.golden.dmcontrol_weights import Arrays, Reference, load_reference
+from tests.golden.check import Arrays, Check, by_case, load, named, relative
+from tests.golden.dmcontrol_weights import Reference, load_reference
 
 OUTPUTS, LOG_PROBS, LOG_STDS, GRADIENTS = 2e-5, 2e-4, 1e-4, 1e-4
 
@@ -17,11 +18,13 @@ OUTPUTS, LOG_PROBS, LOG_STDS, GRADIENTS = 2e-5, 2e-4, 1e-4, 1e-4
 def replay_g(folder: Path) -> Iterator[Check]:
     """Targets, values, policies, losses and gradients; `entropy_logged` is a log value of another definition."""
     for path in sorted(folder.glob("g_*.npz")):
-        arrays, reference = load(path), load_reference(folder)
-        yield from critic_checks(path.name, arrays, reference)
-        reference.agent.networks.zero_grad()
-        yield from actor_checks(path.name, arrays, reference)
-        yield from acting_checks(path.name, arrays, reference)
+        arrays = load(path)
+        for case, own in by_case(arrays, "critic/loss").items():
+            reference = load_reference(folder, own)
+            checks = [*critic_checks(path.name, own, reference)]
+            reference.agent.networks.zero_grad()
+            checks += [*actor_checks(path.name, own, reference), *acting_checks(path.name, own, reference)]
+            yield from named(case, checks)
 
 
 def critic_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
@@ -37,7 +40,7 @@ def critic_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[C
     loss = losses.critic_loss(q, target)
     yield relative(file, "critic/loss", loss.detach(), arrays["critic/loss"], OUTPUTS)
     loss.backward()
-    yield from gradient_checks(file, arrays, reference, "critic")
+    yield from gradient_checks(file, arrays, reference, "critic/")
 
 
 def actor_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
@@ -52,7 +55,7 @@ def actor_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Ch
     loss = losses.actor_loss(q, log_prob, temperature)
     yield relative(file, "actor/loss", loss.detach(), arrays["actor/loss"], OUTPUTS)
     loss.backward()
-    yield from gradient_checks(file, arrays, reference, "actor")
+    yield from gradient_checks(file, arrays, reference, "actor/")
 
     target_entropy = -agent.action_size
     yield relative(file, "alpha/target_entropy", target_entropy, arrays["alpha/target_entropy"], OUTPUTS)
@@ -69,12 +72,14 @@ def actor_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Ch
 def acting_checks(file: str, arrays: Arrays, reference: Reference) -> Iterator[Check]:
     agent, batch = reference.agent, reference.batch
     with torch.no_grad():
-        mean, _ = agent.actor(agent.encoder.convolutions(batch.obs[:1]))
-    expected = arrays["act/deterministic_obs0"]
-    yield relative(file, "act/deterministic_obs0", mean[0].tanh(), expected, OUTPUTS)
-    sampled = agent.act(batch.frames[0, 0].numpy(), step=agent.config.loop.learning_starts, first=True)
-    (key,) = (key for key in arrays if key.startswith("act/sampled"))
-    yield relative(file, key, sampled, arrays[key], OUTPUTS)
+        means, _ = agent.actor(agent.encoder.convolutions(batch.obs))
+    for key in arrays:
+        if match := re.match(r"act/deterministic_obs(\d+)", key):
+            yield relative(file, key, means[int(match[1])].tanh(), arrays[key], OUTPUTS)
+        elif match := re.match(r"act/sampled_from_seq(\d)_?(\d)_", key):
+            frame = batch.frames[int(match[1]), int(match[2])].numpy()
+            sampled = agent.act(frame, step=reference.config.loop.learning_starts, first=True)
+            yield relative(file, key, sampled, arrays[key], OUTPUTS)
 
 
 def policy_checks(
@@ -103,15 +108,15 @@ def pair_checks(file: str, arrays: Arrays, prefix: str, q: Tensor) -> Iterator[C
 
 def gradient_checks(file: str, arrays: Arrays, reference: Reference, case: str) -> Iterator[Check]:
     """Norms one by one; sums as shares of the norms, because some cancel to zero."""
-    prefix = f"{case}/grad_norm/"
+    prefix = f"{case}grad_norm/"
     names = [key.removeprefix(prefix) for key in arrays if key.startswith(prefix)]
     gradients = [reference.parameters[name].grad.double() for name in names]
-    expected = np.array([(arrays[f"{case}/grad_sum/{name}"], arrays[f"{prefix}{name}"]) for name in names])
+    expected = np.array([(arrays[f"{case}grad_sum/{name}"], arrays[f"{prefix}{name}"]) for name in names])
     for name, gradient, norm in zip(names, gradients, expected[:, 1], strict=True):
         yield relative(file, f"{prefix}{name}", gradient.norm(), norm, GRADIENTS)
     scale = np.where(expected[:, 1] == 0, 1, expected[:, 1])
     sums = np.array([float(gradient.sum()) for gradient in gradients])
-    yield relative(file, f"{case}/grad_sum", sums / scale, expected[:, 0] / scale, GRADIENTS)
+    yield relative(file, f"{case}grad_sum", sums / scale, expected[:, 0] / scale, GRADIENTS)
 
 
 def column(values: Tensor) -> Tensor:

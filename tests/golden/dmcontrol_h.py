@@ -4,17 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from tests.golden.check import Check, exact, load, relative
-from tests.golden.dmcontrol_weights import UNUSED, Arrays, Reference, load_reference
+from dmcontrol.config import AuxOptimizerConfig
+from dmcontrol.losses import learning_rate_factor
+from tests.golden.check import Arrays, Check, by_case, exact, load, named, relative
+from tests.golden.dmcontrol_weights import UNUSED, Reference, load_reference
 
 FIRST_LOSSES, LATER_LOSSES, NORMS = 2e-5, 1e-4, 1e-5
 # The small rates of the schedule's start hide rounding errors of the auxiliary's gradient; a fixed rate shows them.
 SMALL_RATE_WEIGHTS, FIXED_RATE_WEIGHTS = 1e-6, 5e-5
 METRICS = {
-    "mlr_lr_used": "mlr_learning_rate",
+    "mlr_lr_used": "aux/learning_rate",
     "critic_loss": "critic_loss",
-    "mlr_loss": "mlr_loss",
+    "mlr_loss": "aux/loss",
     "actor_loss": "actor_loss",
     "alpha_loss": "temperature_loss",
 }
@@ -24,11 +27,8 @@ def replay_h(folder: Path) -> Iterator[Check]:
     """Rates, losses and weights of every case in the file."""
     for path in sorted(folder.glob("h_*.npz")):
         arrays = load(path)
-        for case in sorted({key.split("/")[0] for key in arrays if key.endswith("/sum_and_l2")}):
-            prefix = f"{case}/"
-            values = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-            for check in case_checks(path.name, folder, values):
-                yield Check(check.file, f"{case} {check.quantity}", check.error, check.tolerance)
+        for case, own in by_case(arrays, "log", "sum_and_l2").items():
+            yield from named(f"{case.rstrip('/')} ", case_checks(path.name, folder, own))
 
 
 def case_checks(file: str, folder: Path, arrays: Arrays) -> Iterator[Check]:
@@ -37,22 +37,50 @@ def case_checks(file: str, folder: Path, arrays: Arrays) -> Iterator[Check]:
     aux = "mlr" if any(name.startswith("mlr/") for name in names) else "none"
     rates = log["mlr_lr_used"]
     fixed = aux == "mlr" and (rates == rates[0]).all()
-    overrides = ["mlr_agent.warmup_start=1", f"mlr_agent.learning_rate={rates[0]}"] if fixed else []
+    overrides = ["aux_optimizer.warmup_start=1", f"aux_optimizer.learning_rate={rates[0]}"] if fixed else []
+    overrides += actor_schedule(log["actor_loss"])
     tolerance = FIXED_RATE_WEIGHTS if fixed else SMALL_RATE_WEIGHTS
     sums = max(tolerance, NORMS)
-    reference = load_reference(folder, aux, *overrides)
+    reference = load_reference(folder, arrays, aux, *overrides)
+    agent = reference.agent
+    agent._updates = updates_before(log["actor_loss"], reference.config.agent.update_every)
+    if aux == "mlr" and not fixed:
+        agent._auxiliary_updates.fill_(auxiliary_updates_before(rates, reference.config.aux_optimizer))
     yield exact(file, "parameters", sorted(reference.parameters), sorted(names))
     rows = [index for index, name in enumerate(arrays["param_names"]) if not name.startswith(UNUSED)]
     snapshots = arrays["sum_and_l2"][:, rows]
     yield from norm_checks(file, reference, names, snapshots[0], "before", sums)
     metrics = []
-    for step, snapshot in enumerate(snapshots[1:]):
-        metrics.append(reference.agent.update(reference.batch, step, "update"))
-        yield from norm_checks(file, reference, names, snapshot, f"after update {step + 1}", sums)
-        yield from weight_checks(file, reference, arrays, f"params_after_update{step + 1}/", tolerance)
+    for update, snapshot in enumerate(snapshots[1:]):
+        reference.update = update
+        metrics.append(agent.update(reference.batch, update, "update"))
+        yield from norm_checks(file, reference, names, snapshot, f"after update {update + 1}", sums)
+        yield from weight_checks(file, reference, arrays, f"params_after_update{update + 1}/", tolerance)
     for key, metric in METRICS.items():
-        values = np.array([float(entry.get(metric, "nan")) for entry in metrics])
-        yield from log_checks(file, key, values, log[key])
+        if key in log:
+            values = np.array([float(entry.get(metric, "nan")) for entry in metrics])
+            yield from log_checks(file, key, values, log[key])
+
+
+def actor_schedule(losses: np.ndarray) -> list[str]:
+    """The number of updates between two with the actor, where the file shows it."""
+    ran = np.flatnonzero(~np.isnan(losses))
+    return [f"agent.update_every={ran[1] - ran[0]}"] if len(ran) > 1 else []
+
+
+def updates_before(losses: np.ndarray, every: int) -> int:
+    """A number of earlier updates with which the actor takes part in those where the file has its loss."""
+    ran = ~np.isnan(losses)
+    turns = np.arange(len(ran))
+    return next((before for before in range(every) if ((before + turns) % every == 0).tolist() == ran.tolist()), 0)
+
+
+def auxiliary_updates_before(rates: np.ndarray, config: AuxOptimizerConfig) -> int:
+    """The number of earlier updates of the auxiliary whose learning rates come next to the recorded ones."""
+    counts = torch.arange(4 * config.warmup_updates)
+    factors = learning_rate_factor(counts, config.warmup_updates, config.warmup_start).numpy()
+    scheduled = np.lib.stride_tricks.sliding_window_view(config.learning_rate * factors, len(rates))
+    return int(np.abs(scheduled - rates).sum(axis=1).argmin())
 
 
 def norm_checks(

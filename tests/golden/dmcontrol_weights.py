@@ -1,30 +1,57 @@
 """The reference agent: ours, filled with the starting state of a folder of DMControl reference files, and its batch.
 
-Sizes come from the shapes of the arrays, everything else from `configs/`: the reference has the released rates.
-What leaves no trace in a shape is named here: a first stride of 2, and one attention head, which gives way to a scalar
-`size/heads` of the state.
+Sizes come from the shapes of the arrays, and from settings where they leave no trace in one (SETTINGS). Everything else
+comes from `configs/`: the reference has the released rates. Without a setting there is one attention head, and the
+first stride is 2. Frames pass through the recorded augmentation (views.py); without one, the window is the centre.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from auxiliaries.slot import Reads
 from dmcontrol.agent import SACAgent
-from dmcontrol.config import DMControlConfig, EncoderConfig, map_sides, validate
+from dmcontrol.config import DMControlConfig, EncoderConfig, map_sides
+from dmcontrol.method import make_agent
 from dmcontrol.networks import PixelEncoder
-from harness.command_line import Command
+from harness.recipe import Spaces
+from mlr.augmentation import RandomCrop
 from mlr.objective import MLR
-from tests.golden.check import load, setting
+from recipes import COMMANDS
+from tests.golden.check import Arrays, load, setting
+from tests.golden.views import Crop, recorded_views
 
 BLOCK_LAYERS = {"ln1": "ln1", "qkv": "qkv", "proj": "proj", "ln2": "ln2", "mlp0": "fc1", "mlp1": "fc2"}
+BATCH = """
+    seq_observation seq_action mask_cells_per_frame obs next_obs action reward not_done noise_target_policy
+    noise_actor_policy
+""".split()
 UNUSED = "mlr/unused/"  # exists in the reference, influences nothing
-
-Arrays = Mapping[str, np.ndarray]
+# Our keys by the names of settings.
+SETTINGS = {
+    "discount": "agent.discount",
+    "update_every": "agent.update_every",
+    "critic_tau": "agent.critic_tau",
+    "encoder_tau": "agent.critic_encoder_tau",
+    "log_std_min": "agent.log_std_min",
+    "log_std_max": "agent.log_std_max",
+    "lr": "agent.learning_rate",
+    "alpha_lr": "agent.temperature_learning_rate",
+}
+MLR_SETTINGS = {
+    "heads": "mlr.decoder.heads",
+    "mlr_tau": "mlr.tau",
+    "norm_floor": "mlr.norm_floor",
+    "clip": "aux_optimizer.clip_norm",
+    "warmup_updates": "aux_optimizer.warmup_updates",
+    "warmup_start": "aux_optimizer.warmup_start",
+}
 
 
 @dataclass
@@ -49,21 +76,32 @@ class Batch:
     def sample(self, batch_size: int, generator: torch.Generator) -> "Batch":
         return self
 
-    def windows(self, batch_size: int, generator: torch.Generator, fields: tuple[str, ...]) -> "Batch":
+    def windows(self, batch_size: int, generator: torch.Generator, reads: Reads) -> "Batch":
         return self
 
 
 @dataclass
 class Reference:
+    config: DMControlConfig
     agent: SACAgent
     batch: Batch
     parameters: dict[str, nn.Parameter]  # ours by the reference's names
+    update: int = 0  # number of the update that runs, of those recorded in a row
 
 
-def load_reference(folder: Path, aux: str = "mlr", *overrides: str) -> Reference:
-    """Our agent in the reference's starting state, with the reference's values in place of its random draws."""
-    state, batch = load(folder / "state.npz"), make_batch(load(folder / "batch.npz"))
-    agent = SACAgent(make_config(state, batch, aux, *overrides), batch.action.shape[1], torch.device("cpu"))
+def load_reference(folder: Path, own: Arrays, aux: str = "mlr", *overrides: str) -> Reference:
+    """Our agent in the reference's starting state, with the reference's values in place of its random draws.
+
+    `own` are a file's or case's arrays: its settings, augmentation and batch go before those of the folder.
+    """
+    state, shared = load(folder / "state.npz"), load(folder / "batch.npz")
+    arrays = state | shared | dict(own)
+    image_size = arrays["seq_observation"].shape[-1]
+    crop_size = int(setting(arrays, "crop", arrays["obs"].shape[-1]))
+    crop = RandomCrop(image_size, crop_size, 0, "resample" if setting(arrays, "resample", 0) else "slice")
+    batch = make_batch(arrays, crop)
+    config = make_config(state, arrays, batch, aux, *overrides)
+    agent = make_agent(config, spaces(batch), torch.device("cpu"))
     parameters = dict(named_parameters(agent))
     for name, parameter in parameters.items():
         values = torch.from_numpy(floats(state, name))
@@ -72,11 +110,21 @@ def load_reference(folder: Path, aux: str = "mlr", *overrides: str) -> Reference
             parameter.copy_(values)
     agent._cropped = lambda pixels, purpose: pixels
     agent._noise = lambda like, purpose: batch.noise[purpose][: len(like)]
+    reference = Reference(config, agent, batch, parameters)
     if agent.auxiliary is not None:
-        agent.auxiliary.mask = lambda: batch.hidden
-        agent.auxiliary.augment_masked = lambda frames: agent._centre_crop(frames).float()
-        agent.auxiliary.augment_target = agent.auxiliary.augment_masked
-    return Reference(agent, batch, parameters)
+        centre = ((image_size - crop_size) // 2,) * 2
+        masked, target = (
+            recorded_views(arrays, (whose, "clip"), crop, centre, batch_major=False) for whose in ("masked", "target")
+        )
+        objective = agent.auxiliary.objective
+        objective.mask = lambda: batch.hidden
+        objective.augment_masked = lambda frames: masked(frames, reference.update)
+        objective.augment_target = lambda frames: target(frames, reference.update)
+    return reference
+
+
+def spaces(batch: Batch) -> Spaces:
+    return Spaces(Box(0, 255, batch.frames.shape[2:], np.uint8), Box(-1.0, 1.0, batch.action.shape[1:], np.float32))
 
 
 def floats(state: Arrays, name: str) -> np.ndarray:
@@ -85,8 +133,12 @@ def floats(state: Arrays, name: str) -> np.ndarray:
     return values.astype(np.float32) * np.float32(state["fc_scale"]) if values.dtype == np.int8 else values
 
 
-def make_batch(arrays: Arrays) -> Batch:
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+def make_batch(arrays: Arrays, crop: Crop) -> Batch:
+    """The batch, its transitions cropped where the file records a crop for them."""
+    tensors = {name: torch.from_numpy(arrays[name]) for name in BATCH}
+    for name, whose in (("obs", "obs"), ("next_obs", "next")):
+        if (views := recorded_views(arrays, (whose,), crop, None, batch_major=False)).values:
+            tensors[name] = views(tensors[name])
     return Batch(
         obs=tensors["obs"],
         action=tensors["action"],
@@ -104,10 +156,11 @@ def make_batch(arrays: Arrays) -> Batch:
     )
 
 
-def make_config(state: Arrays, batch: Batch, aux: str, *overrides: str) -> DMControlConfig:
+def make_config(state: Arrays, arrays: Arrays, batch: Batch, aux: str, *overrides: str) -> DMControlConfig:
     """The released configuration with the sizes of the arrays."""
     image_size, crop_size = batch.frames.shape[-1], batch.obs.shape[-1]
     encoder = encoder_config(state, crop_size)
+    named = SETTINGS | (MLR_SETTINGS if aux == "mlr" else {})
     sizes = {
         "environment.image_size": image_size,
         "environment.frame_stack": batch.obs.shape[1] // 3,
@@ -116,26 +169,39 @@ def make_config(state: Arrays, batch: Batch, aux: str, *overrides: str) -> DMCon
         "agent.encoder.strides": encoder.strides,
         "agent.encoder.latent": encoder.latent,
         "agent.hidden": len(state["critic/q1/fc0/bias"]),
-        "mlr.seq_len": len(batch.frames),
+    }
+    if aux == "mlr":
+        sizes |= mlr_sizes(state, batch, encoder.latent)
+    recorded = {key: setting(arrays, name) for name, key in named.items()}
+    sizes |= {key: int(value) if value.is_integer() else value for key, value in recorded.items() if value is not None}
+    settings = [f"{key}={value}".replace(" ", "") for key, value in sizes.items()]
+    return COMMANDS["dmcontrol"].resolve(["task=finger_spin", f"auxiliary={aux}", *settings, *overrides])
+
+
+def mlr_sizes(state: Arrays, batch: Batch, latent: int) -> dict[str, int | float]:
+    image_size = batch.frames.shape[-1]
+    sizes = {
+        "replay.window": len(batch.frames),
+        "aux_optimizer.batch_size": batch.frames.shape[1],
+        "mlr.mask.ratio": 1,  # the masks come ready-made; of any number of cells this one hides some
         "mlr.mask.patch_size": image_size // batch.hidden.shape[-1],
         "mlr.mask.cube_depth": 1,
         "mlr.decoder.depth": count(state, "mlr/block{}/qkv/weight"),
-        "mlr.decoder.heads": int(setting(state, "heads", 1)),
-        "mlr_agent.projection": len(state["mlr/projector/fc0/bias"]),
+        "mlr.decoder.heads": 1,
+        "aux_networks.projection": len(state["mlr/projector/fc0/bias"]),
     }
     if sizes["mlr.decoder.depth"]:
-        sizes["mlr.decoder.mlp_ratio"] = len(state["mlr/block0/mlp0/bias"]) / encoder.latent
+        sizes["mlr.decoder.mlp_ratio"] = len(state["mlr/block0/mlp0/bias"]) / latent
         sizes["mlr.decoder.qkv_bias"] = "mlr/block0/qkv/bias" in state
-    settings = [f"{key}={value}".replace(" ", "") for key, value in sizes.items()]
-    command = Command("dmcontrol", DMControlConfig, validate)
-    return command.resolve(["task=finger_spin", f"aux={aux}", *settings, *overrides])[1]
+    return sizes
 
 
 def encoder_config(state: Arrays, crop_size: int) -> EncoderConfig:
-    """The usual strides, or others of 1 and 2 whose last map has as many values as the linear layer takes."""
+    """The recorded or the usual strides, or others of 1 and 2 whose last map is what the linear layer takes."""
     latent, features = state["critic/encoder/fc/weight"].shape
     filters, layers = len(state["critic/encoder/conv0/bias"]), count(state, "critic/encoder/conv{}/weight")
-    for strides in ((2, *[1] * (layers - 1)), *product((2, 1), repeat=layers)):
+    recorded = [state["size/strides"].tolist()] if "size/strides" in state else []
+    for strides in (*recorded, (2, *[1] * (layers - 1)), *product((2, 1), repeat=layers)):
         config = EncoderConfig(filters, list(strides), latent)
         if filters * map_sides(config, crop_size)[-1] ** 2 == features:
             return config
@@ -166,7 +232,7 @@ def named_layers(agent: SACAgent) -> Iterator[tuple[str, nn.Module]]:
         yield from mlp_layers(f"{prefix}/q1", heads.q1)
         yield from mlp_layers(f"{prefix}/q2", heads.q2)
     if agent.auxiliary is not None:
-        yield from objective_layers(agent.auxiliary)
+        yield from objective_layers(agent.auxiliary.objective)
 
 
 def objective_layers(mlr: MLR) -> Iterator[tuple[str, nn.Module]]:

@@ -62,7 +62,7 @@ DMCONTROL: tuple[Replay, ...] = (
 ATARI_FILES = tuple(
     """
     weights_*.npz a_*.npz b_*.npz c_*.npz d_*.npz e_replay_small.npz e_replay_small_fixed_done_n.npz e_replay_real.npz
-    f_schedules.npz f_settings.json g_*.npz h_env_*_train.npz h_env_*_eval.npz i_noops*.npz i_eval.json j_*.npz
+    f_schedules.npz f_settings.json g_*.npz h_env_*.npz i_noops*.npz i_eval.json j_*.npz
     """.split()
 )
 DMCONTROL_FILES = tuple(
@@ -74,17 +74,20 @@ RECORDS = ("d_real_size.json", "README.md")
 
 
 def run(replays: tuple[Replay, ...], folder: Path) -> Iterator[Check]:
-    """The checks of all replays; one that finds nothing, or stops at a damaged file, is a failed check itself."""
+    """The checks of all replays; a file without one, or where a replay stops, is a failed check itself."""
     for replay in replays:
-        found = False
+        letter = replay.__name__.removeprefix("replay_")
+        unseen = {path.name for kind in ("npz", "json") for path in folder.glob(f"{letter}*_*.{kind}")} - {*RECORDS}
+        if not unseen:
+            yield failure(replay.__name__, "no file to compare")
         try:
             for check in replay(folder):
-                found = True
+                unseen.discard(check.file)
                 yield check
-            if not found:
-                yield failure(replay.__name__, "no file to compare")
         except Exception as error:  # a file may be damaged in any way, and the other files are to be replayed still
             yield failure(replay.__name__, f"stopped: {type(error).__name__}: {error}")
+        else:
+            yield from (failure(name, "nothing in it to compare") for name in sorted(unseen))
 
 
 def missing(folder: Path, patterns: tuple[str, ...]) -> Iterator[Check]:

@@ -2,12 +2,10 @@
 
 import os
 import signal
-import time
 
 import pytest
 import torch
 
-from atari.training import ATARI
 from harness import evaluation
 from harness.background import Background
 from harness.errors import WorkerLost
@@ -16,10 +14,11 @@ from harness.logs import CsvLog
 from harness.run import make_evaluate, run
 from harness.run_folder import RunFolder
 from tests.conftest import make_config
+from tests.recipes import ATARI
+from tests.waiting import HANG, until
 
-TIMEOUT = 60  # seconds, where nothing hangs
 SMALL = (
-    "agent_steps=66", "eval_every=33", "checkpoint_every=40", "evaluation.horizon=10", "aux=none", "video=false",
+    "agent_steps=66", "eval_every=33", "checkpoint_every=40", "evaluation.horizon=10", "auxiliary=none", "video=false",
 )  # fmt: skip
 
 
@@ -31,25 +30,22 @@ def evaluate(weights, index, video, watch, workers):
 
 
 def wait(background):
-    """The rows; each poll takes no longer than it is allowed to."""
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
-        rows = background.rows(0.05)
-        if rows is not None:
-            return rows
-    pytest.fail("no rows came")
+    """The rows, once they are there."""
+    found = []
+    until(lambda: found.append(background.rows(0.05)) or found[-1] is not None, pause=0)
+    return found[-1]
 
 
 def test_evaluations_one_after_the_other_until_the_process_dies(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    background = Background(evaluate, 2, TIMEOUT)
+    background = Background(evaluate, 2, HANG)
     try:
         for index in (5, 6):
             assert not background.busy
             background.start("weights", index, None)
             assert background.busy
             assert wait(background) == [{"score": index}, {"threads": 3, "workers": 2}]
-            assert background.finished == 1 and 0 < background.seconds < TIMEOUT
+            assert background.finished == 1 and background.seconds > 0
         background.start("weights", "kill", None)
         with pytest.raises(WorkerLost, match=r"the process for evaluations died \(SIGKILL\)"):
             wait(background)

@@ -10,48 +10,49 @@ import numpy as np
 import pytest
 import torch
 
-from atari.training import ATARI
-from dmcontrol.training import DMCONTROL
 from harness import capture
 from harness import run as runs
 from harness.capture import WARM_UPS, capture_updates
 from harness.checkpoint import _flatten
 from harness.inspection import inspect
+from harness.operations import built_on_meta
 from harness.run import is_captured, run
 from tests.conftest import make_config, make_dmcontrol_config
-from tests.operations import OperationRecorder, built_on_meta, fill, held, make_agent_and_replay, places, plain_values
+from tests.operations import OperationRecorder, fill, held, make_agent_and_replay, make_spaces, places, plain_values
+from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
-BENCHMARKS = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
-SAMPLED = {"atari": (0.4, ()), "dmcontrol": ()}  # further arguments of `sample`
-CASES = [(name, aux) for name in BENCHMARKS for aux in ("mlr", "none")]
+RECIPES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+SAMPLED = {"atari": (0.4, None), "dmcontrol": ()}  # further arguments of `sample`
+CASES = [(name, aux) for name in RECIPES for aux in ("mlr", "none")]
 
 
 def make(name, *overrides, device=CPU, steps=60):
-    benchmark, make_configuration = BENCHMARKS[name]
+    recipe, make_configuration = RECIPES[name]
     config = make_configuration("unused", *overrides)
-    agent, replay = make_agent_and_replay(benchmark, config, device)
+    agent, replay = make_agent_and_replay(recipe, config, device)
     fill(replay, config, steps)
     return agent, replay
 
 
 @pytest.mark.parametrize("name, aux", CASES)
 def test_an_update_needs_no_value_and_nothing_from_the_host(name, aux):
-    with built_on_meta() as device:
-        agent, replay = make(name, f"aux={aux}", device=device, steps=0)
-        for variant in agent.variants:
-            with OperationRecorder("meta") as recorder:
-                metrics = agent.update_on_device(replay, *variant)
-            assert len(recorder.calls) > 100
-            assert {value.device.type for value in metrics.values()} == {"meta"}
+    recipe, make_configuration = RECIPES[name]
+    config = make_configuration("unused", f"auxiliary={aux}")
+    agent, replay = built_on_meta(recipe.method, config, make_spaces(config))
+    for variant in dict.fromkeys(agent.cycle):
+        with OperationRecorder("meta") as recorder:
+            metrics = agent.update_on_device(replay, *variant)
+        assert len(recorder.calls) > 100
+        assert {value.device.type for value in metrics.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("name, aux", CASES)
 def test_an_update_does_the_same_each_time_and_rebinds_nothing(name, aux):
-    agent, replay = make(name, f"aux={aux}")
+    agent, replay = make(name, f"auxiliary={aux}")
     before, values = places(agent, replay), plain_values(agent, replay)
     assert len(before) > 50
-    for variant in agent.variants:
+    for variant in dict.fromkeys(agent.cycle):
         agent.update_on_device(replay, *variant)
         recorded = []
         for _ in range(2):
@@ -66,7 +67,8 @@ def test_an_update_does_the_same_each_time_and_rebinds_nothing(name, aux):
 
 @pytest.mark.parametrize("name, aux", CASES)
 def test_a_loaded_state_continues_exactly_and_rebinds_nothing(name, aux):
-    (agent, replay), (other, other_replay) = make(name, f"aux={aux}"), make(name, f"aux={aux}", "seed=2", steps=0)
+    agent, replay = make(name, f"auxiliary={aux}")
+    other, other_replay = make(name, f"auxiliary={aux}", "seed=2", steps=0)
     for step in (60, 61):
         agent.update(replay, step, "update")
     before = places(other, other_replay)
@@ -118,33 +120,33 @@ def record(update, replay, variants, generators):
 def test_recording_leaves_agent_and_replay_as_they_were(name, aux, steps, monkeypatch):
     """Also on an empty replay, as at the start of every run."""
     monkeypatch.setattr(capture, "record", record)
-    agent, replay = make(name, f"aux={aux}", steps=steps)
+    agent, replay = make(name, f"auxiliary={aux}", steps=steps)
     states, before = copy.deepcopy((agent.state(), replay.state())), places(agent, replay)
+    eager = agent.update, agent.update_on_device
     capture_updates(agent, replay)
     assert_same(states[0], agent.state())
     assert_same(states[1], replay.state())
-    del agent.update_on_device
-    assert places(agent, replay) == before
+    assert places(agent, replay) == before and (agent.update, agent.update_on_device) == eager
 
 
 @pytest.mark.parametrize("name", ["atari", pytest.param("dmcontrol", marks=pytest.mark.gl)])
 def test_a_run_of_recorded_updates_is_the_same_run(name, request, tmp_path, monkeypatch):
     expected = request.getfixturevalue({"atari": "finished_run", "dmcontrol": "finished_dmcontrol_run"}[name])
-    benchmark, make_configuration = BENCHMARKS[name]
+    recipe, make_configuration = RECIPES[name]
     monkeypatch.setattr(capture, "record", record)
     monkeypatch.setattr(runs, "is_captured", lambda config, device: True)
-    assert run(make_configuration(tmp_path / "run"), benchmark) == 0
+    assert run(make_configuration(tmp_path / "run"), recipe) == 0
     digests = [[part[:2] for part in inspect(folder)] for folder in (expected, tmp_path / "run")]
     assert digests[0] == digests[1] and len(digests[0]) == 8
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recorded_update_still_asks_for_data_first(name, monkeypatch):
     monkeypatch.setattr(capture, "record", record)
     agent, replay = make(name, steps=0)
-    capture_updates(agent, replay)
+    update = capture_updates(agent, replay)
     with pytest.raises(RuntimeError, match="no (window|transition)"):
-        agent.update(replay, 60, "update")
+        update(replay, 60, "update")
 
 
 def test_what_is_recorded():

@@ -9,6 +9,7 @@ import torch
 from harness import checkpoint
 from harness.checkpoint import Checkpoints, require_finite_state, tensor_digest
 from harness.errors import CheckpointError, NotFinite
+from harness.run_folder import checkpoint_names
 
 CAPACITY = 25
 
@@ -86,6 +87,23 @@ def test_pieces_hold_what_is_new_and_old_ones_go(tmp_path):
     ]
 
 
+def test_checkpoints_inside_an_agent_step_do_not_replace_each_other(tmp_path):
+    checkpoints, expected = Checkpoints(tmp_path, CAPACITY, "hash"), []
+    for steps, made, name in ((11, 3, "000000010+000000003"), (11, 70, "000000010+000000070"), (11, None, "000000011")):
+        checkpoints.save(steps, state(made or 0), Rows().get, made)
+        checkpoints.wait()
+        expected = [*expected, name][-2:]
+        assert checkpoint_names(tmp_path) == expected and checkpoints.newest == name
+        (step, found), rows, lines = load(tmp_path)
+        assert (step, found["agent"]["count"], lines) == (11, made or 0, []) and rows == {i: i for i in range(11)}
+    (tmp_path / "000000011" / "state.safetensors").write_bytes(b"")
+    (step, found), _, _ = load(tmp_path)
+    assert (step, found["agent"]["count"]) == (11, 70)
+    (tmp_path / "000000010+000000070").rename(tmp_path / "000000010+000000071")
+    with pytest.raises(CheckpointError):
+        load(tmp_path)
+
+
 @pytest.fixture
 def disk(monkeypatch):
     """A disk that takes a state when it is told to."""
@@ -106,7 +124,7 @@ def test_training_goes_on_while_a_copy_is_written(tmp_path, disk):
         parts["weights"] += 1
         parts["finished"].append(2.0)
         checkpoints.check()
-        assert checkpoints.newest == 10 and load(tmp_path)[0] is None
+        assert checkpoints.newest == "000000010" and load(tmp_path)[0] is None
         disk.set()
         checkpoints.save(20, parts, rows.get)
     for expected, number in ((parts, "000000020"), ({"weights": torch.zeros(5), "finished": [1.0]}, "000000010")):

@@ -1,28 +1,43 @@
-"""The command line on a small benchmark of its own: what it composes, refuses, prints and runs."""
+"""The command line on a small primary file of its own: what it composes, refuses, prints and runs."""
 
 import os
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import yaml
+from pydantic import Field, PositiveFloat
+from pydantic.dataclasses import dataclass
 
 from harness import command_line as cli
-from harness.config import ConfigError
+from harness.config import STRICT, ConfigError, one_of
+from tests.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
 
 
-@dataclass
+@dataclass(config=STRICT)
 class Brush:
     width: float
     bristles: int
 
 
-@dataclass
+@dataclass(config=STRICT)
+class Oven:
+    degrees: Annotated[int, Field(ge=100, le=1400)]
+
+
+@dataclass(config=STRICT)
+class Glaze:
+    coats: int
+    hours: PositiveFloat
+    finish: Annotated[str, one_of("matt", "gloss")]
+
+
+@dataclass(config=STRICT)
 class Painting:
     title: str
     framed: bool
@@ -30,7 +45,10 @@ class Painting:
     prices: dict[str, float]
     price: float
     style: str
+    auxiliary: str
     brush: Brush
+    glaze: Any = None
+    oven: Oven | None = None
 
 
 FILES = {
@@ -39,6 +57,7 @@ FILES = {
           - paint_schema
           - _self_
           - style: rough
+          - auxiliary: none
         title: ???
         framed: true
         layers: [3, 2]
@@ -47,6 +66,21 @@ FILES = {
         brush:
           width: 0.5
           bristles: ${layers.0}
+        glaze:
+          hours: 1.5
+        oven:
+          degrees: 900
+    """,
+    "auxiliary/none.yaml": """
+        # @package _global_
+        auxiliary: none
+    """,
+    "auxiliary/glaze.yaml": """
+        # @package _global_
+        auxiliary: glaze
+        glaze:
+          coats: ${layers.1}
+          finish: matt
     """,
     "style/rough.yaml": """
         # @package _global_
@@ -70,6 +104,12 @@ def validate(config: Painting) -> None:
         raise ConfigError("brush.bristles must be\nat least 1")
 
 
+def command() -> cli.Command:
+    return cli.Command(
+        "paint", Painting, validate, sections={"glaze": f"{__name__}:Glaze"}, with_auxiliary=("oven",)
+    )
+
+
 @pytest.fixture
 def launch(tmp_path, monkeypatch):
     """Runs the command with the given arguments; returns its exit code and the configurations that were run."""
@@ -90,7 +130,7 @@ def launch(tmp_path, monkeypatch):
             seen.append(config)
             return run(config) if run else 0
 
-        return cli.launch("paint", Painting, validate, record, about=about, argv=arguments), seen
+        return cli.launch(command(), record, about=about, argv=arguments), seen
 
     return launch
 
@@ -98,7 +138,7 @@ def launch(tmp_path, monkeypatch):
 def test_runs_the_composed_dataclass_and_returns_its_code(launch):
     code, seen = launch("title=sea", "style=fine", "layers=[7]", run=lambda config: 75)
     assert code == 75
-    assert seen == [Painting("sea", True, [7], {"sea": 5.0}, 5.0, "fine", Brush(0.1, 7))]
+    assert seen == [Painting("sea", True, [7], {"sea": 5.0}, 5.0, "fine", "none", Brush(0.1, 7))]
 
 
 def test_the_command_line_wins_over_groups_and_interpolations(launch):
@@ -111,9 +151,25 @@ def test_a_mapping_takes_new_entries(launch):
     assert config.price == 4.0
 
 
-def test_groups_of_the_benchmark_are_found_beside_shared_ones(launch):
+def test_groups_of_the_primary_file_are_found_beside_shared_ones(launch):
     _, (config,) = launch("title=sea", "+brand=old")
     assert config.brush == Brush(2.0, 3)
+
+
+def test_an_auxiliary_fills_its_section_and_none_leaves_it_out(launch, capsys):
+    _, (config,) = launch("title=sea", "auxiliary=glaze", "glaze.finish=gloss", "oven.degrees=1000")
+    assert (config.glaze, config.oven) == (Glaze(2, 1.5, "gloss"), Oven(1000))
+    _, (config,) = launch("title=sea", "glaze.finish=gloss", "oven.degrees=1000")
+    assert (config.glaze, config.oven) == (None, None)
+    launch("--cfg", "job", "title=sea")
+    assert not {"glaze", "oven"} & yaml.safe_load(capsys.readouterr().out).keys()
+
+
+@pytest.mark.parametrize("choice", ["auxiliary=none", "auxiliary='none'"])
+def test_settings_that_nothing_reads_change_nothing(launch, choice):
+    _, (plain,) = launch("title=sea", choice)
+    for setting in ("glaze.coats=9", "glaze.finish=rough", "oven.degrees=1", "glaze={coats: 3}"):
+        assert launch("title=sea", choice, setting) == (0, [plain])
 
 
 REFUSED = [
@@ -130,6 +186,8 @@ REFUSED = [
     ("++zzz=1", "no key zzz"),
     ("prices.hill=1", "+prices.hill=1"),
     ("layers.9=1", "layers[9]"),
+    ("glaze.coat=1", "no key glaze.coat; did you mean glaze.coats?"),
+    ("aux=none", "no key aux; it is called auxiliary now"),
     # choices
     ("style=fien", "no style named 'fien'; did you mean fine?"),
     ("style=xyz", "choose one of fine, rough"),
@@ -187,6 +245,62 @@ def test_refuses_in_one_line_without_running_or_writing(launch, capsys, argument
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.parametrize("argument, expected", [
+    ("glaze.hours=0", "glaze.hours=0.0 must be above 0"),
+    ("glaze.coats=1.5", "glaze.coats must be an integer"),
+    ("glaze.coats=true", "glaze.coats must be an integer"),
+    ("glaze.finish=dull", "glaze.finish=dull is not one of matt, gloss"),
+    ("glaze={coat: 1}", "no key glaze.coat; did you mean glaze.coats?"),
+    ("glaze=3", "glaze is a section: set its keys, such as glaze.coats=value"),
+    ("oven.degrees=99", "oven.degrees=99 must be at least 100"),
+    ("oven.degrees=1401", "oven.degrees=1401 must be at most 1400"),
+    ("oven=null", "oven is a section"),
+])  # fmt: skip
+def test_a_section_is_checked_like_the_rest(launch, capsys, argument, expected):
+    assert launch("title=sea", "auxiliary=glaze", argument) == (2, [])
+    err = capsys.readouterr().err
+    assert expected in err and err.count("\n") == 1
+
+
+# Values as a file holds them, that somebody may have edited.
+BUILT = [
+    ("brush.hairs", 3, "no key brush.hairs in this version"),
+    ("glaze.colour", "blue", "no key glaze.colour in this version"),
+    ("brush", 3, "brush=3 must be a section of keys"),
+    ("brush.width", "wide", "brush.width=wide must be a number"),
+    ("brush.bristles", 1.5, "brush.bristles=1.5 must be an integer"),
+    ("framed", "perhaps", "framed=perhaps must be true or false"),
+    ("title", 3, "title=3 must be a text"),
+    ("layers", 3, "layers=3 must be a list"),
+    ("layers", [1, "x"], "layers.1=x must be an integer"),
+    ("prices", [], "prices=[] must be a mapping"),
+    ("glaze.hours", 0, "glaze.hours=0 must be above 0"),
+    ("auxiliary", "varnish", "auxiliary=varnish is not one of none, glaze"),
+    ("brush.width", None, "brush.width=None must be a number"),
+]
+
+
+@pytest.mark.parametrize("key, value, expected", BUILT)
+def test_plain_values_build_a_configuration_or_are_refused_in_one_line(key, value, expected):
+    values = {
+        "title": "sea", "framed": True, "layers": [3], "prices": {}, "price": 1.0, "style": "fine",
+        "auxiliary": "glaze", "brush": {"width": 0.5, "bristles": 3}, "oven": {"degrees": 900},
+        "glaze": {"coats": 2, "hours": 1.5, "finish": "matt"},
+    }  # fmt: skip
+    assert command().build(values).glaze == Glaze(2, 1.5, "matt")
+    node, (*sections, last) = values, key.split(".")
+    for section in sections:
+        node = node[section]
+    node[last] = value
+    with pytest.raises(ConfigError) as raised:
+        command().build(values)
+    assert str(raised.value) == expected
+    del node[last]
+    if last in ("title", "width", "hours"):
+        with pytest.raises(ConfigError, match=f"^{key} has no value: add {key}=value$"):
+            command().build(values)
+
+
 @pytest.mark.parametrize("arguments", [[], ["--cfg", "job"]])
 def test_a_missing_value_is_named(launch, capsys, arguments):
     assert launch(*arguments) == (2, [])
@@ -234,12 +348,12 @@ def test_help_is_the_given_text_and_the_choices(launch, capsys):
 
 def test_help_needs_neither_hydra_nor_torch():
     program = (
-        "import sys; from harness.command_line import launch\n"
-        "launch('atari', int, None, None, argv=['--help']); print(*sys.modules)"
+        "import sys; from harness.command_line import Command, launch\n"
+        "launch(Command('atari', int, None), None, argv=['--help']); print(*sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=HANG
     )
     modules = done.stdout.splitlines()[-1].split()
     assert "harness.command_line" in modules and not {"hydra", "omegaconf", "torch"} & set(modules)

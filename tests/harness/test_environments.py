@@ -14,12 +14,14 @@ from dmcontrol.environment import make_environment as make_dmcontrol
 from harness.environments import LocalEnvironments, SpreadEnvironments
 from harness.errors import NotFinite, WorkerLost
 from tests.conftest import make_config, make_dmcontrol_config
-
-TIMEOUT = 20  # seconds, where nothing hangs
+from tests.waiting import HANG
 
 
 class Count(gymnasium.Env):
-    """Shows its number and its steps; the reward is the action times the number. It ends after `number` steps."""
+    """Shows its number and its steps; the reward is the action times the number. It ends after `number` steps.
+
+    Each step reports how many are left.
+    """
 
     def __init__(self, number):
         self.number, self.steps = number, 0
@@ -37,10 +39,11 @@ class Count(gymnasium.Env):
         self.steps += 1
         assert self.steps <= self.number, "stepped after its end"
         observation = np.array([self.number, self.steps], np.uint8)
-        return observation, float(action) * self.number, self.steps == self.number, False, {}
+        info = {"columns": {"left": np.int64(self.number - self.steps)}}
+        return observation, float(action) * self.number, self.steps == self.number, False, info
 
 
-def spread(places, workers, *, film=False, timeout=TIMEOUT):
+def spread(places, workers, *, film=False, timeout=HANG):
     return SpreadEnvironments(Count, (places, 2), workers, timeout, film)
 
 
@@ -72,7 +75,7 @@ def test_the_filmed_one_is_here():
 
 @pytest.mark.parametrize(
     "action, timeout, error",
-    [("kill", TIMEOUT, r"environment worker 1 died \(SIGKILL\)"), ("hang", 3, "environment worker . said nothing")],
+    [("kill", HANG, r"environment worker 1 died \(SIGKILL\)"), ("hang", 3, "environment worker . said nothing")],
 )
 def test_a_lost_worker_is_found_and_the_others_end(action, timeout, error):
     with pytest.raises(WorkerLost, match=error), spread(2, 2, timeout=timeout) as environments:
@@ -110,6 +113,6 @@ def test_a_dmcontrol_worker_does_without_torch_and_draws_with_one_thread(tmp_pat
 
 
 def start_one(make_environment, config):
-    with SpreadEnvironments(make_environment, (1, *config.observation_shape), 1, TIMEOUT, False) as environments:
+    with SpreadEnvironments(make_environment, (1, *config.observation_shape), 1, HANG, False) as environments:
         environments.start({0: 0})
         assert environments.observations.std() > 0

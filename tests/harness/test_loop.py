@@ -6,12 +6,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from atari.training import ATARI
-from harness.loop import DONE, train
+from harness.exit_codes import DONE
 from harness.run import make_parts
 from harness.run_folder import RunFolder, record_start
 from harness.stop import StopRequest
+from harness.training import train
 from tests.conftest import make_config
+from tests.recipes import ATARI
 
 
 def train_in(tmp_path, name, *overrides):
@@ -81,9 +82,9 @@ def test_two_equal_runs_are_equal_and_another_seed_is_not(tmp_path):
 
 
 def test_without_an_auxiliary_not_one_line_of_it_runs(tmp_path, monkeypatch):
-    for name in ("MLR", "sample_mask", "make_mlr", "ActionEmbedding"):
-        monkeypatch.setattr(f"atari.agent.{name}", lambda *arguments, name=name, **named: pytest.fail(f"{name} ran"))
-    _, baseline, reach = train_in(tmp_path, "baseline", "aux=none")
+    for name in ("atari.agent.whole_loss", "atari.agent.ActionEmbedding", "auxiliaries.mlr.make"):
+        monkeypatch.setattr(name, lambda *arguments, name=name, **named: pytest.fail(f"{name} ran"))
+    _, baseline, reach = train_in(tmp_path, "baseline", "auxiliary=none")
     assert baseline.agent.auxiliary is None
     assert len(reach) == 120
 

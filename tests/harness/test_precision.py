@@ -5,14 +5,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from atari.training import ATARI
-from dmcontrol.training import DMCONTROL
 from harness.precision import make_autocast, set_precision
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import fill, held, make_agent_and_replay
+from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
-BENCHMARKS = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+RECIPES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "mkldnn_linear"}
 # What moves or shapes values, adds them to others, or is a ReLU or GELU between two products.
 BETWEEN = {
@@ -66,14 +65,14 @@ class Types(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_norms_losses_and_optimisers_stay_float32(name):
-    benchmark, make_configuration = BENCHMARKS[name]
+    recipe, make_configuration = RECIPES[name]
     config = make_configuration("unused", "precision=bf16")
-    agent, replay = make_agent_and_replay(benchmark, config, CPU)
+    agent, replay = make_agent_and_replay(recipe, config, CPU)
     fill(replay, config)
     with Types() as types:
-        metrics = agent.update_on_device(replay, *agent.variants[0])
+        metrics = agent.update_on_device(replay, *agent.cycle[0])
     assert types.low & PRODUCTS and types.low <= PRODUCTS | BETWEEN, types.low - PRODUCTS - BETWEEN
     assert not types.high & {"convolution", "convolution_backward"}  # the encoders' are all in bfloat16
     tensors = [value for value in held(agent, replay).values() if isinstance(value, torch.Tensor)]

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atari.training import ATARI
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.run import choose_device, make_parts_that_fit, run
 from harness.run_folder import RunFolder
 from tests.conftest import ROOT, make_config
+from tests.recipes import ATARI
 
-FEW = ("agent_steps=66", "evaluation.horizon=10", "video=false", "aux=none")
+FEW = ("agent_steps=66", "evaluation.horizon=10", "video=false", "auxiliary=none")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -54,9 +54,9 @@ def test_only_a_refused_allocation_is_said_not_to_fit(device, error, expected):
     def make_agent(*arguments):
         raise error
 
-    benchmark = replace(ATARI, make_agent=make_agent, make_environment=lambda *arguments: None)
+    recipe = replace(ATARI, method=replace(ATARI.method, make_agent=make_agent))
     with pytest.raises(expected) as raised:
-        make_parts_that_fit(make_config("unused"), benchmark, torch.device(device))
+        make_parts_that_fit(make_config("unused"), recipe, torch.device(device))
     assert ("does not fit" in str(raised.value)) == (expected is ConfigError)
 
 
@@ -64,11 +64,11 @@ def with_agent(change):
     """Atari with an agent that `change` has had in its hands."""
 
     def make_agent(*arguments):
-        agent = ATARI.make_agent(*arguments)
+        agent = ATARI.method.make_agent(*arguments)
         change(agent)
         return agent
 
-    return replace(ATARI, make_agent=make_agent)
+    return replace(ATARI, method=replace(ATARI.method, make_agent=make_agent))
 
 
 def before_update(agent, act):
@@ -88,8 +88,8 @@ def test_a_nan_that_lets_a_library_fail_is_named(tmp_path, capsys):
         replay.priorities.leaves.fill_(float("nan"))
         raise IndexError("of a library")
 
-    benchmark = with_agent(lambda agent: before_update(agent, lose))
-    assert run(make_config(tmp_path / "run", *FEW), benchmark) == 70
+    recipe = with_agent(lambda agent: before_update(agent, lose))
+    assert run(make_config(tmp_path / "run", *FEW), recipe) == 70
     error = capsys.readouterr().err
     assert "replay/leaves holds a NaN" in error and error.count("\n") == 1
     assert "replay/leaves" in json.loads(RunFolder(tmp_path / "run").failure.read_text())["failure"]
@@ -105,22 +105,22 @@ def test_other_errors_stay_as_they_are(tmp_path):
 
 def test_a_score_that_is_no_number_is_not_written(tmp_path, capsys):
     def make_environment(config, seed, index, training):
-        environment = ATARI.make_environment(config, seed, index, training)
+        environment = ATARI.suite.make_environment(config, seed, index, training)
         step = environment.step
         if not training:
             environment.step = lambda action: (*step(action)[:1], float("nan"), False, True, {})
         return environment
 
-    benchmark = replace(ATARI, make_environment=make_environment)
-    assert run(make_config(tmp_path / "run", *FEW, "loop.replay_ratio=0"), benchmark) == 70
+    recipe = replace(ATARI, suite=replace(ATARI.suite, make_environment=make_environment))
+    assert run(make_config(tmp_path / "run", *FEW, "loop.replay_ratio=0"), recipe) == 70
     assert "a score of the evaluation after agent step 66" in capsys.readouterr().err
     assert not RunFolder(tmp_path / "run").evaluations.exists()
 
 
 def test_a_folder_that_somebody_removed_is_one_line_and_stays_away(tmp_path, capsys):
     folder = tmp_path / "run"
-    benchmark = with_agent(lambda agent: before_update(agent, lambda replay: shutil.rmtree(folder, ignore_errors=True)))
-    assert run(make_config(folder, *FEW, "log_every=5"), benchmark) == 74
+    recipe = with_agent(lambda agent: before_update(agent, lambda replay: shutil.rmtree(folder, ignore_errors=True)))
+    assert run(make_config(folder, *FEW, "log_every=5"), recipe) == 74
     error = capsys.readouterr().err
     assert "nothing was saved yet" in error and error.count("\n") == 1
     assert not folder.exists()
@@ -129,10 +129,10 @@ def test_a_folder_that_somebody_removed_is_one_line_and_stays_away(tmp_path, cap
 def test_a_signal_before_the_parts_are_made_is_honoured(tmp_path, capsys):
     def make_replay(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return ATARI.make_replay(*arguments)
+        return ATARI.method.make_replay(*arguments)
 
     folder = tmp_path / "run"
-    assert run(make_config(folder, *FEW), replace(ATARI, make_replay=make_replay)) == 75
+    assert run(make_config(folder, *FEW), replace(ATARI, method=replace(ATARI.method, make_replay=make_replay))) == 75
     assert "stopped after agent step 0" in capsys.readouterr().out
     assert run(make_config(folder, *FEW), ATARI) == 0
     assert run(make_config(tmp_path / "other", *FEW), ATARI) == 0
@@ -141,7 +141,7 @@ def test_a_signal_before_the_parts_are_made_is_honoured(tmp_path, capsys):
 
 
 def test_an_output_that_takes_no_more_is_one_line(tmp_path):
-    settings = ["preset=tiny", "device=cpu", "threads=1", f"run_dir={tmp_path / 'run'}"]
+    settings = ["game=pong", "preset=tiny", "device=cpu", "threads=1", f"run_dir={tmp_path / 'run'}"]
     command = [sys.executable, "scripts/train_atari.py", *settings]
     with open("/dev/full", "w") as full:
         result = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

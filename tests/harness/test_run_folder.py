@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from harness.config import ConfigError
+from harness.config import ConfigError, as_dict
+from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, check_run, config_hash, read_config, read_manifest, record_start
-from tests.conftest import make_config
+from tests.conftest import make_config, make_dmcontrol_config
 
 
 def open_run(config, manifest=None) -> RunFolder:
@@ -36,6 +37,20 @@ def test_another_configuration_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(ConfigError, match="mlr.mask.ratio is 0.5 there and 0.25 here.*add experiment=NAME"):
         open_run(make_config(tmp_path / "run", "mlr.mask.ratio=0.25"))
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+
+
+@pytest.mark.parametrize("make, settings", [
+    (make_config, ("mlr.mask.ratio=0.25", "mlr.seq_len=6", "mlr.decoder.depth=1")),
+    (make_dmcontrol_config, ("mlr.tau=0.5", "aux_optimizer.batch_size=3", "augmentation.pad=2")),
+])  # fmt: skip
+def test_sections_that_nothing_reads_do_not_set_a_run_apart(tmp_path, make, settings):
+    plain, other = (make(tmp_path / "run", "auxiliary=none", *further) for further in ((), settings))
+    folder = open_run(plain)
+    written = read_config(folder.path)
+    open_run(other)
+    assert read_config(folder.path) == written and not {"mlr", "aux_optimizer"} & written.keys()
+    columns = [score_columns(as_dict(config), read_manifest(folder.path)) for config in (plain, other)]
+    assert columns[0] == columns[1] and columns[0]["settings_hash"]
 
 
 def test_keys_that_do_not_change_learning_may_change(tmp_path):

@@ -12,18 +12,19 @@ from threading import Event, Thread
 import pytest
 from rich.console import Console
 
-from atari.training import ATARI
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.logs import CsvLog
 from harness.mirror import evaluation_rows, metrics_rows, start_delay
 from harness.run import run
 from harness.run_folder import RunFolder, record_start
-from harness.trackers import chosen, tracked
+from harness.trackers import Tracker, chosen, tracked
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
+from tests.recipes import ATARI
+from tests.waiting import HANG, until
 
 KEY = "0" * 40
-PATIENT = "logger.finish_timeout_seconds=60"  # where other processes keep the machine busy
+PATIENT = f"logger.finish_timeout_seconds={HANG}"
 UNITS = {"agent_steps", "env_steps", "frames"}
 
 
@@ -188,24 +189,16 @@ def test_a_killed_run_leaves_no_process_and_says_that_it_failed(tmp_path):
     services = [pid for pid in processes() if parent_of(pid) == process.pid]
     assert services
     process.stdin.close()  # what a kill of the run does
-    assert process.stdout.read() == "" and process.wait(20) == 0
+    assert process.stdout.read() == "" and process.wait(HANG) == 0
     [log] = wandb_logs(folder)
     assert only(wandb_records(log), "exit").exit_code == 255
-    deadline = time.monotonic() + 20
-    while set(services) & processes() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not set(services) & processes()
+    until(lambda: not set(services) & processes())
 
 
 def handed_over(folder):
-    return json.loads((folder.path / "wandb/sent.json").read_text())["order"]
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert condition()
+    """Rows that W&B has been given; None before there can be any."""
+    file = folder.path / "wandb/sent.json"
+    return json.loads(file.read_text())["order"] if file.is_file() else None
 
 
 def processes():
@@ -307,10 +300,9 @@ def service(request, monkeypatch, tmp_path):
 
 
 def lines_of(folder, config, capsys):
-    """What a run with a second of training prints, and the seconds it takes more than that."""
-    start = time.monotonic()
+    """What a run with a second of training prints."""
     followed(folder, config, lambda: (add_metrics(folder, (20, 1.0)), time.sleep(1)))
-    return capsys.readouterr().out.splitlines(), time.monotonic() - start - 1
+    return capsys.readouterr().out.splitlines()
 
 
 ONLINE = ("logger.wandb=online", "logger.start_spread_seconds=0")
@@ -322,7 +314,7 @@ def test_a_login_that_fails_costs_one_line_and_goes_on_offline(reason, service, 
     if reason == "no key":
         monkeypatch.delenv("WANDB_API_KEY")
     folder, config = make_folder(tmp_path / "run", *ONLINE)
-    [line], _ = lines_of(folder, config, capsys)
+    [line] = lines_of(folder, config, capsys)
     assert line.startswith("wandb: ") and "wandb sync" in line
     assert ("No API key" if reason == "no key" else "401") in line
     [log] = wandb_logs(folder)
@@ -332,16 +324,16 @@ def test_a_login_that_fails_costs_one_line_and_goes_on_offline(reason, service, 
 @pytest.mark.parametrize("service", [Hanging], indirect=True)
 def test_a_service_that_hangs_costs_one_line_and_the_allowed_seconds(service, tmp_path, capsys):
     folder, config = make_folder(tmp_path / "run", *ONLINE, "logger.finish_timeout_seconds=1")
-    [line], seconds = lines_of(folder, config, capsys)
+    followed(folder, config, lambda: until(lambda: handed_over(folder) is not None))
+    [line] = capsys.readouterr().out.splitlines()
     assert line == "wandb: not done within 1 s of the run's end; metrics.csv has all of it"
-    assert seconds < 5
     assert json.loads((folder.path / "wandb/sent.json").read_text())["id"]  # the next start is the same W&B run
 
 
 @pytest.mark.parametrize("service", [Hanging], indirect=True)
 def test_a_service_that_does_not_answer_in_time_is_done_without(service, tmp_path, capsys):
     folder, config = make_folder(tmp_path / "run", *ONLINE, "logger.start_timeout_seconds=0.5")
-    [line], _ = lines_of(folder, config, capsys)
+    [line] = lines_of(folder, config, capsys)
     assert "goes on offline" in line
     [log] = wandb_logs(folder)
     assert wandb_history(log) == {0: metrics_row(20, 1.0)}
@@ -365,11 +357,11 @@ def test_a_resumed_online_run_sends_each_row_once(service, tmp_path, capsys):
 
 @pytest.mark.parametrize("service", [Answering], indirect=True)
 def test_what_a_service_that_began_to_hang_has_not_got_is_kept_on_disk(service, tmp_path, capsys):
-    folder, config = make_folder(tmp_path / "run", *ONLINE, "logger.finish_timeout_seconds=5")
+    folder, config = make_folder(tmp_path / "run", *ONLINE, "logger.finish_timeout_seconds=20")
 
     def write():
         add_metrics(folder, (20, 1.0))
-        until(lambda: (folder.path / "wandb/sent.json").is_file() and handed_over(folder))
+        until(lambda: handed_over(folder))
         Answering.hanging.set()
         add_metrics(folder, (40, 2.0))
 
@@ -381,7 +373,8 @@ def test_what_a_service_that_began_to_hang_has_not_got_is_kept_on_disk(service, 
     assert [row["agent_steps"] for row in wandb_history(log).values()] == [20, 40]
     assert str(log.parent) in ended
     Answering.hanging.clear()
-    followed(folder, config, lambda: add_metrics(folder, (60, 3.0)))
+    patient = replace(config, logger=replace(config.logger, finish_timeout_seconds=HANG))
+    followed(folder, patient, lambda: add_metrics(folder, (60, 3.0)))
     assert sent(service) == [(0, 20), (1, 40), (2, 60)]  # without that log
 
 
@@ -391,7 +384,7 @@ def test_a_missing_package_costs_one_line(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "without" / f"{name}.py").write_text("raise ModuleNotFoundError('none', name=__name__)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
     folder, config = make_folder(tmp_path / "run", "logger.wandb=offline", "logger.tensorboard=true")
-    lines, _ = lines_of(folder, config, capsys)
+    lines = lines_of(folder, config, capsys)
     assert len(lines) == 2
     assert f"{name}: no package {name}: pip install -e '.[track]'; metrics.csv goes on without" in lines
 
@@ -399,14 +392,14 @@ def test_a_missing_package_costs_one_line(name, tmp_path, monkeypatch, capsys):
 def test_a_tracker_that_cannot_write_costs_one_line(tmp_path, capsys):
     folder, config = make_folder(tmp_path / "run", "logger=tensorboard")
     (folder.path / "tensorboard").write_text("in the way")
-    [line], _ = lines_of(folder, config, capsys)
+    [line] = lines_of(folder, config, capsys)
     assert line.startswith("tensorboard: ") and line.endswith("metrics.csv goes on without")
 
 
 def test_a_python_that_does_not_start_costs_one_line(tmp_path, monkeypatch, capsys):
     folder, config = make_folder(tmp_path / "run", "logger=tensorboard")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
-    [line], _ = lines_of(folder, config, capsys)
+    [line] = lines_of(folder, config, capsys)
     assert line.startswith("tensorboard: cannot start")
 
 
@@ -422,16 +415,15 @@ def test_an_error_of_the_run_is_passed_on(tmp_path):
     assert only(wandb_records(log), "exit").exit_code == 1
 
 
-def test_a_second_ctrl_c_does_not_wait_for_trackers(tmp_path):
+def test_a_second_ctrl_c_does_not_wait_for_trackers(tmp_path, monkeypatch):
     folder, config = make_folder(tmp_path / "run", "logger.wandb=offline")
+    monkeypatch.setattr(Tracker, "wait", lambda *arguments: pytest.fail("it waits"))
 
     def interrupt():
         raise KeyboardInterrupt
 
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         followed(folder, config, interrupt)
-    assert time.monotonic() - start < 0.5  # W&B is not even imported by then
 
     def kinds():
         return {record.WhichOneof("record_type") for log in wandb_logs(folder) for record in wandb_records(log)}
@@ -461,8 +453,8 @@ def test_online_runs_start_at_moments_of_their_own(tmp_path):
     [
         ("logger=wandbb", "did you mean wandb?"),
         ("logger.wandb=maybe", "not one of off, offline, online"),
-        ("logger.tags=['']", "1 to 64 characters"),
-        (f"logger.tags=[{'a' * 65}]", "1 to 64 characters"),
+        ("logger.tags=['']", "logger.tags.0= must have 1 or more characters"),
+        (f"logger.tags=[{'a' * 65}]", "must have at most 64 characters"),
         ("logger.project=a/b", "none of"),
         ("logger.project=''", "1 to 128 characters"),
         (f"logger.group={'a' * 129}", "at most 128"),

@@ -12,8 +12,9 @@ import pytest
 from harness.errors import NotFinite, WorkerLost
 from harness.stop import STOP_SIGNALS
 from harness.worker import Worker
+from tests.waiting import HANG, until
 
-TIMEOUT = 20  # seconds, where nothing hangs
+ROOT = Path(__file__).parents[2]
 
 
 def answer(connection, name):
@@ -30,7 +31,7 @@ def ask(worker, question):
 
 
 def test_a_worker_answers_whatever_signals_a_run_gets_and_sends_what_it_raises():
-    with Worker("worker", TIMEOUT, answer, "first") as worker:
+    with Worker("worker", HANG, answer, "first") as worker:
         *answered, pid = ask(worker, 1)
         assert answered == ["first", 1] and pid != os.getpid()
         for number in STOP_SIGNALS:
@@ -44,30 +45,29 @@ def test_a_worker_answers_whatever_signals_a_run_gets_and_sends_what_it_raises()
 
 def test_the_signals_that_a_worker_does_not_get_still_reach_the_run():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with Worker("worker", TIMEOUT, answer, "first"):
+    with Worker("worker", HANG, answer, "first"):
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_a_killed_worker_is_found_at_once():
-    with Worker("worker 3", TIMEOUT, answer, "first") as worker:
+    with Worker("worker 3", HANG, answer, "first") as worker:
         *_, pid = ask(worker, 1)
         os.kill(pid, signal.SIGKILL)
-        start = time.monotonic()
-        with pytest.raises(WorkerLost, match=r"worker 3 died \(SIGKILL\)"):
+        with pytest.raises(WorkerLost, match=r"worker 3 died \(SIGKILL\)"):  # not after the silence of a hang
             ask(worker, 2)
-        assert time.monotonic() - start < TIMEOUT / 2
 
 
 def test_a_hung_worker_is_found_in_time_and_ended():
-    with Worker("worker 3", 3, answer, "first") as worker:
+    with Worker("worker 3", HANG, answer, "first") as worker:
         *_, pid = ask(worker, 1)
         os.kill(pid, signal.SIGSTOP)
+        worker._timeout = 3
         start = time.monotonic()
         worker.send(2)
         assert not worker.ready(0.1)
         with pytest.raises(WorkerLost, match="worker 3 said nothing for 3 s"):
             worker.receive()
-        assert 2.9 < time.monotonic() - start < 10
+        assert time.monotonic() - start > 2.9
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -77,30 +77,30 @@ def start_another(connection):
 
 
 def test_what_a_worker_has_started_ends_with_it():
-    with Worker("worker", TIMEOUT, start_another) as worker:
+    with Worker("worker", HANG, start_another) as worker:
         pid = worker.receive()
         assert alive(pid)
         os.kill(pid, signal.SIGSTOP)
-    assert gone([pid])
+    until(lambda: not alive(pid))
 
 
 def test_a_process_that_does_not_go_away_does_not_hold_up_the_run(monkeypatch):
     monkeypatch.setattr("harness.worker.END_SECONDS", 0.2)
-    one = Worker("worker", TIMEOUT, answer, "first")
+    one = Worker("worker", HANG, answer, "first")
     process = one._process
+    os.kill(process.pid, signal.SIGSTOP)
     monkeypatch.setattr(process, "kill", lambda: None)
-    start = time.monotonic()
     one.close()
-    assert time.monotonic() - start < 5
+    assert process.is_alive()  # and was not waited for
     os.kill(process.pid, signal.SIGKILL)
     process.join()
 
 
 PARENT = """
 import os, signal, sys
-from test_worker import answer, ask
+from tests.harness.test_worker import answer, ask
 from harness.worker import Worker
-workers = [Worker("worker", 20, answer, "first") for _ in range(2)]
+workers = [Worker("worker", 3600, answer, "first") for _ in range(2)]
 pids = [ask(worker, 1)[-1] for worker in workers]
 os.kill(pids[0], signal.SIGSTOP)
 print(*pids, flush=True)
@@ -109,21 +109,14 @@ sys.stdin.read()
 
 
 def test_workers_end_with_a_killed_run_even_one_that_hangs():
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, **streams)
     pids = parent.stdout.readline().split()
     assert len(pids) == 2
     parent.kill()
     parent.communicate()
-    assert gone(pids)
-
-
-def gone(pids) -> bool:
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(alive(pid) for pid in pids)
+    until(lambda: not any(alive(pid) for pid in pids))
 
 
 def alive(pid) -> bool:

@@ -12,7 +12,7 @@ from kornia.filters import GaussianBlur2d
 from harness.config import ConfigError
 from mlr import augmentation, config
 from mlr.augmentation import Augmentation, RandomCrop, View, intensity_factor
-from mlr.config import AugmentationConfig, validate_augmentation
+from mlr.config import AugmentationConfig
 from mlr.extra_augmentation import EXTRA, affine, blur, enlarge, resized_crop, warp
 from tests.golden.atari_j import replay_j
 from tests.golden.check import DATA, assert_all
@@ -93,7 +93,7 @@ def test_pieces_and_dtype_do_not_change_the_crop(mode, monkeypatch):
     whole = crop(images, offsets)
     assert crop(images.float(), offsets).equal(whole)
     for piece in (1, 4, 100):
-        monkeypatch.setattr(augmentation, "CPU_PIECE", piece)
+        monkeypatch.setattr(augmentation, "CPU_SLICE", piece)
         assert crop(images, offsets).equal(whole)
 
 
@@ -270,12 +270,12 @@ def test_extras_come_before_the_crop():
 
 def test_an_extra_that_cannot_be_had_is_refused(monkeypatch):
     values = AugmentationConfig("slice", 2, 0.05, 2.0, ["blur"])
-    validate_augmentation(values, 20)
-    with pytest.raises(ConfigError, match="augmentation.extra=sharpen is not one of affine, blur, resized_crop"):
-        validate_augmentation(AugmentationConfig("slice", 2, 0.05, 2.0, ["sharpen"]), 20)
+    values.check(20)
+    with pytest.raises(ValueError, match="is not one of affine, blur, resized_crop"):
+        AugmentationConfig("slice", 2, 0.05, 2.0, ["sharpen"])
     monkeypatch.setattr(config, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[augment\]'"):
-        validate_augmentation(values, 20)
+        values.check(20)
 
 
 def test_the_names_are_those_of_the_schema():

@@ -58,7 +58,7 @@ def test_every_pixel_is_hidden_with_that_probability_where_cells_have_unequal_si
 
 
 def unseen_pixels(mask, image_size, layers):
-    """Whether no surviving feature sees a pixel, bool [S, S]: gradients of all-ones convolutions tell what is seen."""
+    """Pixels that no surviving feature sees, bool [S, S]: gradients of all-ones convolutions tell what is seen."""
     pixels = torch.zeros(1, 1, image_size, image_size, requires_grad=True)
     features = pixels
     for kernel, stride in layers:

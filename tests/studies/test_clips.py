@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from atari.training import ATARI
 from harness.config import ConfigError
 from studies.clips import Clips, liveliest, make_clip, make_strategies, measure_agreement, play_clips
+from studies.play import random_player
 from tests.conftest import make_config
+from tests.operations import make_spaces
+from tests.recipes import ATARI
 
 
 class Counter(gymnasium.Env):
@@ -24,7 +26,8 @@ class Counter(gymnasium.Env):
 
     def step(self, action):
         self.steps += 1
-        return np.full((1, 2, 2), self.start + self.steps), self.steps / 2, self.steps == self.length, False, {}
+        observation, reward = np.full((1, 2, 2), self.start + self.steps), self.steps / 2
+        return observation, reward, self.steps == self.length, False, {"raw_reward": reward}
 
 
 def play_counter(length):
@@ -61,15 +64,13 @@ def config(tmp_path_factory):
 @pytest.fixture
 def make_objective(config):
     """A function that makes an objective with fresh generators, the same each time."""
-    environment = ATARI.make_environment(config, 1, 0, False)
-    return lambda: ATARI.make_agent(config, environment, torch.device("cpu")).auxiliary
+    return lambda: ATARI.method.make_agent(config, make_spaces(config), torch.device("cpu")).auxiliary.objective
 
 
 @pytest.fixture(scope="module")
 def played(config):
-    environment = ATARI.make_environment(config, 1, 0, False)
-    environment.action_space.seed(1)
-    return play_clips(environment, lambda observations, first: [environment.action_space.sample()], 4, count=3, skip=20)
+    environment = ATARI.suite.make_environment(config, 1, 0, False)
+    return play_clips(environment, random_player(environment, seed=1), 4, count=3, skip=20)
 
 
 def drawn(pixels):

@@ -1,4 +1,7 @@
-"""The two fidelities: what they set, what each key does, and the ledger of what that changes."""
+"""The keys that set the fidelities apart: what each does, and the ledger of what that changes.
+
+tests/test_configs.py holds which keys these are.
+"""
 
 import csv
 import dataclasses
@@ -8,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from atari.agent import RainbowAgent, make_augmentation
 from atari.replay import SequenceReplay
-from dmcontrol.agent import SACAgent
+from auxiliaries.slot import Shared, whole_loss
+from mlr.augmentation import Augmentation
 from mlr.masking import hide
 from studies.fidelity import __main__ as command
 from studies.fidelity import atari, dmcontrol
@@ -18,77 +21,38 @@ from studies.fidelity.effects import Effect, number
 from studies.fidelity.lab import Sizes
 from studies.fidelity.rows import mean_lag
 from tests.conftest import make_config, make_dmcontrol_config
+from tests.operations import make_agent_and_replay
+from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
 SIZES = Sizes(seeds=1, windows=2, steps=60, counted_steps=60, updates=2, draws=50)
-NAMES = {"fidelity", "experiment", "run_dir"}
 TINY = [f"--{name.replace('_', '-')}={size}" for name, size in dataclasses.asdict(SIZES).items()]
 
 
-def flat(config, prefix=""):
-    values = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        nested = dataclasses.is_dataclass(value)
-        values |= flat(value, f"{prefix}{field.name}.") if nested else {prefix + field.name: value}
-    return values
-
-
-@pytest.mark.parametrize("make, rows", [
-    (make_config, {
-        "mlr.masked_scale": (255.0, 1.0),  # F1
-        "mlr.mask.rounding": ("up", "down"),  # F2
-        "agent.noisy_sigma0": (0.1, 0.5),  # F3
-        "mlr.distance_scale": (1.0, 0.5),  # F5
-        "agent.n_step_done": ("one_step", "n_step"),  # F6
-        "augmentation.crop": ("resample", "slice"),  # F9
-    }),
-    (make_dmcontrol_config, {
-        "mlr.distance_scale": (1.0, 0.5),  # F5
-        "mlr_agent.redraw": (True, False),  # F7
-        "augmentation.crop": ("resample", "slice"),  # F9
-        "agent.rl_crop_last_offset": (False, True),  # F10
-    }),
-])  # fmt: skip
-def test_the_fidelities_differ_in_their_rows_and_nothing_else(make, rows):
-    released, paper = (flat(make("unused", f"fidelity={name}")) for name in ("released", "paper"))
-    different = {key: (released[key], paper[key]) for key in released if released[key] != paper[key]}
-    assert {key: values for key, values in different.items() if key not in NAMES} == rows
-
-
-# What each key does
-
-
 def rainbow(*overrides):
-    return RainbowAgent(make_config("unused", *overrides), 6, CPU)
+    return make_agent_and_replay(ATARI, make_config("unused", *overrides), CPU)[0]
 
 
 def sac(*overrides):
-    return SACAgent(make_dmcontrol_config("unused", *overrides), 2, CPU)
+    return make_agent_and_replay(DMCONTROL, make_dmcontrol_config("unused", *overrides), CPU)[0]
 
 
-def clips(agent, channels, actions):
-    size, steps = agent.config.environment.image_size, agent.config.mlr.seq_len
-    generator = torch.Generator().manual_seed(1)
+def auxiliary_loss(agent):
+    """[T, B] of clips that are the same each time."""
+    size, channels, action = (84, 4, torch.tensor(3)) if hasattr(agent, "head") else (40, 9, torch.tensor([0.5]))
+    steps, generator = agent.auxiliary.reads.steps, torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (steps, 2, channels, size, size), dtype=torch.uint8, generator=generator)
-    return SimpleNamespace(frames=frames, actions=actions.expand(steps, 2, *actions.shape))
-
-
-def atari_clips(agent):
-    return clips(agent, 4, torch.tensor(3))
-
-
-def dmcontrol_clips(agent):
-    return clips(agent, 9, torch.tensor([0.5, -0.5]))
+    clips = SimpleNamespace(frames=frames, actions=action.expand(steps, 2, *action.shape))
+    return whole_loss(agent.auxiliary, clips, Shared())[0]
 
 
 def test_masked_scale_multiplies_what_the_masked_branch_sees():  # F1
     seen = []
     for scale in (255, 1):
         agent = rainbow(f"mlr.masked_scale={scale}")
-        for encoder in (agent.auxiliary.encoder, agent.auxiliary.targets["encoder"]):
+        for encoder in (agent.encoder, agent.auxiliary.targets["encoder"]):
             encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-        agent.auxiliary.loss(atari_clips(agent))
+        auxiliary_loss(agent)
     masked, whole, masked_paper, whole_paper = seen
     torch.testing.assert_close(masked, 255 * masked_paper)
     assert torch.equal(whole, whole_paper) and whole.max() > 200
@@ -96,7 +60,7 @@ def test_masked_scale_multiplies_what_the_masked_branch_sees():  # F1
 
 @pytest.mark.parametrize("rounding, hidden", [("up", 25), ("down", 24)])
 def test_rounding_decides_on_the_odd_cell(rounding, hidden):  # F2
-    mask = rainbow(f"mlr.mask.rounding={rounding}").auxiliary.mask()
+    mask = rainbow(f"mlr.mask.rounding={rounding}").auxiliary.objective.mask()
     assert set(mask.sum(dim=(-2, -1)).flatten().tolist()) == {hidden}
     frames = hide(torch.ones(mask.shape[1], 1, 1, 84, 84), mask)
     assert frames.mean().item() == pytest.approx(1 - hidden / 49)
@@ -111,25 +75,16 @@ def test_sigma0_is_the_initial_noise():  # F3
     torch.testing.assert_close(5 * ratios[0], ratios[1])
 
 
-def test_the_weight_depends_on_the_game_in_both():  # F4
-    for fidelity in ("released", "paper"):
-        configs = [make_config("unused", f"game={game}", f"fidelity={fidelity}") for game in ("pong", "qbert")]
-        assert [config.mlr.weight for config in configs] == [5, 1]
-
-
-@pytest.mark.parametrize("make, clips", [(rainbow, atari_clips), (sac, dmcontrol_clips)])
-def test_distance_scale_halves_the_loss(make, clips):  # F5
-    losses = []
-    for scale in (1, 0.5):
-        agent = make(f"mlr.distance_scale={scale}")
-        losses.append(agent.auxiliary.loss(clips(agent))[0])
+@pytest.mark.parametrize("make", [rainbow, sac])
+def test_distance_scale_halves_the_loss(make):  # F5
+    losses = [auxiliary_loss(make(f"mlr.distance_scale={scale}")) for scale in (1, 0.5)]
     assert torch.equal(0.5 * losses[0], losses[1]) and losses[0].min() > 0
 
 
 def make_replay(done, ends):
     """60 steps, after each of `ends` of which a life is lost."""
     config = make_config("unused", f"agent.n_step_done={done}")
-    replay = SequenceReplay(config.replay, config.agent, config.mlr.seq_len, (84, 84), 4, CPU)
+    replay = SequenceReplay(config.replay, config.agent, (84, 84), 4, CPU)
     blank = np.zeros((4, 84, 84), dtype=np.uint8)
     for step in range(60):
         replay.begin_step()
@@ -139,29 +94,29 @@ def make_replay(done, ends):
 
 def test_n_step_done_stops_the_bootstrap_before_a_later_end():  # F6
     starts = torch.arange(10, 20)
-    done = {name: make_replay(name, {15}).gather(starts, 0.0, ()).done.tolist() for name in ("one_step", "n_step")}
+    done = {name: make_replay(name, {15}).gather(starts, 0.0, None).done.tolist() for name in ("one_step", "n_step")}
     assert done["one_step"] == [start == 15 for start in range(10, 20)]
     assert done["n_step"] == [start <= 15 < start + 3 for start in range(10, 20)]  # of 3 steps in this preset
 
 
 def test_redraw_leaves_nothing_a_copy():  # F7
     for redraw in (True, False):
-        agent = sac(f"mlr_agent.redraw={redraw}")
-        online = (agent.encoder.latent.fc, agent.auxiliary.projector[0], agent.encoder.latent.fc)
+        agent = sac(f"aux_networks.redraw={redraw}")
+        online = (agent.encoder.latent.fc, agent.auxiliary.owned["projector"][0], agent.encoder.latent.fc)
         targets = agent.auxiliary.targets
         copies = (targets["encoder"].latent.fc, targets["projector"][0], agent.target_encoder.latent.fc)
         assert [torch.equal(a.weight, b.weight) for a, b in zip(online, copies, strict=True)] == [not redraw] * 3
 
 
 def test_emulator_is_a_choice_of_its_own():  # F8
-    assert {make_config("unused", f"fidelity={name}").emulator for name in ("released", "paper")} == {"ale"}
+    assert {make_config("unused", f"fidelity={name}").environment.emulator for name in ("released", "paper")} == {"ale"}
 
 
 @pytest.mark.parametrize("crop", ["resample", "slice"])
 def test_crop_decides_between_pixels_and_mixtures_of_them(crop):  # F9
     config = make_config("unused", f"augmentation.crop={crop}", "augmentation.intensity=0")
     frames = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    pixels = make_augmentation(config)(frames, torch.Generator().manual_seed(1))
+    pixels = Augmentation(config.augmentation, 84, 84)(frames, torch.Generator().manual_seed(1))
     whole = (pixels == pixels.round()).float().mean().item()
     assert whole == 1 if crop == "slice" else whole < 0.1
 

@@ -30,7 +30,7 @@ def test_the_less_precise_the_more_it_changes(tmp_path, capsys):
         rows = {(row["precision"], row["quantity"]): row for row in csv.DictReader(file)}
     assert "| gradient of encoder |" in capsys.readouterr().out
     quantities = {quantity for _, quantity in rows}
-    assert {"rl_loss", "mlr_loss", "gradient of encoder", "gradient of decoder"} <= quantities
+    assert {"rl_loss", "aux/loss", "gradient of encoder", "gradient of decoder"} <= quantities
     for row in rows.values():
         assert 0 < float(row["relative_difference"]) < 0.5
     changes = [float(rows[kind, "gradient of decoder"]["relative_difference"]) for kind in ("tf32", "bf16")]

@@ -25,7 +25,7 @@ ENVIRONMENT_PARTS = {"atari": {"resize", "rest"}, "dmcontrol": {"render", "rest"
 
 
 @pytest.mark.parametrize(
-    "name, aux",
+    "name, auxiliary",
     [
         ("atari", "mlr"),
         ("atari", "none"),
@@ -33,13 +33,13 @@ ENVIRONMENT_PARTS = {"atari": {"resize", "rest"}, "dmcontrol": {"render", "rest"
         pytest.param("dmcontrol", "none", marks=pytest.mark.gl),
     ],
 )
-def test_table_and_file_have_every_number(name, aux, tmp_path, capsys):
+def test_table_and_file_have_every_number(name, auxiliary, tmp_path, capsys):
     file = tmp_path / "numbers.json"
-    assert command.main([name, *QUICK, "device=cpu", "--aux", aux, "--json", str(file)]) == 0
+    assert command.main([name, *QUICK, "device=cpu", "--auxiliary", auxiliary, "--json", str(file)]) == 0
     result, printed = json.loads(file.read_text()), capsys.readouterr().out
     assert KEYS <= result.keys()
-    assert result["aux"] == aux
-    assert result["parts"].keys() == (MLR_PARTS if aux == "mlr" else RL_PARTS)
+    assert result["auxiliary"] == auxiliary
+    assert result["parts"].keys() == (MLR_PARTS if auxiliary == "mlr" else RL_PARTS)
     for parts, whole in (("parts", "update_seconds"), ("parts_cpu", "update_cpu_seconds")):
         assert sum(result[parts].values()) == pytest.approx(result[whole], rel=1e-9)
         assert min(result[parts].values()) >= 0
@@ -72,11 +72,11 @@ def test_a_profile_names_the_parts(tmp_path, capsys):
         (["pong"], ["pong", "atari"]),
         ([], ["suite"]),
         (["atari", "--repeats", "0"], ["repeats=0"]),
-        (["atari", "--seconds", "nan"], ["seconds=nan"]),
+        (["atari", "--seconds", "nan"], ["--seconds=nan"]),
         (["atari", "preset=quick"], ["--size"]),
         (["atari", "precision=fp8"], ["fp8", "bf16"]),
         (["dmcontrol", "task=pong"], ["task", "pong"]),
-        (["atari", "--against", "mlr.seq_len=7"], ["mlr.seq_len=7"]),
+        (["atari", "--against", "replay.window=7"], ["mlr.seq_len=7"]),
         (["atari", "--json", "/nowhere/numbers.json"], ["/nowhere/numbers.json", "folder"]),
         (["atari", "--profile", "."], ["is a folder"]),
     ],
@@ -90,7 +90,7 @@ def test_wrong_input_is_refused_in_one_line(arguments, words, capsys):
 
 def test_wrong_input_is_refused_before_torch_is_imported():
     code = "import sys; from studies.speed.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
-    command = [sys.executable, "-c", code, "atari", "mlr.seq_len=7"]
+    command = [sys.executable, "-c", code, "atari", "replay.window=7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "2 False\n" and "mlr.seq_len=7" in done.stderr
 
@@ -109,14 +109,14 @@ def test_time_goes_to_the_innermost_part(monkeypatch):
 
 
 def test_goals_are_of_one_gpu_and_one_size():
-    result = {"device": "cuda", "size": "full", "aux": "mlr", "suite": "atari", "machine": {"gpu": "NVIDIA H200"}}
+    result = {"device": "cuda", "size": "full", "auxiliary": "mlr", "suite": "atari", "machine": {"gpu": "NVIDIA H200"}}
     assert command.goals(result) == {"floor, arithmetic": 0.88, "floor, bytes": 1.54, "goal": 3.5}
-    others = ({"size": "quick"}, {"aux": "none"}, {"device": "cpu"}, {"machine": {"gpu": "NVIDIA A100"}})
+    others = ({"size": "quick"}, {"auxiliary": "none"}, {"device": "cpu"}, {"machine": {"gpu": "NVIDIA A100"}})
     assert not any(command.goals(result | other) for other in others)
 
 
 class FakeEvent:
-    """Of a GPU whose clock ticks once for each event."""
+    """Event of a GPU whose clock ticks once for each event."""
 
     clock = iter(range(1000))
 
@@ -149,7 +149,7 @@ def test_events_of_a_gpu_become_seconds(monkeypatch):
 
 def test_the_table_shows_other_settings_and_every_kind_of_update(tmp_path, capsys):
     file, larger = tmp_path / "numbers.json", "agent.batch_size=64"
-    options = ["--aux", "none", "--against", larger, "--repeats", "3", "--json", str(file)]
+    options = ["--auxiliary", "none", "--against", larger, "--repeats", "3", "--json", str(file)]
     assert command.main(["atari", *QUICK, "device=cpu", *options]) == 0
     result = json.loads(file.read_text())
     other = result["compared"][larger]

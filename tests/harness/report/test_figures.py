@@ -45,7 +45,7 @@ def drawn(monkeypatch):
 
 def make_run(seed: int, evaluations: dict[int, list[float]], method: str = "mlr") -> Run:
     return Run(
-        benchmark="atari",
+        suite="atari",
         task="boxing",
         method=method,
         preset="cpu",
@@ -161,6 +161,28 @@ def test_a_learning_curve_shows_mean_band_and_each_run(tmp_path, drawn):
     rows = [[row[1], row[2], row[3]] for row in read(tmp_path / "x.csv")]
     assert ["1", "5000", "2.0"] in rows and ["2", "10000", "8.0"] in rows and len(rows) == 7
     assert (min(band), max(band)) == pytest.approx((2.5 - deviation, 2.5 + deviation))
+
+
+def test_a_score_far_from_the_curves_is_named_and_not_drawn(tmp_path, drawn):
+    runs = [make_run(1, {5000: [1.0], 10000: [2.0]})]
+    figures.draw_learning_curve(tmp_path, "x", {"MLR": runs}, STYLE, AXES, {"near": 2.5, "far": 900.0, "low": -5.0})
+    _, near, far, low = drawn[0].axes[0].lines
+    assert list(near.get_ydata()) == [2.5, 2.5] and np.isnan([*far.get_ydata(), *low.get_ydata()]).all()
+    assert [line.get_label() for line in (near, far)] == ["near: 2.5", "far: 900, off the scale"]
+    low, high = drawn[0].axes[0].get_ylim()
+    assert 0.5 < low < 1 and 2.5 < high < 3
+
+
+def test_a_single_run_can_show_its_episodes_and_a_panel_below(tmp_path, drawn):
+    runs, points = [make_run(1, {5000: [1.0], 10000: [2.0]})], {"training": [(10, 0.5), (20, 3.0)], "evaluation": []}
+    panel = ("error", [(5000, 0.1), (10000, 0.01)])
+    figures.draw_learning_curve(tmp_path, "x", {"MLR": runs}, STYLE, AXES, {}, points, panel)
+    above, below = drawn[0].axes
+    training, evaluation, curve = above.lines
+    assert [list(training.get_xdata()), list(training.get_ydata())] == [[10, 20], [0.5, 3.0]]
+    assert training.get_label() == "training" and len(evaluation.get_xdata()) == 0 and len(curve.get_xdata()) == 2
+    assert list(below.lines[0].get_ydata()) == [0.1, 0.01] and below.get_yscale() == "log"
+    assert (above.get_xlabel(), below.get_xlabel(), below.get_ylabel()) == ("", AXES[0], "error")
 
 
 def test_a_mean_is_not_drawn_where_a_run_is_missing(tmp_path, drawn):

@@ -11,12 +11,13 @@ from harness.report.tables import Number, Table
 TABLE = Table(
     "scores",
     "Scores & more",
-    ["benchmark", "game", "random", "DER, published", "MLR, published", "ours: MLR", "ours: <b>"],
+    ["suite", "game", "random", "DER, published", "MLR, published", "ours: MLR", "ours: <b>"],
     [
         ["atari", "pong", *(Number(text, 0.0) for text in ("1", "2", "3", "4 ± 1 (2 of 3 seeds)", "–"))],
         ["atari", "mean", *(Number(text, 0.0) for text in ("1", "2", "3", "4 [1, 9]", "5"))],
     ],
     ["A note with <script>alert(1)</script>."],
+    key=1,
 )
 
 
@@ -74,7 +75,7 @@ def test_texts_are_escaped():
 
 def test_our_columns_come_first_and_then_the_newest_published_one():
     page = page_of(Section("Atari", tables=[TABLE]))
-    header = ["benchmark", "game", "ours: MLR", "ours: <b>", "MLR, published", "DER, published", "random"]
+    header = ["suite", "game", "ours: MLR", "ours: <b>", "MLR, published", "DER, published", "random"]
     assert page.rows == [
         header,
         ["atari", "pong", "4 ± 1 (2 of 3 seeds)", "–", "3", "2", "1"],

@@ -3,28 +3,20 @@ import json
 import shutil
 import subprocess
 import sys
-from statistics import mean, median
 
 import pytest
 import yaml
 
-from harness.config import ConfigError
-from harness.report.scores import (
-    Group,
-    benchmark_tasks,
-    collect,
-    human_normalised,
-    normalised,
-    published,
-    published_std,
-    read_runs,
-    read_table,
-    score_columns,
-)
+from harness.config import ConfigError, as_dict
+from harness.report.published import SuiteScores
+from harness.report.scores import Group, collect, every_suite, read_runs, score_columns
+from harness.run_folder import config_hash
+from recipes import COMMANDS
+from recipes import SUITE_SCORES as SUITES
 from tests.conftest import ROOT
 
 CONSTANT = {
-    "benchmark": "atari", "task": "pong", "method": "mlr", "preset": "cpu", "fidelity": "released", "seed": 1,
+    "suite": "atari", "task": "pong", "method": "mlr", "preset": "cpu", "fidelity": "released", "seed": 1,
     "config_hash": "c1", "settings_hash": "s", "total_agent_steps": 200, "version": "0.1.0+abc", "hardware": "a CPU",
     "source": "run",
 }  # fmt: skip
@@ -53,62 +45,10 @@ def write_run(path, scores=None, **changes):
     return write_rows(path, score_rows(scores or {100: [-3.0, -1.0], 200: [2.0, 5.0]}, **changes))
 
 
-@pytest.mark.parametrize(
-    ("method", "expected_mean", "expected_median"),
-    [("mlr", 0.679, 0.428), ("baseline", 0.498, 0.314), ("human", 1.0, 1.0), ("random", 0.0, 0.0)],
-)
-def test_human_normalised_scores_of_the_published_columns(method, expected_mean, expected_median):
-    scores = [human_normalised(game, row[method]) for game, row in published("atari").items()]
-    assert len(scores) == 26
-    assert mean(scores) == pytest.approx(expected_mean, abs=5e-4)
-    assert median(scores) == pytest.approx(expected_median, abs=5e-4)
-
-
-@pytest.mark.parametrize("budget", ["100k", "500k"])
-def test_dmcontrol_means_agree_with_the_printed_aggregate(budget):
-    rows = [scores for task, scores in published("dmcontrol").items() if task.endswith(budget)]
-    assert len(rows) == 6
-    printed = [row for row in read_table("dmcontrol_aggregate") if row["benchmark"] == budget]
-    for row in printed:
-        scores = [scores[row["method"]] for scores in rows if row["method"] in scores]
-        statistic = {"mean": mean, "median": median}[row["metric"]]
-        assert statistic(scores) == pytest.approx(float(row["value"]), abs=0.06), row
-
-
-def test_a_missing_score_has_no_entry():
-    assert "slac" not in published("dmcontrol")["cartpole_swingup_100k"]
-    assert published("dmcontrol")["finger_spin_100k"]["slac"] == 693.0
-
-
-def test_an_unknown_benchmark_is_refused():
-    with pytest.raises(ValueError, match="choose atari or dmcontrol"):
-        published("procgen")
-
-
-def test_every_published_score_has_a_method_with_a_source_and_the_other_way_round():
-    methods = {(row["benchmark"], row["method"]): row for row in read_table("methods")}
-    atari, dmcontrol = published("atari")["pong"], published("dmcontrol")["finger_spin_100k"]
-    assert methods.keys() == {("atari", name) for name in atari} | {("dmcontrol", name) for name in dmcontrol}
-    assert all(row["source"] for row in methods.values())
-    seeds = {name: row["seeds"] for (benchmark, name), row in methods.items() if benchmark == "atari"}
-    assert seeds["mlr"] == seeds["baseline"] == "3" and seeds["spr"] == "100" and seeds["playvirtual"] == "15"
-
-
-def test_published_deviations():
-    assert published_std("atari")["pong"] == {"baseline": 11.5, "mlr": 3.1}
-    assert published_std("dmcontrol")["walker_walk_500k"]["drq"] == 45.0
-
-
-def test_scales():
-    assert normalised("atari", "pong", 14.6) == 1 and normalised("atari", "pong", -20.7) == 0
-    assert normalised("dmcontrol", "finger_spin", 973.0) == 0.973
-    assert len(benchmark_tasks("atari")) == 26 and len(benchmark_tasks("dmcontrol")) == 6
-
-
 def test_a_score_file_says_everything_about_its_run(tmp_path):
     path = write_run(tmp_path / "any name.csv")
     (run,) = read_runs([path])
-    assert (run.benchmark, run.task, run.method, run.preset, run.fidelity) == (
+    assert (run.suite, run.task, run.method, run.preset, run.fidelity) == (
         "atari",
         "pong",
         "mlr",
@@ -120,7 +60,6 @@ def test_a_score_file_says_everything_about_its_run(tmp_path):
     assert run.evaluations == {100: (-3.0, -1.0), 200: (2.0, 5.0)}
     assert run.agent_steps == {100: 100, 200: 200} and run.frames == {100: 400, 200: 800}
     assert run.final == 3.5 and run.mean_at(100) == -2.0 and run.mean_at(150) is None
-    assert run.normalised_at(100) == pytest.approx((-2.0 + 20.7) / (14.6 + 20.7))
     assert run.is_finished
 
 
@@ -171,8 +110,6 @@ def test_an_evaluation_under_way_does_not_count(tmp_path):
         (lambda text: text.replace(",1,c1", ",one,c1"), "seed is 'one'"),
         (lambda text: text.replace("c1", "c2", 1), "holds several runs .config_hash is c2, c1."),
         (lambda text: text.replace(",c1,", ",,"), "has an empty column config_hash"),
-        (lambda text: text.replace("atari", "procgen"), "benchmark 'procgen'"),
-        (lambda text: text.replace("pong", "pacmn"), "'pacmn', which the published tables"),
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path, damage, message):
@@ -216,10 +153,10 @@ def test_groups_and_what_they_lack(tmp_path):
     write_run(tmp_path / "3.csv", task="boxing")
     write_run(tmp_path / "4.csv", {100: [1.0]}, task="boxing", seed=2)  # not finished
     write_run(tmp_path / "5.csv", method="none", preset="full", fidelity="paper")
-    baseline, mlr = collect(read_runs([tmp_path]))
+    baseline, mlr = collect(read_runs([tmp_path]), SUITES)
     assert baseline.group == Group("atari", "none", "full", "paper")
     assert [results.group.label for results in (mlr, baseline)] == ["MLR, preset cpu", "Baseline, fidelity paper"]
-    assert mlr.env_steps == 200 and mlr.seeds == [1, 2]
+    assert mlr.env_steps == 200 and mlr.seeds(["boxing", "pong"]) == [1, 2]
     assert mlr.raw() == {"boxing": [3.5], "pong": [3.5, 3.5]}
     assert mlr.paired()["pong"].keys() == {1, 2}
     assert mlr.normalised()["boxing"] == [pytest.approx((3.5 - 0.1) / (12.1 - 0.1))]
@@ -228,34 +165,83 @@ def test_groups_and_what_they_lack(tmp_path):
         "MLR, preset cpu: boxing has 1 of 2 seeds (not 2)",
         "MLR, preset cpu: boxing with seed 2 does not count: its last evaluation is after 100 of 200 agent steps",
     ]
-    at_100 = {results.group.method: results for results in collect(read_runs([tmp_path]), 100)}
+    at_100 = {results.group.method: results for results in collect(read_runs([tmp_path]), SUITES, 100)}
     assert at_100["mlr"].raw() == {"boxing": [-2.0, 1.0], "pong": [-2.0, -2.0]}
 
 
 def test_a_run_of_another_length_is_not_mixed_in(tmp_path):
     write_run(tmp_path / "1.csv", {200: [1.0]})
     write_run(tmp_path / "2.csv", {300: [9.0]}, seed=2, settings_hash="", total_agent_steps=300)
-    (results,) = collect(read_runs([tmp_path]))
+    (results,) = collect(read_runs([tmp_path]), SUITES)
     assert results.raw() == {"pong": [9.0]}
     assert "pong with seed 1 does not count: it has no evaluation after 300 environment steps" in str(results.missing())
 
 
+def test_any_suite_and_task_is_a_run(tmp_path):
+    write_run(tmp_path / "1.csv", task="tennis")
+    write_run(tmp_path / "2.csv", suite="gymnasium", task="CartPole-v1")
+    runs = read_runs([tmp_path])
+    assert [(run.suite, run.task) for run in runs] == [("atari", "tennis"), ("gymnasium", "CartPole-v1")]
+    suites = every_suite(runs, SUITES)
+    assert suites["gymnasium"] == SuiteScores("gymnasium", "Gymnasium")
+    tennis, other = collect(runs, suites)
+    assert tennis.raw() == {"tennis": [3.5]} and tennis.counted == tennis.normalised() == other.normalised() == {}
+    assert tennis.missing() == [
+        "MLR, preset cpu: 26 of 26 games have no result",
+        "MLR, preset cpu: tennis has no published scores, so no aggregate counts it",
+    ]
+    assert other.missing() == ["MLR, preset cpu: CartPole-v1 has no published scores, so no aggregate counts it"]
+
+
+def test_a_score_file_of_an_earlier_version_is_read(tmp_path):
+    path = write_run(tmp_path / "old.csv")
+    path.write_text(path.read_text().replace("suite,", "benchmark,", 1))
+    (run,) = read_runs([path])
+    assert (run.suite, run.task, run.evaluations) == ("atari", "pong", {100: (-3.0, -1.0), 200: (2.0, 5.0)})
+
+
+def test_a_score_file_that_two_versions_wrote_is_read(tmp_path):
+    rows = [{"benchmark": "atari", **row, "suite": ""} for row in score_rows({100: [1.0]})]
+    rows += [{"benchmark": "", **row} for row in score_rows({200: [2.0]})]
+    (run,) = read_runs([write_rows(tmp_path / "run.csv", rows)])
+    assert run.suite == "atari" and list(run.evaluations) == [100, 200]
+
+
+def test_a_task_without_published_scores_has_a_length_of_its_own(tmp_path):
+    write_run(tmp_path / "1.csv", {100: [1.0]}, total_agent_steps=100)
+    write_run(tmp_path / "2.csv", {100: [3.0], 300: [4.0]}, task="tennis", total_agent_steps=300)
+    write_run(tmp_path / "3.csv", {100: [5.0]}, task="tennis", seed=2, total_agent_steps=300)
+    write_run(tmp_path / "4.csv", {50: [6.0]}, task="skiing", total_agent_steps=50)
+    (results,) = collect(read_runs([tmp_path]), SUITES)
+    assert results.env_steps == 100 and results.raw() == {"pong": [1.0], "skiing": [6.0], "tennis": [4.0]}
+    assert [results.steps(task) for task in results.runs] == [100, 50, 300]
+    assert results.missing()[1:] == [
+        "MLR, preset cpu: tennis has 1 of 2 seeds (not 2)",
+        "MLR, preset cpu: tennis with seed 2 does not count: its last evaluation is after 100 of 300 agent steps",
+        "MLR, preset cpu: skiing, tennis have no published scores, so no aggregate counts them",
+    ]
+    (at_100,) = collect(read_runs([tmp_path]), SUITES, 100)
+    assert at_100.raw() == {"pong": [1.0], "tennis": [3.0, 5.0]} and at_100.steps("tennis") == 100
+
+
 def test_columns_of_a_run_folder():
     config = {
-        "benchmark": "atari", "game": "pong", "aux": "mlr", "experiment": "mlr-released-cpu", "preset": "cpu",
+        "suite": "atari", "task": "pong", "auxiliary": "mlr", "experiment": "mlr-released-cpu", "preset": "cpu",
         "fidelity": "released", "seed": 4, "device": "auto", "agent_steps": 200,
     }  # fmt: skip
     start = {"git_commit": "0123456789", "git_dirty": True, "gpu": "a GPU", "cpu": "a CPU", "torch_threads": 3}
-    manifest = {"config_hash": "c", "version": "0.1.0", "starts": [{}, start]}
+    manifest = {"agent_steps": 200, "version": "0.1.0", "starts": [{}, start]}
     columns = score_columns(config, manifest)
     assert columns["method"] == "mlr" and columns["task"] == "pong" and columns["seed"] == 4
+    assert columns["config_hash"] == config_hash(config) and columns["total_agent_steps"] == 200
     assert columns["version"] == "0.1.0+0123456.dirty" and columns["hardware"] == "a GPU"
     other = score_columns({**config, "experiment": "ratio-0.7", "seed": 5, "device": "cpu"}, manifest)
     assert other["method"] == "ratio-0.7" and other["hardware"] == "a CPU, 3 torch threads"
     assert other["settings_hash"] == columns["settings_hash"], "it does not depend on seed, name and device"
     assert score_columns({**config, "agent_steps": 100}, manifest)["settings_hash"] != columns["settings_hash"]
     nothing = {**start, "git_commit": None, "git_dirty": False}
-    assert score_columns(config, {"config_hash": "c", "starts": [nothing]})["version"] == "unknown"
+    older = score_columns(config, {"starts": [nothing]})
+    assert (older["version"], older["total_agent_steps"]) == ("unknown", "")
 
 
 def test_the_score_file_of_a_real_run_stands_alone(finished_run, tmp_path):
@@ -285,10 +271,44 @@ def test_a_run_folder_fills_in_what_its_rows_lack(finished_run, tmp_path):
     (folder / "evaluations.csv").write_text(text[: text.rindex(",")])  # a kill while the last row was written
     assert read_runs([folder])[0].evaluations == {}
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    del config["aux"]
+    del config["auxiliary"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ConfigError, match="damaged config.yaml or manifest.json: it lacks 'aux'"):
+    with pytest.raises(ConfigError, match="damaged config.yaml or manifest.json: it lacks 'auxiliary'"):
         read_runs([folder])
+
+
+def test_the_configuration_of_a_run_folder_decides_what_its_runs_are(finished_run, tmp_path):
+    """An earlier version wrote other digests into the rows; what was trained is the same."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("checkpoints", "weights", "media"))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "seed": 2}))
+    with (folder / "evaluations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    older = {"seed": 2, "config_hash": "older", "settings_hash": "older"}
+    write_rows(folder / "evaluations.csv", [row | older for row in rows])
+    first, second = read_runs([finished_run, folder])
+    assert (first.seed, second.seed) == (1, 2) and first.settings_hash == second.settings_hash != "older"
+    assert first.config_hash != second.config_hash != "older"
+
+
+def test_a_run_of_an_earlier_version_and_one_of_equal_settings_are_in_one_column(tmp_path):
+    """The older folder has other names for its keys and columns, and digests over these."""
+    older = ROOT / "results" / "runs" / "cpu" / "cartpole_swingup" / "mlr-medium_seed_1"
+    assert "mlr_agent:" in (older / "config.yaml").read_text()
+    settings = ["task=cartpole_swingup", "preset=cpu", "precision=bf16", "experiment=mlr-medium", "seed=2"]
+    config = as_dict(COMMANDS["dmcontrol"].resolve([*settings, "run_dir=elsewhere"]))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(older / "manifest.json", tmp_path)
+    with (older / "evaluations.csv").open(newline="") as file:
+        rows = [{**row, "suite": row["benchmark"], "seed": 2} for row in csv.DictReader(file)]
+    write_rows(tmp_path / "evaluations.csv", rows)
+    first, second = read_runs([older, tmp_path])
+    assert first.group == second.group and (first.seed, second.seed) == (1, 2)
+    assert first.settings_hash == second.settings_hash and first.is_finished and second.is_finished
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "precision": "tf32"}))
+    with pytest.raises(ConfigError, match="differ in their settings"):
+        read_runs([older, tmp_path])
 
 
 def test_reading_scores_needs_nothing_heavy():

@@ -11,22 +11,25 @@ from statistics import mean, median, stdev
 
 import pytest
 
-from harness.report.scores import ROOT, Run, benchmark_tasks, read_table
+from harness.report.published import ROOT, read_table
+from harness.report.scores import Run, every_suite
 from harness.report.statistics import aggregate
 from harness.report.tables import (
     Number,
     Table,
     ablation_tables,
     aggregates_table,
-    atari_table,
-    dmcontrol_table,
     provenance_table,
     rounded,
     sources_table,
+    suite_table,
 )
+from recipes import SUITE_SCORES as SUITES
+from tests.waiting import HANG
 
+ATARI, DMCONTROL = SUITES["atari"], SUITES["dmcontrol"]
 # Mean and median human-normalised score, and IQM and optimality gap over runs x games as the paper prints them.
-ATARI = {
+COLUMNS = {
     "human": ("1.000", "1.000", "1.000", "0.000"),
     "random": ("0.000", "0.000", "0.000", "1.000"),
     "DER, published": ("0.350", "0.189", "0.183", "0.698"),
@@ -42,11 +45,11 @@ LABELS = {"sac+ae": "SAC+AE", "slac": "SLAC", "curl": "CURL", "planet": "PlaNet"
           "dreamer": "Dreamer", "playvirtual": "PlayVirtual", "baseline": "Baseline"}  # fmt: skip
 
 
-def make_run(task, seed, scores, benchmark="atari", method="mlr", preset="cpu", total=0, **changes):
+def make_run(task, seed, scores, suite="atari", method="mlr", preset="cpu", total=0, **changes):
     """scores: mean score at the end, or environment steps -> mean score; two episodes around it."""
     scores = scores if isinstance(scores, dict) else {200: scores}
     values = {
-        "benchmark": benchmark, "task": task, "method": method, "preset": preset, "fidelity": "released", "seed": seed,
+        "suite": suite, "task": task, "method": method, "preset": preset, "fidelity": "released", "seed": seed,
         "config_hash": f"{task}{seed}{method}", "version": "0.1.0+abc", "hardware": "a CPU",
         "path": ROOT / "results" / "runs" / f"{task}_{method}_{seed}.csv",
         "evaluations": {steps: (score - 1, score + 1) for steps, score in scores.items()},
@@ -66,11 +69,11 @@ def read_csv(table):
 
 
 def test_all_published_columns_of_table_1():
-    table = atari_table([])
-    assert table.header == ["game", *ATARI]
-    assert [row[0] for row in table.rows[:26]] == benchmark_tasks("atari")
+    table = suite_table(ATARI, [])
+    assert table.header == ["game", *COLUMNS]
+    assert [row[0] for row in table.rows[:26]] == list(ATARI.tasks)
     scores, std = ({row["game"]: row for row in read_table(name)} for name in ("atari100k", "atari100k_std"))
-    for label, expected in ATARI.items():
+    for label, expected in COLUMNS.items():
         texts, name = column(table, label), label.removesuffix(", published").lower()
         for game in scores:
             deviation = f" ± {std[game][name]}" if name in std[game] else ""
@@ -80,14 +83,14 @@ def test_all_published_columns_of_table_1():
     assert column(table, "MLR, published")["seeds"] == "3" and column(table, "SPR, published")["seeds"] == "100"
 
 
-@pytest.mark.parametrize("label", ATARI)
+@pytest.mark.parametrize("label", COLUMNS)
 def test_rows_of_game_means(label):
     """Worked out anew: the middle 14 of 26 games, and what is short of a human."""
     name, rows = label.removesuffix(", published").lower(), read_table("atari100k")
     normalised = sorted(
         (float(row[name]) - float(row["random"])) / (float(row["human"]) - float(row["random"])) for row in rows
     )
-    texts = column(atari_table([]), label)
+    texts = column(suite_table(ATARI, []), label)
     assert float(texts["IQM of game means"]) == pytest.approx(sum(normalised[6:20]) / 14, abs=5.1e-4)
     gap = sum(max(0.0, 1 - score) for score in normalised) / 26
     assert float(texts["optimality gap of game means"]) == pytest.approx(gap, abs=5.1e-4)
@@ -96,16 +99,16 @@ def test_rows_of_game_means(label):
 
 
 def test_all_published_columns_of_table_2():
-    table = dmcontrol_table([])
+    table = suite_table(DMCONTROL, [])
     assert len(table.header) == 2 + 9
     for steps, budget in (("100,000", "100k"), ("500,000", "500k")):
         part = Table("", "", table.header, [row for row in table.rows if row[0] == steps], [])
         for row in read_table("dmcontrol"):
-            if row["benchmark"] == budget:
+            if row["budget"] == budget:
                 cell = column(part, f"{LABELS[row['method']]}, published", 1)[f"{row['domain']}_{row['task']}"]
                 assert cell == (f"{row['mean']} ± {row['std']}" if row["mean"] else "–")
         for row in read_table("dmcontrol_aggregate"):
-            if row["benchmark"] == budget:
+            if row["budget"] == budget:
                 cell = column(part, f"{LABELS[row['method']]}, published", 1)[row["metric"]]
                 assert cell == row["value"] + (" (4 of 6 tasks)" if row["method"] == "slac" else "")
         mlr = column(part, "MLR, published", 1)
@@ -114,23 +117,23 @@ def test_all_published_columns_of_table_2():
 
 
 def test_published_means_are_labelled():
-    for table in (atari_table([]), dmcontrol_table([]), sources_table()):
+    for table in (suite_table(ATARI, []), suite_table(DMCONTROL, []), sources_table(SUITES)):
         assert any("means only, no per-run data" in note for note in table.notes)
-    sources = column(sources_table(), "source", 1)
-    assert all(sources.values()) and len(sources_table().rows) == len(read_table("methods"))
+    sources = column(sources_table(SUITES), "source", 1)
+    assert all(sources.values()) and len(sources_table(SUITES).rows) == len(read_table("methods"))
 
 
 def full_atari(seeds, **changes):
     return [
         make_run(game, seed, 100.0 * i + 10 * seed, preset="full", **changes)
-        for i, game in enumerate(benchmark_tasks("atari"))
+        for i, game in enumerate(ATARI.tasks)
         for seed in seeds
     ]
 
 
 def test_a_complete_column_of_ours():
     runs = full_atari([1, 2, 4])
-    table = atari_table(runs, 50)
+    table = suite_table(ATARI, runs, 50)
     ours = column(table, "ours: MLR")
     scores = [10.0, 20.0, 40.0]
     assert ours["alien"] == f"{mean(scores):.1f} ± {stdev(scores):.1f}" == "23.3 ± 15.3"
@@ -162,7 +165,7 @@ def test_a_complete_column_of_ours():
 def test_incomplete_results_say_so_in_the_cell_and_below():
     runs = [make_run("pong", 1, 3.0), make_run("pong", 2, 5.0), make_run("boxing", 1, 7.0)]
     runs += [make_run("alien", 1, {100: 9.0}, total=100)]
-    table = atari_table(runs, 50)
+    table = suite_table(ATARI, runs, 50)
     ours = column(table, "ours: MLR, preset cpu")
     assert ours["pong"] == "4.0 ± 1.4" and ours["boxing"] == "7.0 (1 of 2 seeds)" and ours["alien"] == "–"
     for row in ("mean", "median", "IQM over runs × games", "IQM of game means"):
@@ -184,7 +187,7 @@ def test_presets_and_fidelities_have_columns_of_their_own():
     runs = [
         make_run("pong", 1, 3.0, preset=preset, fidelity=fidelity, method=method) for preset, fidelity, method in kinds
     ]
-    ours = [name for name in atari_table(runs, 10).header if name.startswith("ours")]
+    ours = [name for name in suite_table(ATARI, runs, 10).header if name.startswith("ours")]
     assert ours == [
         "ours: MLR", "ours: Baseline", "ours: MLR, fidelity paper", "ours: Baseline, fidelity paper",
         "ours: MLR, preset cpu", "ours: Baseline, preset cpu",
@@ -193,7 +196,7 @@ def test_presets_and_fidelities_have_columns_of_their_own():
 
 
 def test_single_runs_have_no_interval_and_say_so():
-    table = atari_table([make_run("pong", 1, 3.0)], 10)
+    table = suite_table(ATARI, [make_run("pong", 1, 3.0)], 10)
     ours = column(table, "ours: MLR, preset cpu")
     assert ours["pong"] == "3.0" and "[" not in ours["mean"]
     assert any("neither deviation nor interval" in note for note in table.notes)
@@ -202,17 +205,18 @@ def test_single_runs_have_no_interval_and_say_so():
 
 def test_several_versions_are_named():
     runs = [make_run("pong", 1, 3.0), make_run("pong", 2, 3.0, version="0.2.0")]
-    assert any("several versions of the code, 0.1.0+abc or 0.2.0" in note for note in atari_table(runs, 10).notes)
+    notes = suite_table(ATARI, runs, 10).notes
+    assert any("several versions of the code, 0.1.0+abc or 0.2.0" in note for note in notes)
 
 
 def test_our_columns_of_table_2():
     runs = [
         make_run(task, seed, {100_000: 10.0 * seed + i, 500_000: 900.0 + 10 * seed + i}, "dmcontrol", preset="full")
-        for i, task in enumerate(benchmark_tasks("dmcontrol"))
+        for i, task in enumerate(DMCONTROL.tasks)
         for seed in (1, 2)
     ]
     runs[-1] = make_run("ball_in_cup_catch", 2, {100_000: 25.0}, "dmcontrol", preset="full", total=250_000)
-    table = dmcontrol_table(runs, 50)
+    table = suite_table(DMCONTROL, runs, 50)
     first, second = (Table("", "", table.header, [row for row in table.rows if row[0] == steps], [])
                      for steps in ("100,000", "500,000"))  # fmt: skip
     early, late = column(first, "ours: MLR", 1), column(second, "ours: MLR", 1)
@@ -224,15 +228,72 @@ def test_our_columns_of_table_2():
 
 
 def test_a_budget_without_runs_is_empty():
-    table = dmcontrol_table([make_run("finger_spin", 1, {100_000: 5.0}, "dmcontrol", total=250_000)], 10)
+    table = suite_table(DMCONTROL, [make_run("finger_spin", 1, {100_000: 5.0}, "dmcontrol", total=250_000)], 10)
     assert [row[-1] for row in table.rows if row[0] == "500,000"] == ["–"] * 10
     assert [row[-1] for row in table.rows if row[1] == "finger_spin"] == ["5.0", "–"]
+
+
+def test_a_game_without_published_scores_has_a_row_and_no_part_in_the_aggregates():
+    known = [make_run("pong", 1, 3.0), make_run("pong", 2, 5.0), make_run("boxing", 1, 7.0)]
+    further = [make_run("tennis", seed, -20.0 + seed) for seed in (1, 2)]
+    without, table = suite_table(ATARI, known, 50), suite_table(ATARI, [*known, *further], 50)
+    (row,) = (row for row in table.rows if row[0] == "tennis")
+    assert table.rows.index(row) == 26 and row[1:] == ["–"] * 10 + ["-18.5 ± 0.7"]
+    assert [row for row in table.rows if row[0] != "tennis"] == without.rows
+    sentence = "MLR, preset cpu: tennis has no published scores, so no aggregate counts it."
+    assert sentence in table.notes and sentence not in without.notes
+    alone = column(suite_table(ATARI, further, 50), "ours: MLR, preset cpu")
+    assert (alone["tennis"], alone["mean"], alone["games"]) == ("-18.5 ± 0.7", "–", "0 of 26")
+    aggregates = aggregates_table([*known, *further], SUITES, 50)
+    assert aggregates.rows == aggregates_table(known, SUITES, 50).rows and sentence in aggregates.notes
+    others = [make_run(task, seed, 1.0, method="none") for task in ("pong", "tennis") for seed in (1, 2)]
+    (differences,) = ablation_tables([*known, *further, *others], SUITES, 50)
+    assert [row[1] for row in differences.rows] == ["pong", "mean of 1"] and sentence in differences.notes
+
+
+def test_a_task_of_another_length_has_rows_of_its_own():
+    runs = [make_run("finger_spin", 1, {100_000: 5.0, 500_000: 9.0}, "dmcontrol")]
+    runs += [make_run("hopper_hop", 1, {50_000: 1.0, 300_000: 2.0}, "dmcontrol", preset="full")]
+    runs += [make_run("hopper_hop", 2, {100_000: 7.0}, "dmcontrol", preset="full", total=200_000)]
+    table = suite_table(DMCONTROL, runs, 10)
+    rows = {(row[0], row[1]): row[-2:] for row in table.rows}
+    assert table.header[-2:] == ["ours: MLR", "ours: MLR, preset cpu"]
+    assert rows["100,000", "finger_spin"] == ["–", "5.0"]
+    assert rows["100,000", "hopper_hop"] == ["7.0 (1 of 2 seeds)", "–"]
+    assert [name for steps, name in rows if steps == "300,000"] == ["hopper_hop", "tasks", "seeds"]
+    assert rows["300,000", "hopper_hop"] == ["2.0 (1 of 2 seeds)", "–"] and ("500,000", "hopper_hop") not in rows
+    assert [row[:5] for row in aggregates_table(runs, SUITES, 10).rows] == [
+        ["dmcontrol", "MLR, preset cpu", steps, "1 of 6", "1"] for steps in ("100,000", "500,000")
+    ]
+
+
+def test_a_longer_game_without_published_scores_hides_no_other():
+    runs = [make_run("pong", 1, 3.0), make_run("tennis", 1, {500: -9.0})]
+    table = suite_table(ATARI, runs, 10)
+    ours = column(table, "ours: MLR, preset cpu")
+    assert (ours["pong"], ours["tennis"], ours["games"]) == ("3.0", "-9.0", "1 of 26")
+    after = "MLR, preset cpu: after 200 environment steps, tennis after 500, 2 episodes a run, seeds 1."
+    assert after in table.notes
+
+
+def test_a_suite_without_published_scores_has_a_table_of_raw_scores():
+    seeds = [(seed, method) for seed in (1, 2) for method in ("mlr", "x")]
+    runs = [make_run("CartPole-v1", seed, 20.0 * seed, "gymnasium", method=method) for seed, method in seeds]
+    suites = every_suite(runs, SUITES)
+    assert list(suites) == ["atari", "dmcontrol", "gymnasium"] and every_suite([], SUITES) == SUITES
+    table = suite_table(suites["gymnasium"], runs, 10)
+    assert (table.name, table.title) == ("gymnasium", "Gymnasium: scores")
+    assert table.header == ["task", "ours: MLR, preset cpu", "ours: x, preset cpu"]
+    assert table.rows == [["CartPole-v1", *["30.0 ± 14.1"] * 2], ["tasks", "1", "1"], ["seeds", "2", "2"]]
+    assert not any("published means" in note or "smaller" in note for note in table.notes)
+    assert aggregates_table(runs, suites, 10).rows == [] and ablation_tables(runs, suites, 10) == []
+    assert sources_table(suites).rows == sources_table(SUITES).rows
 
 
 def test_aggregates_table():
     runs = [make_run("pong", seed, 3.0 * seed) for seed in (1, 2)]
     runs += [make_run("finger_spin", seed, {100_000: 100.0 * seed}, "dmcontrol", method="none") for seed in (1, 2, 3)]
-    atari, dmcontrol = aggregates_table(runs, 50).rows
+    atari, dmcontrol = aggregates_table(runs, SUITES, 50).rows
     assert atari[:5] == ["atari", "MLR, preset cpu", "200", "1 of 26", "2"]
     assert dmcontrol[:5] == ["dmcontrol", "Baseline, preset cpu", "100,000", "1 of 6", "3"]
     mean_column = 5 + ["IQM", "median", "mean", "optimality gap"].index("mean")
@@ -250,7 +311,7 @@ def test_ablation_is_paired():
     ]
     none += [make_run("reacher_easy", 1, {500_000: 100.0}, "dmcontrol", method="none")]
     other = [make_run("finger_spin", 1, {500_000: 1.0}, "dmcontrol", method="none", preset="full")]
-    (table,) = ablation_tables([*mlr, *none, *other], 50)
+    (table,) = ablation_tables([*mlr, *none, *other], SUITES, 50)
     finger, overall = table.rows
     assert finger == [
         "Baseline, preset cpu",
@@ -265,7 +326,7 @@ def test_ablation_is_paired():
     assert "Baseline, preset cpu: no seed in common with MLR, preset cpu on reacher_easy, walker_walk." in table.notes
     assert table.title == "Differences from MLR, preset cpu on DMControl after 500,000 environment steps"
     assert re.fullmatch(r"\w+", table.name)
-    assert ablation_tables([*mlr, *other], 50) == []
+    assert ablation_tables([*mlr, *other], SUITES, 50) == []
 
 
 def test_provenance_names_the_file_of_every_run():
@@ -280,8 +341,8 @@ def test_provenance_names_the_file_of_every_run():
 
 
 def test_csv_holds_the_numbers_behind_the_text():
-    rows = {row["game"]: row for row in read_csv(atari_table([make_run("pong", 1, 1 / 3), make_run("pong", 2, 2 / 3),
-                                                              make_run("boxing", 1, 7.0)], 50))}  # fmt: skip
+    runs = [make_run("pong", 1, 1 / 3), make_run("pong", 2, 2 / 3), make_run("boxing", 1, 7.0)]
+    rows = {row["game"]: row for row in read_csv(suite_table(ATARI, runs, 50))}
     name = "ours: MLR, preset cpu"
     assert float(rows["pong"][name]) == pytest.approx(0.5) and rows["pong"][f"{name} seeds"] == "2"
     assert float(rows["pong"][f"{name} std"]) == pytest.approx(stdev([1 / 3, 2 / 3]))
@@ -305,7 +366,7 @@ def test_markdown():
     assert AWKWARD.markdown() == (
         "### 50 % of A_B & C\n\n| name | a\\|b |\n|---|---:|\n| x_1 ± 2 # | -1.5 [-2.0, -1.0] |\n\n- In {braces}~^\\.\n"
     )
-    for table in (atari_table([]), dmcontrol_table([])):
+    for table in (suite_table(ATARI, []), suite_table(DMCONTROL, [])):
         lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
         assert len(lines) == 2 + len(table.rows) and {line.count("|") for line in lines} == {len(table.header) + 1}
 
@@ -315,7 +376,7 @@ def test_latex():
     assert r"\caption{50 \% of A\_B \& C}" in text and r"\label{tab:awkward}" in text
     assert r"x\_1 $\pm$ 2 \# & $-$1.5 {[}$-$2.0, $-$1.0{]} \\" in text
     assert r"In \{braces\}\textasciitilde{}\textasciicircum{}\textbackslash{}." in text
-    table = atari_table(full_atari([1, 2]), 10)
+    table = suite_table(ATARI, full_atari([1, 2]), 10)
     text = table.latex()
     assert text.isascii(), "a character that pdflatex may not know"
     assert text.count("{") == text.count("}") and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
@@ -341,12 +402,13 @@ def test_a_long_latex_table_goes_on():
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
 def test_latex_is_accepted(tmp_path):
     runs = [*full_atari([1, 2, 3]), make_run("pong", 1, 3.0), make_run("pong", 1, 2.0, method="none")]
-    tables = [atari_table(runs, 10), dmcontrol_table([], 10), aggregates_table(runs, 10), *ablation_tables(runs, 10),
-              provenance_table(runs[:2]), sources_table(), AWKWARD]  # fmt: skip
+    tables = [suite_table(suite, runs, 10) for suite in SUITES.values()]
+    tables += [aggregates_table(runs, SUITES, 10), *ablation_tables(runs, SUITES, 10)]
+    tables += [provenance_table(runs[:2]), sources_table(SUITES), AWKWARD]
     lines = [r"\documentclass{article}\usepackage{graphicx}\begin{document}", *(table.latex() for table in tables)]
     (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.returncode == 0, result.stdout[-2000:]
     assert "Overfull" not in result.stdout
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from harness.sweeps.plan import SweepRun
 from harness.sweeps.record import futile_attempts, is_claimed, is_finished, is_settled, log_path, note, read_events
 from harness.sweeps.status import read_status, seconds_left, summary, table
 from tests.conftest import ROOT
+from tests.waiting import until
 
 FINISH = "open('evaluations.csv', 'w').write('agent_steps,score\\n8,1\\n8,2\\n');"
 STEP = "import pathlib; n = len(list(pathlib.Path('checkpoints').glob('*'))) + 1; os.makedirs(f'checkpoints/{n:09d}');"
@@ -42,13 +42,6 @@ from harness.sweeps.plan import SweepRun
 run_to_end({run!r}, {{}}, 3, lambda: False)
 """
     return subprocess.Popen([sys.executable, "-c", code])
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def codes(run: SweepRun) -> list[int]:
@@ -118,14 +111,14 @@ def test_stop_is_passed_on_as_a_signal_that_lets_the_run_save(tmp_path):
 
 
 def test_two_sweeps_never_attempt_a_run_at_the_same_time(tmp_path):
-    run = make_run(tmp_path, f"time.sleep(1); {FINISH}")
+    run = make_run(tmp_path, f"\nwhile not os.path.exists('go'): time.sleep(0.01)\n{FINISH}")
     outcomes = []
     threads = [threading.Thread(target=lambda: outcomes.append(attempt(run))) for _ in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.7)
+    until(lambda: read_status(run, {}).state == "running")
     assert is_claimed(run)
-    assert read_status(run, {}).state == "running"
+    (Path(run.run_dir) / "go").touch()
     for thread in threads:
         thread.join()
     assert outcomes == [Outcome("done")] * 3
@@ -146,13 +139,13 @@ def test_a_process_that_outlived_its_sweep_is_waited_for(tmp_path):
 
 
 def test_runs_of_a_sweep_that_is_killed_are_told_to_stop(tmp_path):
-    run = make_run(tmp_path, "signal.signal(15, lambda *_: (open('told', 'w'), sys.exit(75))); time.sleep(60)")
+    body = "signal.signal(15, lambda *_: (open('told', 'w'), sys.exit(75))); open('ready', 'w'); time.sleep(600)"
+    run = make_run(tmp_path, body)
     process = start_sweep(run)
-    wait_until(lambda: read_events(run))
-    time.sleep(0.5)
+    until((Path(run.run_dir) / "ready").exists)
     process.kill()
     process.wait()
-    wait_until((Path(run.run_dir) / "told").exists)
+    until((Path(run.run_dir) / "told").exists)
 
 
 def test_a_process_that_outlived_its_sweep_without_a_lock_of_its_own_is_waited_for(tmp_path):
@@ -161,7 +154,7 @@ def test_a_process_that_outlived_its_sweep_without_a_lock_of_its_own_is_waited_f
     body += "\nif alone: time.sleep(2); open('over', 'w')\nelse: assert os.path.exists('over')"
     run = make_run(tmp_path, body)
     process = start_sweep(run)
-    wait_until((Path(run.run_dir) / "first").exists)
+    until((Path(run.run_dir) / "first").exists)
     process.kill()
     process.wait()
     assert is_claimed(run)
@@ -198,7 +191,7 @@ def test_a_second_interrupt_waits_for_nobody(tmp_path):
         run_side_by_side([run], [{}], 3, left.is_set, watch=watch)
     assert is_claimed(run), "the run goes on until it is told"
     left.set()
-    wait_until(lambda: not is_claimed(run))
+    until(lambda: not is_claimed(run))
     assert codes(run) == [75]
 
 

@@ -3,7 +3,6 @@
 import os
 import pickle
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from harness.sweeps.config import read_sweep_config
 from harness.sweeps.record import note, read_events
 from harness.sweeps.slurm import Job, job_of, queue, submit, this_job
 from harness.sweeps.status import read_status
-from tests.harness.sweeps.test_attempt import FINISH, make_run, wait_until
+from tests.harness.sweeps.test_attempt import FINISH, make_run
+from tests.waiting import until
 
 CONFIG = read_sweep_config(["slurm.gpus=0"])
 
@@ -34,9 +34,7 @@ def test_a_job_that_is_warned_stops_its_runs_and_goes_back_to_the_queue(tmp_path
     job = Job(CONFIG)
     thread = threading.Thread(target=job, args=([run],))
     thread.start()
-    deadline = time.monotonic() + 30
-    while not (Path(run.run_dir) / "ready").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until((Path(run.run_dir) / "ready").exists)
     delayed = job.checkpoint([run])
     thread.join()
     assert [event["event"] for event in read_events(run)] == ["started", "ended"]
@@ -46,15 +44,15 @@ def test_a_job_that_is_warned_stops_its_runs_and_goes_back_to_the_queue(tmp_path
 
 
 def test_only_runs_that_were_stopped_go_back_to_the_queue(tmp_path):
-    endless = make_run(tmp_path, "signal.signal(15, lambda *_: sys.exit(75)); time.sleep(60)", "endless")
+    body = "signal.signal(15, lambda *_: sys.exit(75)); open('ready', 'w'); time.sleep(600)"
+    endless = make_run(tmp_path, body, "endless")
     runs = [make_run(tmp_path, FINISH, "done"), make_run(tmp_path, "sys.exit(2)", "failing"), endless]
     note(runs[1], "submitted", job="7_0")
     job = Job(CONFIG)
     thread = threading.Thread(target=job, args=(runs,))
     thread.start()
-    wait_until(lambda: all(any(event["event"] == "ended" for event in read_events(run)) for run in runs[:2]))
-    wait_until(lambda: read_events(endless))
-    time.sleep(0.5)
+    until(lambda: all(any(event["event"] == "ended" for event in read_events(run)) for run in runs[:2]))
+    until((Path(endless.run_dir) / "ready").exists)
     assert read_status(runs[1], {"7_0": "RUNNING"}).state == "failed", "its job goes on with the others"
     assert job.checkpoint(runs).args == ([endless],)
     thread.join()

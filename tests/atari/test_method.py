@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from atari.training import ATARI, epsilon_greedy, units
+from atari.method import epsilon_greedy
+from atari.suite import units
 from harness.run import make_evaluate
 from harness.run_folder import RunFolder
 from tests.conftest import make_config
+from tests.recipes import ATARI
 
 
 def test_units():
@@ -32,7 +34,7 @@ def test_evaluation_explores_with_its_epsilon():
         def act(self, observations):
             return np.zeros(len(observations), np.int64)
 
-    act = epsilon_greedy(Greedy(), 0.3, np.random.default_rng(0))
-    chosen = np.stack([act(np.zeros((100, 1))) for _ in range(200)])
+    generator, first = np.random.default_rng(0), np.zeros(100, bool)
+    chosen = np.stack([epsilon_greedy(Greedy(), 0.3, generator, np.zeros((100, 1)), first) for _ in range(200)])
     assert np.mean(chosen != 0) == pytest.approx(0.3 * 5 / 6, abs=0.01)
     assert set(chosen.flatten()) == set(range(6))

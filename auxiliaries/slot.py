@@ -1,0 +1,160 @@
+"""The slot of an auxiliary loss: what an agent lends to one and may ask of it. No agent knows which one it holds.
+
+B batch, b a slice of it, T time, C H W a stacked observation, S side of a view, D latent.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harness.config import HostFacts
+from harness.precision import Autocast
+from harness.seeding import Generators
+
+Metrics = dict[str, Tensor]
+
+
+class Pixels(Protocol):
+    """Float pixels 0..255: a tensor [T, B, C, S, S], or a lazy view whose `[:, b]` makes those of sequences b.
+
+    The caller may overwrite the result.
+    """
+
+    def __getitem__(self, index: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Stored data that a loss reads."""
+
+    source: str  # windows: sequences of `steps`; transitions: the batch of the RL loss
+    steps: int
+    fields: tuple[str, ...]  # of frames, actions, rewards, first, ended: each [T, B, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that an optimiser steps for the auxiliary."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    clip: float | None = None  # largest norm of the group's gradient, in a step of its own of all groups'; None: any
+    joins: str | None = None  # the agent's group whose clip and optimiser these parameters share
+    rate_factor: float = 1.0  # of the learning rate
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Intermediate results of the RL loss that an auxiliary may use."""
+
+    view: Pixels | None = None  # [B, ...], the RL loss's augmented observations
+    latent: Tensor | None = None  # [B, D] of `view`, with its graph
+    weights: Tensor | None = None  # [B], importance weights of the samples
+    target_encoder: nn.Module | None = None  # the critic's
+
+
+@dataclass(frozen=True)
+class Host:
+    """The agent's loans to its auxiliary, and its way to train one."""
+
+    facts: HostFacts
+    encoder: nn.Module  # pixels [N, C, S, S] in 0..255 -> latents [N, D]
+    layers: Sequence[tuple[int, int]]  # kernel and stride of the encoder's convolutions
+    projector: nn.Module | None  # layers of the agent's that project latents [.., D] -> [.., P], if it has some
+    projected_dim: int  # P; without a projector of the agent's, that of one which the auxiliary makes
+    head: Callable[[int, int], nn.Module]  # makes a projector or predictor of these widths, of the agent's kind
+    embed_actions: Callable[[], nn.Module]  # makes an embedding of actions [B, T, ...] -> [B, T, D]
+    frame_channels: int  # of a single frame
+    view_size: int  # pixels a side that the encoder sees
+    augment: Callable[[Tensor, torch.Generator], Pixels]
+    autocast: Autocast
+    device: torch.device
+    seed: int
+    own_step: bool  # a step of its own that also trains the encoder; otherwise it joins the RL loss's backward pass
+    clip_norm: float
+    initialise: Callable[[nn.Module], None] = field(default=lambda module: None)  # draws an added module's weights
+
+    def generators(self, *names: str) -> Generators:
+        """Random generators of the auxiliary's own, a stream for each name."""
+        return Generators(self.seed, self.device, names)
+
+
+class Auxiliary(Protocol):
+    """An auxiliary loss. A class may inherit from it for the defaults, and needs `reads`, `groups` and `loss` then."""
+
+    reads: Reads
+    groups: Sequence[Group]
+    weight: float = 1.0  # factor of the loss beside the RL loss
+    when: str = "after_critic"  # or after_targets: place of a step of its own; in a joint step it has none
+    moves_targets: str = "before_step"  # or after_step, with_targets
+    independent: bool = True  # whether samples are, so that a batch may pass in slices
+    curve: tuple[str, str] | None = None  # a metric for the learning curve, and the label of its axis
+    owned: nn.ModuleDict  # modules that exist for this loss alone
+    targets: nn.ModuleDict  # momentum copies
+    generators: Generators
+
+    def begin_update(self, step: int) -> None:
+        """Fills 0-d tensors that depend on the agent step, on the host. Nothing else may depend on the step."""
+
+    def draw(self, batch: Any, shared: Shared) -> Any:
+        """Draws all that is random about the loss of a batch."""
+
+    def loss(self, batch: Any, shared: Shared, drawn: Any, samples: slice) -> dict[str, Tensor]:
+        """Computes `loss` [.., b] of some samples, and further values [.., b, ...] without gradient for the metrics."""
+
+    def metrics(self, values: dict[str, Tensor], drawn: Any) -> Metrics:
+        """Summarises the values of a whole batch as 0-d tensors."""
+        return {name: value.mean() for name, value in values.items() if name != "loss"}
+
+    def update_targets(self) -> None:
+        """Moves the momentum copies towards their modules, in place."""
+
+    def notes(self) -> dict[str, str]:
+        """Facts for the run's header and manifest, by name."""
+        return {}
+
+    def state(self) -> dict:
+        """Tensors and counters, as references."""
+        return {
+            "owned": self.owned.state_dict(),
+            "targets": self.targets.state_dict(),
+            "generators": self.generators.state(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Copies a `state()` into the tensors that exist; raises RuntimeError for one that does not fit."""
+        self.owned.load_state_dict(state.get("owned", {}))
+        self.targets.load_state_dict(state.get("targets", {}))
+        self.generators.load_state(state["generators"])
+
+
+def whole_loss(auxiliary: Auxiliary, batch: Any, shared: Shared) -> tuple[Tensor, Metrics]:
+    """The loss [.., B] of a batch with its graph, without `weight`, and metrics."""
+    drawn = auxiliary.draw(batch, shared)
+    values = auxiliary.loss(batch, shared, drawn, slice(None))
+    return values["loss"], auxiliary.metrics(values, drawn)
+
+
+def loss_in_slices(
+    auxiliary: Auxiliary,
+    batch: Any,
+    shared: Shared,
+    slices: Iterable[slice],
+    backward: Callable[[Tensor], None],
+) -> tuple[Tensor, Metrics]:
+    """Computes the loss slice by slice to save memory.
+
+    Each slice's loss [.., b] goes to `backward` before the next is encoded. `slices` cover the batch; one whose samples
+    depend on each other passes whole. The loss [.., B] that is returned has no gradient.
+    """
+    drawn, found = auxiliary.draw(batch, shared), []
+    for samples in slices if auxiliary.independent else [slice(None)]:
+        values = auxiliary.loss(batch, shared, drawn, samples)
+        backward(values["loss"])
+        found.append(values | {"loss": values["loss"].detach()})
+    values = {name: torch.cat([each[name] for each in found], dim=1) for name in found[0]}
+    return values["loss"], auxiliary.metrics(values, drawn)

@@ -1,0 +1,42 @@
+"""Published scores of DMControl tasks, and the scale on which tasks are compared."""
+
+from harness.report.published import Scores, SuiteScores, read_table
+
+BUDGETS = {"100k": 100_000, "500k": 500_000}  # environment steps of the published scores
+MAXIMUM = 1000.0  # the largest return of an episode
+
+
+def normalised(task: str, score: float) -> float:
+    """Share of the largest return."""
+    return score / MAXIMUM
+
+
+def _raw(task: str, score: float) -> float:
+    return score
+
+
+def _table(column: str) -> Scores:
+    table: dict[str, dict[str, dict[str, float]]] = {budget: {} for budget in BUDGETS}
+    for row in read_table("dmcontrol"):
+        scores = table[row["budget"]].setdefault(f"{row['domain']}_{row['task']}", {})
+        if row[column]:
+            scores[row["method"]] = float(row[column])
+    return table
+
+
+SCORES = SuiteScores(
+    name="dmcontrol",
+    label="DMControl",
+    title="DMControl: returns of six tasks",
+    legend="Tasks: mean return of an episode, ± standard deviation over seeds; 1000 is the most.",
+    normalised_unit="return / 1000",
+    tasks=tuple(_table("mean")["100k"]),
+    budgets=BUDGETS,
+    means=_table("mean"),
+    deviations=_table("std"),
+    file="results/published/dmcontrol.csv",
+    score_digits=0,
+    mean_digits=1,
+    normalised=normalised,
+    averaged=_raw,
+)

@@ -1,0 +1,44 @@
+"""Operations of an update, counted where nothing is computed: on torch's meta device."""
+
+from dataclasses import replace
+from statistics import mean
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.recipe import Method, Spaces
+
+META = torch.device("meta")
+
+
+def update_operations(method: Method, config: Any, spaces: Spaces) -> float | None:
+    """Floating-point operations of one update, two per multiply-add, the mean over a cycle of updates.
+
+    Products and convolutions count, with their backward passes; elementwise work does not. None where updates are no
+    functions of tensors alone: an agent without `update_on_device`, or one that reads values on the host.
+    """
+    counts = {}
+    try:
+        agent, replay = built_on_meta(method, config, spaces)
+        if not hasattr(agent, "update_on_device"):
+            return None
+        for variant in dict.fromkeys(agent.cycle):
+            with FlopCounterMode(display=False) as counter:
+                agent.update_on_device(replay, *variant)
+            counts[variant] = counter.get_total_flops()
+    except RuntimeError:
+        return None
+    return mean(counts[variant] for variant in agent.cycle)
+
+
+def built_on_meta(method: Method, config: Any, spaces: Spaces) -> tuple[Any, Any]:
+    """An agent and its replay of any size, which take no memory and hold no values. Optimisers take no step."""
+    config = replace(config, precision="fp32")  # torch has no autocast there
+    if config.augmentation:  # kornia takes seconds there
+        config = replace(config, augmentation=replace(config.augmentation, extra=[]))
+    with META:  # initial weights are made there, too
+        agent, replay = method.make_agent(config, spaces, META), method.make_replay(config, spaces, META)
+    for optimizer in agent.optimizers.values():
+        optimizer.step = lambda: None  # torch has no fused Adam there
+    return agent, replay

@@ -1,0 +1,76 @@
+"""A recipe pairs a suite with a method: all that sets one run apart from another.
+
+Worker processes import these functions from their modules; that of `make_environment` does without torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+
+from harness.evaluation import Player
+from harness.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Spaces of an environment's observations and actions."""
+
+    observation: gymnasium.spaces.Box
+    action: gymnasium.Space
+
+    @classmethod
+    def of(cls, environment: gymnasium.Env) -> "Spaces":
+        return cls(environment.observation_space, environment.action_space)
+
+
+def no_columns(config: Any, score: float) -> dict[str, float]:
+    return {}
+
+
+def no_references(config: Any) -> dict[str, float]:
+    return {}
+
+
+def last_step(config: Any) -> list[int]:
+    return [config.agent_steps]
+
+
+def repeated_steps(config: Any, agent_steps: int) -> dict[str, int]:
+    """Units of a suite whose agent step repeats its action for `action_repeat` environment steps and shows a frame."""
+    env_steps = agent_steps * config.environment.action_repeat
+    return {"agent_steps": agent_steps, "env_steps": env_steps, "frames": agent_steps}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks, their environments, and what a score means."""
+
+    make_environment: Callable[[Any, int, int, bool], gymnasium.Env]  # configuration, seed, episode, for training
+    units: Callable[[Any, int], dict[str, int]]  # configuration, agent steps -> agent_steps, env_steps, frames
+    manifest: Callable[[Any, gymnasium.Env], dict]  # identity of emulator or physics
+    describe: Callable[[Any, gymnasium.Env, str], list[str]]  # configuration, environment, kind of device -> lines
+    columns: Callable[[Any, float], dict[str, float]] = no_columns  # configuration, score -> evaluation columns
+    references: Callable[[Any], dict[str, float]] = no_references  # scores to compare with, by name
+    milestones: Callable[[Any], list[int]] = last_step  # agent steps of the published tables' scores, and the last
+
+
+@dataclass(frozen=True)
+class Method:
+    """Agent, replay and player."""
+
+    make_agent: Callable[[Any, Spaces, torch.device], Any]
+    make_replay: Callable[[Any, Spaces, torch.device], Any]
+    make_player: Callable[[Any, Path, int, torch.device], Player]  # configuration, weights, seed, device
+    make_schedule: Callable[[Any], Schedule]
+    load_trained: Callable[[Any, Path, torch.device], Any]  # the trained agent for other code
+    describe: Callable[[Any, Any], list[str]]  # configuration, agent -> lines
+
+
+@dataclass(frozen=True)
+class Recipe:
+    suite: Suite
+    method: Method

@@ -1,0 +1,105 @@
+"""Published scores: tables of papers beside which runs are set, and the scale on which a suite's tasks are compared.
+
+The CSV files lie in `results/published/`, whose README.md has their sources. Suites build their `SuiteScores` of them.
+"""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "results" / "published"
+REFERENCE, BASELINE, PLAYER = "reference", "baseline", "player"  # the roles of methods.csv
+AT_THE_END = {"": None}
+
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # budget -> task -> method -> score
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The rows of `results/published/<name>.csv`, as text."""
+    with open(PUBLISHED / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@dataclass(frozen=True)
+class PublishedMethod:
+    """A row of methods.csv, all text."""
+
+    suite: str
+    method: str  # its name in the suite's tables
+    label: str
+    auxiliary: str  # trains it here; empty without one
+    role: str  # reference: others are compared with it; baseline: its partner; player: learns nothing
+    seeds: str  # behind a score; empty where not stated
+    source: str
+
+
+@cache
+def published_methods() -> tuple[PublishedMethod, ...]:
+    return tuple(PublishedMethod(**row) for row in read_table("methods"))
+
+
+@cache
+def main_methods() -> tuple[str, ...]:
+    """Methods of score files that stand for the reference and its baseline, in this order."""
+    found = [method for role in (REFERENCE, BASELINE) for method in published_methods() if method.role == role]
+    return tuple(dict.fromkeys(method.auxiliary for method in found))
+
+
+@cache
+def _labels() -> dict[str, str]:
+    return {method.auxiliary: method.label for method in published_methods() if method.auxiliary}
+
+
+def label_of(method: str) -> str:
+    """The display name of a score file's method: the published one, or its own."""
+    return _labels().get(method, method)
+
+
+def _no_scale(task: str, score: float) -> None:
+    return None
+
+
+def _no_references(task: str) -> dict[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class SuiteScores:
+    """Facts about a suite that its score files lack. The defaults are those of a suite without published scores.
+
+    Tasks outside `tasks` are reported too, but no aggregate counts them: published aggregates are over other tasks.
+    """
+
+    name: str  # in configurations and score files
+    label: str
+    title: str = ""  # of its table
+    legend: str = "Tasks: mean return of an episode, ± standard deviation over seeds."
+    task_word: str = "task"
+    score_unit: str = "return"
+    normalised_unit: str = ""
+    tasks: tuple[str, ...] = ()  # of the published tables, in their order
+    # Name -> environment steps; None is the end of training, whatever its length.
+    budgets: Mapping[str, int | None] = field(default_factory=lambda: AT_THE_END)
+    means: Scores = field(default_factory=dict)
+    deviations: Scores = field(default_factory=dict)  # over seeds, where known
+    aggregates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # over runs, as printed, by method
+    file: str = ""  # of the means
+    score_digits: int = 1  # of published scores
+    mean_digits: int = 3  # of means over tasks
+    normalised: Callable[[str, float], float | None] = _no_scale  # task, score; None where the task has no scale
+    averaged: Callable[[str, float], float | None] = _no_scale  # the scale of the table's means over tasks
+    references: Callable[[str], dict[str, float]] = _no_references  # task -> scores to compare with, by name
+
+    @property
+    def methods(self) -> tuple[PublishedMethod, ...]:
+        """The published methods, in the order of their columns."""
+        return tuple(method for method in published_methods() if method.suite == self.name)
+
+    def means_of(self, auxiliary: str, task: str) -> dict[str, float]:
+        """Published means of the method that `auxiliary` trains, by budget; empty where there are none."""
+        rows = {budget: tasks.get(task, {}) for budget, tasks in self.means.items()}
+        names = [method.method for method in self.methods if method.auxiliary == auxiliary]
+        return {budget: row[name] for budget, row in rows.items() for name in names if name in row}

@@ -1,0 +1,106 @@
+"""Recipes: which suite, method and training script belong together. torch is imported where a run begins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import atari.config
+import atari.scores
+import dmcontrol.config
+import dmcontrol.scores
+from auxiliaries import SCHEMAS
+from harness.command_line import Command, launch
+from harness.config import ConfigError
+from harness.run_folder import RunFolder, read_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.recipe import Method, Recipe, Suite
+
+COMMANDS = {
+    "atari": Command("atari", atari.config.AtariConfig, atari.config.validate, sections=SCHEMAS),
+    "dmcontrol": Command(
+        "dmcontrol",
+        dmcontrol.config.DMControlConfig,
+        dmcontrol.config.validate,
+        hints={"task": "any other task of the suite: domain=D task_name=N"},
+        sections=SCHEMAS,
+        with_auxiliary=dmcontrol.config.WITH_AUXILIARY,
+    ),
+}
+SUITE_SCORES = {scores.name: scores for scores in (atari.scores.SCORES, dmcontrol.scores.SCORES)}
+METHODS = {"rainbow": "atari", "sac": "dmcontrol"}  # command whose runs have a method
+
+
+def command_of(run: str | Path, config: dict) -> Command:
+    """The command that the run folder `run` with this configuration is of. Raises ConfigError."""
+    method = config.get("method")
+    if method not in METHODS:
+        raise ConfigError(f"{run} is a run of an unknown method, {method}")
+    return COMMANDS[METHODS[method]]
+
+
+def load_config(run: str | Path) -> Any:
+    """The configuration of the run folder `run`. Raises ConfigError if it is none, or does not fit this version."""
+    content = read_config(run)
+    try:
+        return command_of(run, content).build(content)
+    except ConfigError as error:
+        raise ConfigError(f"{RunFolder(run).config} does not fit this version: {error}") from error
+
+
+def train(name: str, about: str = "", argv: Sequence[str] | None = None) -> int:
+    """Exit code of a training script; `about` is what its --help prints first."""
+
+    def run(config: Any) -> int:
+        recipe = load_recipe(config)  # imports torch, which a refused configuration never needs
+        import harness.run
+
+        return harness.run.run(config, recipe)
+
+    return launch(COMMANDS[name], run, about=about, argv=argv)
+
+
+def load_recipe(config: Any) -> "Recipe":
+    """Suite and method of a configuration; imports torch.
+
+    Raises ConfigError, before that, for an environment of the user's own that the method cannot play.
+    """
+    if config.env:
+        from harness.own_environment import require_playable
+
+        require_playable(config)
+    from harness.recipe import Recipe
+
+    return Recipe(load_suite(config), load_method(config))
+
+
+def load_suite(config: Any) -> "Suite":
+    if config.env:
+        from harness.own_suite import OWN as suite
+    elif config.method == "rainbow":
+        from atari.suite import ATARI as suite
+    else:
+        from dmcontrol.suite import DMCONTROL as suite
+    return suite
+
+
+def load_method(config: Any) -> "Method":
+    if config.method == "rainbow":
+        from atari.method import RAINBOW as method
+    else:
+        from dmcontrol.method import SAC as method
+    return method
+
+
+def load_agent(run: str | Path, device: "torch.device | str" = "cpu", agent_steps: int | None = None) -> Any:
+    """The trained agent of the run folder `run` with its newest weights, or those after `agent_steps`.
+
+    Its `act` and `encoder` take observations as the environment gives them. Raises ConfigError if there are none.
+    """
+    import torch
+
+    config = load_config(run)
+    weights = RunFolder(run).saved_weights(agent_steps)
+    return load_method(config).load_trained(config, weights, torch.device(device))

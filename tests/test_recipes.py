@@ -1,0 +1,96 @@
+"""Configurations of run folders, of this version and of earlier ones, and the recipes that they name."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.config import ConfigError
+from harness.run_folder import RunFolder, check_run, config_hash, read_config, record_start, renamed
+from recipes import load_config, load_recipe
+from tests.conftest import ROOT, make_config, make_dmcontrol_config
+from tests.recipes import ATARI, DMCONTROL
+from tests.test_configs import entries
+
+OLD = [path.parent for path in sorted(ROOT.glob("results/runs/*/*/*/config.yaml"))]
+# Today's places of old keys, written down apart from configs/renamed.yaml.
+MOVED = {
+    "benchmark": "suite", "aux": "auxiliary", "game": "task", "emulator": "environment.emulator",
+    "mlr_agent.batch_size": "aux_optimizer.batch_size",
+    "mlr_agent.learning_rate": "aux_optimizer.learning_rate",
+    "mlr_agent.warmup_updates": "aux_optimizer.warmup_updates", "mlr_agent.warmup_start": "aux_optimizer.warmup_start",
+    "mlr_agent.clip_norm": "aux_optimizer.clip_norm", "mlr_agent.projection": "aux_networks.projection",
+    "mlr_agent.init_std": "aux_networks.init_std", "mlr_agent.redraw": "aux_networks.redraw",
+    "mlr_weight_by_game.pong": "mlr.weight_by_task.pong",
+    "mlr_weight_by_game.up_n_down": "mlr.weight_by_task.up_n_down",
+}  # fmt: skip
+
+
+def at(config, key: str):
+    """A value by its dotted key, of dataclasses and dicts."""
+    for name in key.split("."):
+        config = config[name] if isinstance(config, dict) else getattr(config, name)
+    return config
+
+
+@pytest.mark.parametrize("run", OLD, ids=[str(run.relative_to(ROOT)) for run in OLD])
+def test_a_run_of_an_earlier_version_is_read_under_todays_names(run, tmp_path):
+    old = entries(yaml.safe_load((run / "config.yaml").read_text()))
+    config = load_config(run)
+    unread = {"mlr"} if old["benchmark"] == "atari" else {"mlr", "augmentation", "aux_optimizer", "aux_networks"}
+    for key, value in old.items():
+        key = MOVED.get(key, key)
+        if old["aux"] != "none" or key.split(".")[0] not in unread:
+            assert at(config, key) == value
+    if old["aux"] == "mlr":
+        assert config.replay.window == old["mlr.seq_len"]
+    assert all(getattr(config, section) is None for section in unread) == (old["aux"] == "none")
+    assert config.method == {"atari": "rainbow", "dmcontrol": "sac"}[old["benchmark"]]
+    assert not renamed()["keys"].keys() - {"game", "mlr.seq_len"} & entries(read_config(run)).keys()
+    shutil.copy(run / "config.yaml", tmp_path)
+    check_run(replace(config, run_dir=str(tmp_path)))  # the same configuration, under either names
+
+
+@pytest.mark.parametrize("make", [make_config, make_dmcontrol_config])
+@pytest.mark.parametrize("auxiliary", ["mlr", "none"])
+def test_the_file_of_a_run_builds_the_same_configuration(make, auxiliary, tmp_path):
+    config = make(tmp_path / "run", f"auxiliary={auxiliary}", "fidelity=paper")
+    record_start(config, {})
+    again = load_config(tmp_path / "run")
+    assert again == config and config_hash(again) == config_hash(config)
+
+
+def edited(folder: Path, **changes) -> Path:
+    """A run folder whose configuration somebody has changed; None removes a key."""
+    record_start(make_config(folder), {})
+    file = RunFolder(folder).config
+    content = yaml.safe_load(file.read_text()) | changes
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize("changes, expected", [
+    ({"novelty": 3}, "no key novelty in this version"),
+    ({"loop": {"order": "overlapped", "learning_starts": 60, "replay_ratio": 1.0, "hurry": 1}}, "no key loop.hurry"),
+    ({"seed": None}, "seed has no value"),
+    ({"mlr": None}, "mlr.seq_len has no value"),
+    ({"seed": "one"}, "seed=one must be an integer"),
+    ({"auxiliary": "spr2000"}, "auxiliary=spr2000 is not one of none, mlr"),
+    ({"method": "chess"}, "is a run of an unknown method, chess"),
+    ({"benchmark": "atari", "novelty": 3}, "no key novelty in this version"),
+])  # fmt: skip
+def test_a_file_that_does_not_fit_is_refused_in_one_line(changes, expected, tmp_path):
+    with pytest.raises(ConfigError, match=expected) as raised:
+        load_config(edited(tmp_path / "run", **changes))
+    assert "\n" not in str(raised.value) and str(tmp_path / "run") in str(raised.value)
+
+
+def test_no_run_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is no run folder"):
+        load_config(tmp_path)
+
+
+def test_a_recipe_is_that_of_its_configuration(tmp_path):
+    assert load_recipe(make_config(tmp_path)) == ATARI and load_recipe(make_dmcontrol_config(tmp_path)) == DMCONTROL
