@@ -52,6 +52,10 @@ READ_BY_HOST = {
 WRITTEN_BY_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.pin_memory}
 
 
+# Packages whose objects `held` looks into.
+REACHED = ("atari", "auxiliaries", "dmcontrol", "harness", "mlr", "mwm", "torch")
+
+
 class Calls(TorchFunctionMode):
     """Fails on calls of some functions."""
 
@@ -141,7 +145,7 @@ def parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             yield name, cell.cell_contents
-    elif type(value).__module__.split(".")[0] in ("atari", "auxiliaries", "dmcontrol", "harness", "mlr", "torch"):
+    elif type(value).__module__.split(".")[0] in REACHED:
         yield from getattr(value, "__dict__", {}).items()
 
 

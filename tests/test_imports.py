@@ -1,4 +1,4 @@
-"""Dependencies run one way: scripts, studies -> recipes -> atari, dmcontrol -> auxiliaries -> mlr -> harness."""
+"""Dependencies run one way: scripts, studies -> recipes -> mwm, atari, dmcontrol -> auxiliaries -> mlr -> harness."""
 
 import ast
 from pathlib import Path
@@ -12,9 +12,10 @@ MAY_IMPORT = {
     "auxiliaries": {"mlr", "harness"},
     "atari": {"auxiliaries", "mlr", "harness"},
     "dmcontrol": {"auxiliaries", "mlr", "harness"},
-    "recipes": {"dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
-    "studies": {"recipes", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
-    "scripts": {"studies", "recipes", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
+    "mwm": {"dmcontrol", "auxiliaries", "mlr", "harness"},
+    "recipes": {"mwm", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
+    "studies": {"recipes", "mwm", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
+    "scripts": {"studies", "recipes", "mwm", "dmcontrol", "atari", "auxiliaries", "mlr", "harness"},
 }
 OURS = {*MAY_IMPORT, "tests"}
 
@@ -55,7 +56,8 @@ def test_what_works_without_torch_does_not_import_it():
     shared = ("__init__.py", "config.py", "command_line.py", "run_folder.py", "logs.py")
     names = [f"harness/{name}" for name in shared]
     names += ["mlr/__init__.py", "mlr/cells.py", "mlr/config.py", "auxiliaries/__init__.py", "recipes/__init__.py"]
-    for name in (*names, "atari/config.py", "atari/games.py", "dmcontrol/config.py", "dmcontrol/tasks.py"):
+    names += ["atari/config.py", "atari/games.py", "dmcontrol/config.py", "dmcontrol/tasks.py", "mwm/config.py"]
+    for name in names:
         tree = ast.parse((ROOT / name).read_text())
         top_level = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
         top_level |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
