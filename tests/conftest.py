@@ -1,7 +1,10 @@
 """Runs and configurations that many tests share."""
 
+import copy
 import functools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,15 +55,23 @@ def missing_opengl() -> str:
 def make_config(run_dir: Path, *overrides: str) -> AtariConfig:
     """A tiny run of Pong, or of the game among `overrides`, in `run_dir`, composed as the command line does."""
     task = [] if any(key.startswith(("game=", "env=")) for key in overrides) else ["game=pong"]
-    settings = ["preset=tiny", f"run_dir='{run_dir}'", "device=cpu", "threads=1", *task, *overrides]
-    return COMMANDS["atari"].resolve(settings)
+    return composed("atari", run_dir, *task, *overrides)
 
 
 def make_dmcontrol_config(run_dir: Path, *overrides: str) -> DMControlConfig:
     """A tiny run of cartpole_swingup, or of the task among `overrides`, composed as the command line does."""
     task = [] if any(key.startswith(("task=", "domain=", "env=")) for key in overrides) else ["task=cartpole_swingup"]
-    settings = ["preset=tiny", f"run_dir='{run_dir}'", "device=cpu", "threads=1", *task, *overrides]
-    return COMMANDS["dmcontrol"].resolve(settings)
+    return composed("dmcontrol", run_dir, *task, *overrides)
+
+
+def composed(name: str, run_dir: Path, *settings: str) -> Any:
+    return replace(copy.deepcopy(tiny(name, *settings)), run_dir=str(run_dir))
+
+
+@functools.cache
+def tiny(name: str, *settings: str) -> Any:
+    """A configuration without its folder. Each is composed once: that takes longer than many a test."""
+    return COMMANDS[name].resolve(["preset=tiny", "device=cpu", "threads=1", *settings])
 
 
 @pytest.fixture(scope="session")
