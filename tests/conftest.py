@@ -24,11 +24,20 @@ SLOW = {
     "test_precision", "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers",
     "test_unchanged_runs", "test_visualize",
 }  # fmt: skip
+# Tests of other files that take 8 seconds of processor time or more.
+SLOW |= {
+    "test_a_new_process_goes_on_from_a_checkpoint", "test_a_run_of_recorded_updates_is_the_same_run",
+    "test_a_run_with_an_auxiliary_gets_a_second_panel", "test_an_evaluation_depends_on_weights_index_and_seed_alone",
+    "test_an_output_that_takes_no_more_is_one_line",
+    "test_both_orders_are_bit_identical_and_updates_see_only_complete_windows", "test_config_is_never_written_to",
+    "test_intervals_agree_with_all_resamples", "test_the_score_file_of_a_real_run_stands_alone", "test_traces",
+    "test_two_equal_runs_are_equal_and_another_seed_is_not",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.stem in SLOW:
+        if {item.path.stem, item.originalname} & SLOW:
             item.add_marker("slow")
 
 
