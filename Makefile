@@ -9,6 +9,7 @@ PYTHON ?= python3.12 python3.11 python3
 TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
@@ -18,10 +19,10 @@ demo: $(STAMP)
 	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
 
 test: $(STAMP) gl
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-fast: $(STAMP) gl
-	$(BIN)/python -m pytest -q -m "not slow and not slurm and not browser"
+	$(PYTEST) -m "not slow and not slurm and not browser"
 
 # The library that DMControl's pictures are drawn with. Without it their tests are left out.
 gl: $(STAMP)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from harness.config import ConfigError
 from recipes import COMMANDS
 
 ROOT = Path(__file__).parents[1]
+
+# Tests run side by side, and on sizes for which several threads cost more than they save.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Whole runs, sweeps, studies, and what starts many processes.

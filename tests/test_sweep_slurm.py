@@ -80,7 +80,7 @@ def cluster(tmp_path_factory, monkeypatch) -> Iterator[None]:
         yield
         call("scancel", "--user", getpass.getuser(), "--signal=KILL")
         call("scancel", "--user", getpass.getuser())
-        until(lambda: not call("squeue", "-h").stdout, pause=1)
+        until(lambda: not queue("%i"), pause=1)
 
 
 class short_folder:
@@ -127,9 +127,21 @@ def call(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
 
 
+def queue(columns: str) -> list[str]:
+    """Lines of the queue; asks again while the controller does not answer, which is no empty queue."""
+    answers = []
+
+    def answered() -> bool:
+        answers.append(call("squeue", "-h", "--array", "-o", columns))
+        return answers[-1].returncode == 0
+
+    until(answered, pause=1)
+    return answers[-1].stdout.splitlines()
+
+
 def hurry(lift: bool = False) -> None:
     """Starts again at once what SLURM would keep waiting for two minutes; with `lift`, without the short time limit."""
-    for line in call("squeue", "-h", "--array", "-o", "%i %T %l %r").stdout.splitlines():
+    for line in queue("%i %T %l %r"):
         job, state, limit, reason = line.split(maxsplit=3)
         if lift and limit == "1:00":
             call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
@@ -154,16 +166,16 @@ def test_an_array_of_both_suites_is_warned_put_back_killed_and_ends_complete(clu
     assert "nothing to submit" in again.stdout, "what is in the queue must not be submitted twice"
 
     long = [f"runs/atari/pong/mlr-released-tiny/seed_{seed}" for seed in (1, 2)]
-    until(lambda: hurry() or all(was_warned(tmp_path, run) for run in long), pause=1)
+    until(lambda: hurry() or all(was_put_back(tmp_path, run) for run in long), pause=1)
     until(lambda: hurry(lift=True) or any(is_under_way(tmp_path, run) for run in long), pause=1)
     # The other one may still be in the queue: SLURM starts again when it likes.
     killed, cancelled = sorted(long, key=lambda run: not is_under_way(tmp_path, run))
     os.kill(attempts(tmp_path)[killed][-1]["pid"], signal.SIGKILL)
-    job = next(event["job"] for event in attempts(tmp_path)[cancelled] if event["event"] == "submitted")
+    job = job_of(tmp_path, cancelled)
     call("scancel", job)
-    until(lambda: job not in call("squeue", "-h", "--array", "-o", "%i").stdout.split(), pause=1)
+    until(lambda: job not in queue("%i"), pause=1)
     assert "1 runs submitted" in sweep(tmp_path, *settings).stdout
-    until(lambda: hurry(lift=True) or not call("squeue", "-h").stdout, pause=1)
+    until(lambda: hurry(lift=True) or not queue("%i"), pause=1)
 
     status = sweep(tmp_path, "status", *settings)
     assert "4 runs: 4 done, 0 running, 0 waiting, 0 failed" in status.stdout
@@ -175,9 +187,17 @@ def test_an_array_of_both_suites_is_warned_put_back_killed_and_ends_complete(clu
     assert [len(run.evaluations) for run in read_runs([tmp_path / "runs"]) if run.is_finished] == [1] * 4
 
 
-def was_warned(folder: Path, run: str) -> bool:
-    """Tells whether the run heard of its job's time limit and asked to be resumed."""
-    return any(event.get("outcome") == "stopped" for event in attempts(folder).get(run, []))
+def job_of(folder: Path, run: str) -> str:
+    return next(event["job"] for event in attempts(folder)[run] if event["event"] == "submitted")
+
+
+def was_put_back(folder: Path, run: str) -> bool:
+    """Tells whether the run heard of its job's time limit, and SLURM has put the job back into its queue.
+
+    The second comes a moment after the first. A job that is cancelled in between still puts itself back.
+    """
+    warned = any(event.get("outcome") == "stopped" for event in attempts(folder)[run])
+    return warned and "Restarts=0" not in call("scontrol", "show", "job", job_of(folder, run)).stdout
 
 
 def is_under_way(folder: Path, run: str) -> bool:
