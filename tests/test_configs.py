@@ -196,11 +196,11 @@ def test_the_command_line_wins_over_preset_and_fidelity():
 # Sections that no part of a run reads
 
 UNREAD = {
-    "atari": {"mlr.mask.ratio=0.3", "mlr.seq_len=6", "mlr.weight=2", "mlr.decoder.heads=5", "+mlr.weight_by_task.x=2"},
-    "dmcontrol": {
+    "atari": ["mlr.mask.ratio=0.3", "mlr.seq_len=6", "mlr.weight=2", "mlr.decoder.heads=5", "+mlr.weight_by_task.x=2"],
+    "dmcontrol": [
         "mlr.mask.ratio=0.3", "mlr.seq_len=6", "mlr.tau=0.5", "aux_optimizer.batch_size=7", "aux_networks.projection=9",
         "augmentation.pad=3", "augmentation.crop=slice",
-    },
+    ],
 }  # fmt: skip
 
 
