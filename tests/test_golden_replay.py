@@ -32,6 +32,7 @@ def only(monkeypatch):
     def limit(*replays):
         monkeypatch.setattr(replay, "ATARI", replays)
         monkeypatch.setattr(replay, "DMCONTROL", ())
+        monkeypatch.setattr(replay, "MWM", ())
 
     return limit
 

@@ -1,6 +1,6 @@
 """Replays reference files through this project's functions and prints how far they agree.
 
-python -m tests.golden.replay [--atari DIR] [--dmcontrol DIR]
+python -m tests.golden.replay [--atari DIR] [--dmcontrol DIR] [--mwm DIR]
 
 Ends with 1 if a quantity is off, and if a file is missing or cannot be replayed. Without arguments it replays the files
 that the tests use.
@@ -28,6 +28,7 @@ from tests.golden import (
     dmcontrol_g,
     dmcontrol_h,
     dmcontrol_j,
+    mwm_autoencoder,
 )
 from tests.golden.check import DATA, Check
 
@@ -56,6 +57,12 @@ DMCONTROL: tuple[Replay, ...] = (
     dmcontrol_core.replay_i,
     dmcontrol_j.replay_j,
 )
+MWM: tuple[Replay, ...] = (
+    mwm_autoencoder.replay_a,
+    mwm_autoencoder.replay_b,
+    mwm_autoencoder.replay_c,
+    mwm_autoencoder.replay_d,
+)
 
 
 # What a folder holds, and what of it is a record that nothing is computed for.
@@ -70,6 +77,7 @@ DMCONTROL_FILES = tuple(
     state.npz batch.npz a_*.npz b_*.npz c_*.npz d_*.npz e_*.npz f_*.npz g_*.npz h_*.npz i_*.npz i2_*.npz j_*.npz
     """.split()
 )
+MWM_FILES = ("sizes.json", *"a_*.npz b_*.npz c_*.npz d_*.npz".split())
 RECORDS = ("d_real_size.json", "README.md")
 
 
@@ -110,8 +118,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atari", type=Path, default=DATA / "atari")
     parser.add_argument("--dmcontrol", type=Path, default=DATA / "dmcontrol")
+    parser.add_argument("--mwm", type=Path, default=DATA / "mwm")
     options = parser.parse_args(arguments)
-    folders = ((options.atari, ATARI, ATARI_FILES), (options.dmcontrol, DMCONTROL, DMCONTROL_FILES))
+    folders = (
+        (options.atari, ATARI, ATARI_FILES),
+        (options.dmcontrol, DMCONTROL, DMCONTROL_FILES),
+        (options.mwm, MWM, MWM_FILES),
+    )
     checks = [check for folder, replays, files in folders for check in (*missing(folder, files), *run(replays, folder))]
     table = Table("file", "quantity", "largest error", "tolerance", "verdict")
     for check in checks:

@@ -1,0 +1,9 @@
+import pytest
+
+from tests.golden.check import DATA, assert_all
+from tests.golden.replay import MWM, run
+
+
+@pytest.mark.parametrize("replay", MWM, ids=lambda replay: replay.__name__)
+def test_the_official_modules_values(replay):
+    assert_all(run((replay,), DATA / "mwm"))
