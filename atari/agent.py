@@ -51,6 +51,7 @@ class RainbowAgent:
         device: torch.device,
     ):
         self.config, self.replay_config, self.actions, self.device = config, replay, actions, device
+        self._frame_stack = frame_stack
         self.generators = Generators(seed, device, GENERATORS)
         self._autocast = make_autocast(precision, device)
         self._exploration = numpy_generator(seed, "exploration")
@@ -80,8 +81,10 @@ class RainbowAgent:
             head=nn.Linear,
             embed_actions=lambda: ActionEmbedding(self.actions, facts.latent_dim),
             frame_channels=1,
+            view_channels=self._frame_stack,
             view_size=facts.image_size,
             augment=self._augment,
+            augment_rl=self._augment,
             autocast=self._autocast,
             device=self.device,
             seed=seed,

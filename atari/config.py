@@ -147,6 +147,7 @@ def host_facts(config: AtariConfig) -> HostFacts:
         image_size=size,
         latent_dim=encoder.channels[-1] * sides[-1] ** 2,
         map_sides=sides,
+        map_channels=encoder.channels,
         window=config.replay.window,
         discrete=True,
         require_task=any_task if config.env else require_game,

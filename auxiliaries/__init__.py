@@ -3,7 +3,7 @@
 A new one is a file with its schema and a `make`, a file in `configs/auxiliary/`, and a line below.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import make_dataclass
 from functools import partial
 from importlib import import_module
@@ -15,12 +15,20 @@ from harness.config import RunConfig
 class Entry(NamedTuple):
     schema: str  # module:class of its section, which has the auxiliary's name
     make: str  # module:function that builds it from its section and what the agent lends (auxiliaries/slot.py)
+    unread: tuple[str, ...] = ()  # sections for auxiliaries that it does not read, of those that the agent has
 
 
 AUXILIARIES = {
     "mlr": Entry("mlr.config:MLRConfig", "auxiliaries.mlr:make"),
 }
 SCHEMAS = {name: entry.schema for name, entry in AUXILIARIES.items()}
+
+
+def unread(sections: Sequence[str], auxiliary: str) -> list[str]:
+    """Those of an agent's sections for auxiliaries that this one does not read; `none` reads none."""
+    entry = AUXILIARIES.get(auxiliary)
+    return [name for name in sections if entry is None or name in entry.unread]
+
 
 # A section for each auxiliary; a run's configuration fills that of its own.
 AuxiliarySections = make_dataclass("AuxiliarySections", [(name, Any, None) for name in AUXILIARIES], kw_only=True)

@@ -36,7 +36,7 @@ class Reconstruction(Auxiliary):
     def _groups(self) -> tuple[Group, ...]:
         owned = list(self.owned.parameters())
         if self.host.own_step:
-            return (Group("auxiliary", [*self.host.encoder.parameters(), *owned], clip=self.host.clip_norm),)
+            return self.host.own_groups(owned)
         # Only the blocks are clipped; predictor and action embedding are not (F15).
         decoder = list(self.owned["decoder"].parameters())
         clipped = set(decoder)

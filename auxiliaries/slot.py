@@ -69,18 +69,31 @@ class Host:
     head: Callable[[int, int], nn.Module]  # makes a projector or predictor of these widths, of the agent's kind
     embed_actions: Callable[[], nn.Module]  # makes an embedding of actions [B, T, ...] -> [B, T, D]
     frame_channels: int  # of a single frame
+    view_channels: int  # of a stacked observation
     view_size: int  # pixels a side that the encoder sees
-    augment: Callable[[Tensor, torch.Generator], Pixels]
+    augment: Callable[[Tensor, torch.Generator], Pixels] | None  # None: the auxiliary does not read the section
+    augment_rl: Callable[[Tensor, torch.Generator], Pixels]  # as the RL loss's observations are
     autocast: Autocast
     device: torch.device
     seed: int
     own_step: bool  # a step of its own that also trains the encoder; otherwise it joins the RL loss's backward pass
-    clip_norm: float
+    clip_norm: float | None  # None: any
+    encoder_rate_factor: float = 1.0  # of the learning rate of an own step, for the encoder
     initialise: Callable[[nn.Module], None] = field(default=lambda module: None)  # draws an added module's weights
 
     def generators(self, *names: str) -> Generators:
         """Random generators of the auxiliary's own, a stream for each name."""
         return Generators(self.seed, self.device, names)
+
+    def own_groups(self, owned: list[nn.Parameter], weight_decay: float = 0.0) -> tuple[Group, ...]:
+        """Groups of an own step: the encoder, and `owned` with its weight decay, under one clip."""
+        encoder = list(self.encoder.parameters())
+        if self.encoder_rate_factor == 1 and weight_decay == 0:
+            return (Group("auxiliary", [*encoder, *owned], clip=self.clip_norm),)
+        return (
+            Group("encoder", encoder, clip=self.clip_norm, rate_factor=self.encoder_rate_factor),
+            Group("auxiliary", owned, clip=self.clip_norm, weight_decay=weight_decay),
+        )
 
 
 class Auxiliary(Protocol):

@@ -56,7 +56,8 @@ class SACAgent:
 
     The critic owns the encoder. The actor reads its convolutions, without a gradient into them, and has a latent of
     its own. The critic's target encoder and an auxiliary's momentum copies live side by side. `make_auxiliary` makes
-    the auxiliary from what the agent lends; the three arguments after it are read only with one.
+    the auxiliary from what the agent lends; the three arguments after it are read only with one, `augment` and
+    `aux_networks` only by some.
     """
 
     def __init__(
@@ -93,8 +94,8 @@ class SACAgent:
             self.target_encoder, self.target_q_heads = frozen_copy(self.encoder), frozen_copy(self.q_heads)
             self.auxiliary = None
             if make_auxiliary is not None:
-                self.auxiliary = make_auxiliary(self._host(facts, augment, aux_networks, seed))
-                if aux_networks.redraw:
+                self.auxiliary = make_auxiliary(self._host(facts, frame_stack, augment, aux_networks, seed))
+                if aux_networks is not None and aux_networks.redraw:
                     self._redraw(aux_networks.init_std)
         if self.auxiliary is not None:
             self.auxiliary.owned.to(device)
@@ -109,7 +110,14 @@ class SACAgent:
         self._auxiliary_updates = torch.zeros((), dtype=torch.int64, device=device)
         self.optimizers = self._make_optimizers()
 
-    def _host(self, facts: HostFacts, augment: Augmentation, networks: AuxNetworksConfig, seed: int) -> Host:
+    def _host(
+        self,
+        facts: HostFacts,
+        frame_stack: int,
+        augment: Augmentation | None,
+        networks: AuxNetworksConfig | None,
+        seed: int,
+    ) -> Host:
         return Host(
             facts=facts,
             encoder=self.encoder,
@@ -119,13 +127,16 @@ class SACAgent:
             head=lambda inputs, outputs: mlp(inputs, networks.projection, outputs),
             embed_actions=lambda: nn.Linear(self.action_size, facts.latent_dim),
             frame_channels=RGB,
+            view_channels=RGB * frame_stack,
             view_size=self.config.crop_size,
-            augment=augment.to(self.device).view,
+            augment=augment.to(self.device).view if augment is not None else None,
+            augment_rl=self._cropped,
             autocast=self._autocast,
             device=self.device,
             seed=seed,
             own_step=True,
             clip_norm=self._aux_optimizer.clip_norm,
+            encoder_rate_factor=self._aux_optimizer.encoder_rate_factor,
             initialise=lambda module: init_truncated_normal(module, networks.init_std),
         )
 
@@ -203,7 +214,8 @@ class SACAgent:
         """
         with span("sample"):
             batch = replay.sample(self.config.batch_size, self.generators["sampling"])
-        obs, next_obs = self._cropped(batch.obs, "crop_obs"), self._cropped(batch.next_obs, "crop_next_obs")
+        obs = self._cropped(batch.obs, self.generators["crop_obs"])
+        next_obs = self._cropped(batch.next_obs, self.generators["crop_next_obs"])
         metrics = self._update_critic(batch, obs, next_obs)
         metrics |= self._update_auxiliary("after_critic", replay, batch, obs)
         if with_actor:
@@ -272,7 +284,7 @@ class SACAgent:
         optimizer.zero_grad(set_to_none=True)
         shared = Shared(view=obs, target_encoder=self.target_encoder)
         loss, metrics = loss_in_slices(auxiliary, batch, shared, self._slices(count, images), backward)
-        metrics = {"loss": loss.mean(), "learning_rate": self._auxiliary_rates[0].clone()} | metrics
+        metrics = {"loss": loss.mean(), "learning_rate": self._auxiliary_rates[-1].clone()} | metrics
         with span("optimizer"):
             self._move_targets("before_step")
             if self._auxiliary_clip is not None:
@@ -334,9 +346,9 @@ class SACAgent:
         with self._autocast():
             return network(pixels).float()
 
-    def _cropped(self, images: Tensor, purpose: str) -> Images:
+    def _cropped(self, images: Tensor, generator: torch.Generator) -> Images:
         with span("augment"):
-            offsets = self._random_crop.draw(len(images), self.generators[purpose], images.device)
+            offsets = self._random_crop.draw(len(images), generator, images.device)
         return View(self._random_crop, images, offsets)
 
     def _pixels(self, images: Images, samples: slice) -> Tensor:

@@ -76,11 +76,12 @@ class ReplayConfig:
 class AuxOptimizerConfig:
     """The auxiliary's own step, which trains the critic's encoder a second time."""
 
-    batch_size: PositiveInt  # windows
+    batch_size: PositiveInt  # windows; an auxiliary that reads transitions takes the RL loss's batch
     learning_rate: PositiveFloat  # the peak of its schedule
-    warmup_updates: PositiveInt  # linear from warmup_start to 1, then sqrt(warmup_updates / n)
+    encoder_rate_factor: NonNegativeFloat  # of that rate, for the critic's encoder
+    warmup_updates: NonNegativeInt  # linear from warmup_start to 1, then sqrt(warmup_updates / n); 0: constant
     warmup_start: NonNegativeFloat
-    clip_norm: PositiveFloat
+    clip_norm: PositiveFloat | None  # null: any
 
 
 @dataclass(config=STRICT)
@@ -171,6 +172,7 @@ def host_facts(config: DMControlConfig) -> HostFacts:
         image_size=size,
         latent_dim=encoder.latent,
         map_sides=sides,
+        map_channels=[encoder.filters] * len(sides),
         window=config.replay.window,
         discrete=False,
         require_task=any_task if config.env else require_named,

@@ -44,8 +44,13 @@ def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: 
 
 
 def learning_rate_factor(updates: Tensor, warmup: int, start: float) -> Tensor:
-    """Factor after `updates` int64 []: linear from `start` to 1 over `warmup` updates, then sqrt(warmup / updates)."""
+    """Factor after `updates` int64 []: linear from `start` to 1 over `warmup` updates, then sqrt(warmup / updates).
+
+    Without a warm-up it is always 1.
+    """
     updates = updates.double()
+    if warmup == 0:
+        return torch.ones_like(updates)
     rising = start + (1 - start) * updates / warmup
     falling = (warmup / updates.clamp(min=1)).sqrt()
     return torch.where(updates < warmup, rising, falling)

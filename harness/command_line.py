@@ -6,9 +6,10 @@ refused configuration answers at once.
 
 import argparse
 import difflib
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -75,7 +76,7 @@ class Command:
     schema: the pydantic dataclass that the configuration becomes. validate: raises ConfigError.
     hints: what to do instead, by group or key.
     sections: schema of the section that a choice of `auxiliary` fills, as module:class.
-    with_auxiliary: sections that are read only with an auxiliary.
+    unread: sections that no part of a run with this choice of `auxiliary` reads, beside those of the others.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Command:
     validate: Callable[[Any], None]
     hints: Mapping[str, str] = field(default_factory=dict)
     sections: Mapping[str, str] = field(default_factory=dict)
-    with_auxiliary: Sequence[str] = ()
+    unread: Callable[[str], Sequence[str]] = lambda auxiliary: ()
 
     def resolve(self, overrides: Sequence[str]) -> Any:
         """The validated configuration; raises ConfigError for whatever is wrong with the settings."""
@@ -103,7 +104,7 @@ class Command:
             check_override(override, groups, added, kinds, self.hints)
         auxiliary = chosen(self.name, "auxiliary", overrides)
         ConfigStore.instance().store(name=f"{self.name}_schema", node=self.typed(auxiliary))
-        unread = self.unread(auxiliary)
+        unread = self.unread_sections(auxiliary)
         overrides = [override for override in overrides if section_of(override) not in unread]
         try:
             with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
@@ -132,7 +133,7 @@ class Command:
         section, where = values.get("auxiliary"), ""
         if section not in (None, "none", *self.sections):
             raise ConfigError(f"auxiliary={section} is not one of none, {', '.join(self.sections)}")
-        unread = self.unread(section)
+        unread = self.unread_sections(section)
         values = {key: value for key, value in values.items() if key not in unread and value is not None}
         try:
             config = TypeAdapter(self.schema).validate_python(values)
@@ -145,10 +146,9 @@ class Command:
         self.validate(config)
         return config
 
-    def unread(self, auxiliary: str | None) -> list[str]:
+    def unread_sections(self, auxiliary: str | None) -> list[str]:
         """Sections that no part of a run with this auxiliary reads."""
-        others = [name for name in self.sections if name != auxiliary]
-        return others + ([] if auxiliary in self.sections else list(self.with_auxiliary))
+        return [*(name for name in self.sections if name != auxiliary), *self.unread(auxiliary)]
 
     def typed(self, auxiliary: str | None) -> type:
         """The schema with the section of this auxiliary, by which OmegaConf checks the types of its keys too."""
@@ -212,9 +212,19 @@ def chosen_groups(name: str) -> dict[str, str | None]:
 
 
 def chosen(name: str, group: str, overrides: Sequence[str]) -> str | None:
-    """The choice of a group, by the command line or else by the primary file."""
+    """The choice of a group: by the command line, else by a file that it chooses, else by the primary file."""
     settings = {setting.key_or_group: setting.value() for setting in map(parse, overrides)}
-    return settings.get(group, chosen_groups(name).get(group))
+    if group in settings:
+        return settings[group]
+    by_files = [choice for key, value in settings.items() for choice in overridden(name, f"{key}/{value}", group)]
+    return [chosen_groups(name).get(group), *by_files][-1]
+
+
+def overridden(name: str, file: str, group: str) -> Iterator[str]:
+    """Choices of a group by the `override` entries of another group's file."""
+    for path in (CONFIGS / f"{file}.yaml", CONFIGS / name / f"{file}.yaml"):
+        if path.is_file():
+            yield from re.findall(rf"^ *- override /{group}: (\w+)", path.read_text(), flags=re.M)
 
 
 def section_of(override: str) -> str:
@@ -239,7 +249,12 @@ def load(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-RESOLVERS = {"task_of": task_of, "suite_of": suite_of}
+def pick(name: str, values: Mapping[str, Any], other: Any) -> Any:
+    """The value of a name, `other` for a name without one: `${pick:${auxiliary},{mlr:6000},0}`."""
+    return values.get(name, other)
+
+
+RESOLVERS = {"task_of": task_of, "suite_of": suite_of, "pick": pick}
 
 
 def parse(override: str):

@@ -119,6 +119,7 @@ class HostFacts:
     image_size: int  # pixels a side of a stored frame
     latent_dim: int
     map_sides: list[int]  # sides of the encoder's maps, stage by stage
+    map_channels: list[int]  # channels of the same maps
     window: int  # steps of a replay window
     discrete: bool  # whether actions are
     require_task: Callable[[str], None]  # raises ConfigError for a name that no task of the suite has

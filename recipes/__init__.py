@@ -1,6 +1,7 @@
 """Recipes: which suite, method and training script belong together. torch is imported where a run begins."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import atari.config
 import atari.scores
 import dmcontrol.config
 import dmcontrol.scores
-from auxiliaries import SCHEMAS
+from auxiliaries import SCHEMAS, unread
 from harness.command_line import Command, launch
 from harness.config import ConfigError
 from harness.run_folder import RunFolder, read_config
@@ -26,7 +27,7 @@ COMMANDS = {
         dmcontrol.config.validate,
         hints={"task": "any other task of the suite: domain=D task_name=N"},
         sections=SCHEMAS,
-        with_auxiliary=dmcontrol.config.WITH_AUXILIARY,
+        unread=partial(unread, dmcontrol.config.WITH_AUXILIARY),
     ),
 }
 SUITE_SCORES = {scores.name: scores for scores in (atari.scores.SCORES, dmcontrol.scores.SCORES)}

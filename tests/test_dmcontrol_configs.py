@@ -109,7 +109,7 @@ REFUSED = [
     ("task=finger_spin replay.capacity=33", "no window fits"),
     ("task=finger_spin environment.episode_env_steps=32", "does not fit an episode"),
     ("task=finger_spin agent.log_std_min=3", "below agent.log_std_max"),
-    ("task=finger_spin aux_optimizer.warmup_updates=0", "at least 1"),
+    ("task=finger_spin aux_optimizer.warmup_updates=-1", "at least 0"),
     ("task=finger_spin aux_optimizer.clip_norm=0", "above 0"),
     ("task=finger_spin agent.critic_tau=2", "agent.critic_tau=2.0 must be at most 1"),
     ("task=finger_spin agent.batchsize=2", "did you mean"),

@@ -232,7 +232,7 @@ def test_turns_of_the_actor_are_read_off_its_losses(ran, every, before):
 
 def test_a_later_part_of_the_learning_rate_s_schedule_is_found():
     config = dmcontrol_h.AuxOptimizerConfig(
-        batch_size=1, learning_rate=5e-4, warmup_updates=60, warmup_start=5e-4, clip_norm=10.0
+        batch_size=1, learning_rate=5e-4, encoder_rate_factor=1.0, warmup_updates=60, warmup_start=5e-4, clip_norm=10.0
     )
     for first in (0, 17, 58, 61, 150):
         factors = dmcontrol_h.learning_rate_factor(torch.arange(first, first + 4), 60, 5e-4)

@@ -288,12 +288,12 @@ def test_crops_of_the_rl_batch(fidelity, last):
     agent = make_agent(f"fidelity={fidelity}")
     row, column = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
     images = torch.stack((row, column)).byte().expand(400, 2, 40, 40)
-    cropped = agent._cropped(images, "crop_obs")[:]
+    cropped = agent._cropped(images, agent.generators["crop_obs"])[:]
     assert cropped.shape == (400, 2, 34, 34)
     corners = cropped[:, :, 0, 0]
     assert torch.equal(cropped, corners[:, :, None, None] + images[:, :, :34, :34])  # slices, no intensity
     assert corners.unique(dim=0).shape == ((last + 1) ** 2, 2)
-    assert not torch.equal(corners, agent._cropped(images, "crop_next_obs")[:][:, :, 0, 0])
+    assert not torch.equal(corners, agent._cropped(images, agent.generators["crop_next_obs"])[:][:, :, 0, 0])
 
 
 # Acting

@@ -86,3 +86,4 @@ def test_learning_rate_rises_then_falls():
     updates = torch.tensor([0, 5, 10, 40])
     factors = learning_rate_factor(updates, warmup=10, start=0.2)
     torch.testing.assert_close(factors, torch.tensor([0.2, 0.6, 1.0, 0.5], dtype=torch.float64))
+    assert learning_rate_factor(updates, warmup=0, start=0.2).tolist() == [1, 1, 1, 1]

@@ -128,7 +128,15 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
     agent = RainbowAgent(
         settings,
         replay,
-        HostFacts(size, settings.encoder.channels[-1] * sides[-1] ** 2, sides, seq_len, True, any_task),
+        HostFacts(
+            image_size=size,
+            latent_dim=settings.encoder.channels[-1] * sides[-1] ** 2,
+            map_sides=sides,
+            map_channels=settings.encoder.channels,
+            window=seq_len,
+            discrete=True,
+            require_task=any_task,
+        ),
         frame_stack=stack,
         actions=arrays["act_embed.w"].shape[1],
         augment=Augmentation(unused, size, size),

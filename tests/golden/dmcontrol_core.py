@@ -88,7 +88,9 @@ def _refused(mask: MaskConfig, seq_len: int, image: int) -> bool:
         mask=mask,
         decoder=decoder,
     )
-    facts = HostFacts(image, latent_dim=2, map_sides=[], window=seq_len, discrete=False, require_task=any_task)
+    facts = HostFacts(
+        image, latent_dim=2, map_sides=[], map_channels=[], window=seq_len, discrete=False, require_task=any_task
+    )
     try:
         config.check(facts)
     except ConfigError as error:

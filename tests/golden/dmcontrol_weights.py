@@ -108,7 +108,7 @@ def load_reference(folder: Path, own: Arrays, aux: str = "mlr", *overrides: str)
         assert values.shape == parameter.shape, f"{name}: {tuple(values.shape)}, ours {tuple(parameter.shape)}"
         with torch.no_grad():
             parameter.copy_(values)
-    agent._cropped = lambda pixels, purpose: pixels
+    agent._cropped = lambda pixels, generator: pixels
     agent._noise = lambda like, purpose: batch.noise[purpose][: len(like)]
     reference = Reference(config, agent, batch, parameters)
     if agent.auxiliary is not None:

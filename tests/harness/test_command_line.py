@@ -90,6 +90,12 @@ FILES = {
         # @package _global_
         brush: {width: 2.0}
     """,
+    "paint/brand/shiny.yaml": """
+        # @package _global_
+        defaults:
+          - override /auxiliary: glaze
+        oven: {degrees: "${pick:${auxiliary},{glaze:700},0}"}
+    """,
     "style/fine.yaml": """
         # @package _global_
         style: fine
@@ -106,7 +112,11 @@ def validate(config: Painting) -> None:
 
 def command() -> cli.Command:
     return cli.Command(
-        "paint", Painting, validate, sections={"glaze": f"{__name__}:Glaze"}, with_auxiliary=("oven",)
+        "paint",
+        Painting,
+        validate,
+        sections={"glaze": f"{__name__}:Glaze"},
+        unread=lambda auxiliary: () if auxiliary == "glaze" else ("oven",),
     )
 
 
@@ -170,6 +180,13 @@ def test_settings_that_nothing_reads_change_nothing(launch, choice):
     _, (plain,) = launch("title=sea", choice)
     for setting in ("glaze.coats=9", "glaze.finish=rough", "oven.degrees=1", "glaze={coats: 3}"):
         assert launch("title=sea", choice, setting) == (0, [plain])
+
+
+def test_a_file_chooses_an_auxiliary_unless_the_command_line_does(launch):
+    _, (config,) = launch("title=sea", "+brand=shiny")
+    assert (config.auxiliary, config.glaze, config.oven) == ("glaze", Glaze(2, 1.5, "matt"), Oven(700))
+    _, (config,) = launch("title=sea", "auxiliary=none", "+brand=shiny")
+    assert (config.auxiliary, config.glaze, config.oven) == ("none", None, None)
 
 
 REFUSED = [
@@ -343,7 +360,7 @@ def test_help_is_the_given_text_and_the_choices(launch, capsys):
     out = capsys.readouterr().out
     assert (code, seen) == (0, [])
     assert out.startswith("Paints.\n") and "  style=fine|rough\n" in out
-    assert "  +brand=NAME  one of 1 in configs/brand/" in out
+    assert "  +brand=NAME  one of 2 in configs/brand/" in out
 
 
 def test_help_needs_neither_hydra_nor_torch():
