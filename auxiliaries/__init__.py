@@ -16,10 +16,23 @@ class Entry(NamedTuple):
     schema: str  # module:class of its section, which has the auxiliary's name
     make: str  # module:function that builds it from its section and what the agent lends (auxiliaries/slot.py)
     unread: tuple[str, ...] = ()  # sections for auxiliaries that it does not read, of those that the agent has
+    windows: bool = True  # whether it reads windows of the replay
 
 
 AUXILIARIES = {
     "mlr": Entry("mlr.config:MLRConfig", "auxiliaries.mlr:make"),
+    "curl": Entry(
+        "auxiliaries.config:CURLConfig",
+        "auxiliaries.curl:CURL",
+        unread=("augmentation", "aux_networks"),
+        windows=False,
+    ),
+    "autoencoder": Entry(
+        "auxiliaries.config:AutoencoderConfig",
+        "auxiliaries.autoencoder:Autoencoder",
+        unread=("augmentation", "aux_networks"),
+        windows=False,
+    ),
 }
 SCHEMAS = {name: entry.schema for name, entry in AUXILIARIES.items()}
 

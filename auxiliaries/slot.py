@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.config import HostFacts
 from harness.precision import Autocast
 from harness.seeding import Generators
+from harness.spans import span
 
 Metrics = dict[str, Tensor]
 
@@ -97,7 +98,11 @@ class Host:
 
 
 class Auxiliary(Protocol):
-    """An auxiliary loss. A class may inherit from it for the defaults, and needs `reads`, `groups` and `loss` then."""
+    """An auxiliary loss. A class may inherit from it for the defaults, and needs `reads`, `groups` and `loss` then.
+
+    One whose samples depend on each other has `independent = False`, and `embed`, `embed_targets` and `compare` in the
+    place of `loss`.
+    """
 
     reads: Reads
     groups: Sequence[Group]
@@ -118,6 +123,17 @@ class Auxiliary(Protocol):
 
     def loss(self, batch: Any, shared: Shared, drawn: Any, samples: slice) -> dict[str, Tensor]:
         """Computes `loss` [.., b] of some samples, and further values [.., b, ...] without gradient for the metrics."""
+        embedded = self.embed(batch, shared, drawn, samples)
+        return self.compare(embedded, self.embed_targets(batch, shared, drawn, samples))
+
+    def embed(self, batch: Any, shared: Shared, drawn: Any, samples: slice) -> Tensor:
+        """Embeds some samples [b, ...], each on its own, with gradient. Called twice, it gives the same."""
+
+    def embed_targets(self, batch: Any, shared: Shared, drawn: Any, samples: slice) -> Tensor:
+        """Embeds the targets of some samples [b, ...], each on its own, without gradient."""
+
+    def compare(self, embedded: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Computes the values of `loss` for a whole batch from its embeddings [B, ...]."""
 
     def metrics(self, values: dict[str, Tensor], drawn: Any) -> Metrics:
         """Summarises the values of a whole batch as 0-d tensors."""
@@ -161,13 +177,43 @@ def loss_in_slices(
 ) -> tuple[Tensor, Metrics]:
     """Computes the loss slice by slice to save memory.
 
-    Each slice's loss [.., b] goes to `backward` before the next is encoded. `slices` cover the batch; one whose samples
-    depend on each other passes whole. The loss [.., B] that is returned has no gradient.
+    Each slice's loss [.., b] goes to `backward` before the next is encoded. `slices` cover the batch. The loss [.., B]
+    that is returned has no gradient.
     """
+    slices = list(slices)
+    if not auxiliary.independent and len(slices) > 1:
+        return loss_in_two_passes(auxiliary, batch, shared, slices, backward)
     drawn, found = auxiliary.draw(batch, shared), []
-    for samples in slices if auxiliary.independent else [slice(None)]:
+    for samples in slices:
         values = auxiliary.loss(batch, shared, drawn, samples)
         backward(values["loss"])
         found.append(values | {"loss": values["loss"].detach()})
     values = {name: torch.cat([each[name] for each in found], dim=1) for name in found[0]}
+    return values["loss"], auxiliary.metrics(values, drawn)
+
+
+def loss_in_two_passes(
+    auxiliary: Auxiliary,
+    batch: Any,
+    shared: Shared,
+    slices: Sequence[slice],
+    backward: Callable[[Tensor], None],
+) -> tuple[Tensor, Metrics]:
+    """Computes a loss whose samples depend on each other, with the memory of one slice.
+
+    A first pass embeds every slice without gradient. The loss of all embeddings goes to `backward`. A second pass
+    embeds the slices again, each with the gradient that its embeddings received.
+    """
+    drawn = auxiliary.draw(batch, shared)
+    with torch.no_grad():
+        embedded = torch.cat([auxiliary.embed(batch, shared, drawn, samples) for samples in slices])
+        targets = torch.cat([auxiliary.embed_targets(batch, shared, drawn, samples) for samples in slices])
+    embedded.requires_grad_()
+    values = auxiliary.compare(embedded, targets)
+    backward(values["loss"])
+    for samples in slices:
+        again = auxiliary.embed(batch, shared, drawn, samples)
+        with span("backward"):
+            again.backward(embedded.grad[samples])
+    values["loss"] = values["loss"].detach()
     return values["loss"], auxiliary.metrics(values, drawn)

@@ -83,7 +83,11 @@ class SACAgent:
         self._exploration = numpy_generator(seed, "exploration")
         self._centre_crop = CentreCrop(config.crop_size)
         self._random_crop = RandomCrop(
-            facts.image_size, config.crop_size, pad=0, mode="slice", last_offset=config.rl_crop_last_offset
+            facts.image_size,
+            config.crop_size,
+            pad=config.rl_pad,
+            mode="slice",
+            last_offset=config.rl_crop_last_offset,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
@@ -137,7 +141,9 @@ class SACAgent:
             own_step=True,
             clip_norm=self._aux_optimizer.clip_norm,
             encoder_rate_factor=self._aux_optimizer.encoder_rate_factor,
-            initialise=lambda module: init_truncated_normal(module, networks.init_std),
+            initialise=init_orthogonal
+            if networks is None
+            else lambda module: init_truncated_normal(module, networks.init_std),
         )
 
     def _redraw(self, std: float) -> None:
@@ -189,7 +195,7 @@ class SACAgent:
             return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
         pixels = torch.from_numpy(observation).to(self.device).unsqueeze(0)
         mean, log_std = self.actor(self.encoder.convolutions(self._centre_crop(pixels)))
-        action, _ = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_acting"))
+        action, _ = self._squashed_sample(mean, log_std, "noise_acting")
         return action[0].cpu().numpy()
 
     def update(self, replay: TransitionReplay, step: int, kind: str) -> dict[str, Tensor]:
@@ -214,32 +220,41 @@ class SACAgent:
         """
         with span("sample"):
             batch = replay.sample(self.config.batch_size, self.generators["sampling"])
-        obs = self._cropped(batch.obs, self.generators["crop_obs"])
-        next_obs = self._cropped(batch.next_obs, self.generators["crop_next_obs"])
+        obs, next_obs = self._views(batch.obs, "crop_obs"), self._views(batch.next_obs, "crop_next_obs")
         metrics = self._update_critic(batch, obs, next_obs)
-        metrics |= self._update_auxiliary("after_critic", replay, batch, obs)
+        metrics |= self._update_auxiliary("after_critic", replay, batch, obs[0])
         if with_actor:
-            metrics |= self._update_actor(obs)
+            metrics |= self._update_actor(obs[0])
             self._update_targets()
-        metrics |= self._update_auxiliary("after_targets", replay, batch, obs)
+        metrics |= self._update_auxiliary("after_targets", replay, batch, obs[0])
         return {key: value.detach() for key, value in metrics.items()}
 
-    def _update_critic(self, batch: TransitionBatch, obs: Images, next_obs: Images) -> dict[str, Tensor]:
+    def _update_critic(self, batch: TransitionBatch, obs: list[Images], next_obs: list[Images]) -> dict[str, Tensor]:
+        """Steps on the sum of the losses of all views `obs`; the target is the mean over the views `next_obs`."""
         with span("rl"):
-            target = self.q_target(batch, next_obs)
-        optimizer, values = self.optimizers["critic"], []
+            target = losses.mean_target([self.q_target(batch, view) for view in next_obs])
+        optimizer, loss = self.optimizers["critic"], torch.zeros((), device=self.device)
         optimizer.zero_grad(set_to_none=True)
-        for samples in self._slices(len(obs)):
+        values = []
+        for view in obs:
+            q = self._critic_gradient(batch, view, target)
+            loss = loss + losses.critic_loss(q, target)
+            values.append(q)
+        with span("optimizer"):
+            optimizer.step()
+        return {"critic_loss": loss, "q_mean": torch.cat(values, dim=1).mean(), "q_target_mean": target.mean()}
+
+    def _critic_gradient(self, batch: TransitionBatch, view: Images, target: Tensor) -> Tensor:
+        """Adds the gradient of a view's loss, slice by slice; returns the action values [2, B]."""
+        values = []
+        for samples in self._slices(len(view)):
             with span("rl"):
-                q = self.q(self._pixels(obs, samples), batch.action[samples])
+                q = self.q(self._pixels(view, samples), batch.action[samples])
                 loss = losses.critic_loss(q, target[samples])
             with span("backward"):
                 (q.shape[1] / len(target) * loss).backward()
             values.append(q.detach())
-        with span("optimizer"):
-            optimizer.step()
-        q = torch.cat(values, dim=1)
-        return {"critic_loss": losses.critic_loss(q, target), "q_mean": q.mean(), "q_target_mean": target.mean()}
+        return torch.cat(values, dim=1)
 
     def q(self, pixels: Tensor, action: Tensor) -> Tensor:
         """Action values [2, B] of cropped pixels; their gradient reaches the whole encoder."""
@@ -254,7 +269,7 @@ class SACAgent:
             policy = self.actor(self._encode(self.encoder.convolutions, pixels))
             outputs.append((*policy, self._encode(self.target_encoder, pixels)))
         mean, log_std, latent = (torch.cat(slices) for slices in zip(*outputs, strict=True))
-        action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_target"))
+        action, log_prob = self._squashed_sample(mean, log_std, "noise_target")
         next_q = self.target_q_heads(latent, action)
         temperature, discount = self.log_temperature.exp(), self.config.discount
         return losses.q_target(batch.reward, batch.bootstrap, next_q, log_prob, temperature, discount)
@@ -319,7 +334,7 @@ class SACAgent:
             maps = [self._encode(self.encoder.convolutions, self._pixels(obs, samples)) for samples in slices]
         maps = maps[0] if len(maps) == 1 else torch.cat(maps)  # [B, M, h, w]; on a GPU a copy of 160 MB less
         mean, log_std = self.actor(maps)
-        action, log_prob = losses.squashed_sample(mean, log_std, self._noise(mean, "noise_actor"))
+        action, log_prob = self._squashed_sample(mean, log_std, "noise_actor")
         return self.q_heads(self.encoder.latent(maps), action), log_prob
 
     def _step_alone(self, name: str, loss: Tensor) -> None:
@@ -346,6 +361,10 @@ class SACAgent:
         with self._autocast():
             return network(pixels).float()
 
+    def _views(self, images: Tensor, purpose: str) -> list[Images]:
+        """Views of a batch, each drawn on its own."""
+        return [self._cropped(images, self.generators[purpose]) for _ in range(self.config.rl_views)]
+
     def _cropped(self, images: Tensor, generator: torch.Generator) -> Images:
         with span("augment"):
             offsets = self._random_crop.draw(len(images), generator, images.device)
@@ -359,6 +378,9 @@ class SACAgent:
         """Slices of `count` samples of `images` images each that pass through the encoder at once: on a GPU all."""
         size = max(CPU_SLICE // images, 1) if self.device.type == "cpu" else count
         return (slice(start, start + size) for start in range(0, count, size))
+
+    def _squashed_sample(self, mean: Tensor, log_std: Tensor, purpose: str) -> tuple[Tensor, Tensor]:
+        return losses.squashed_sample(mean, log_std, self._noise(mean, purpose), self.config.log_prob_floor)
 
     def _noise(self, like: Tensor, purpose: str) -> Tensor:
         return torch.randn(like.shape, generator=self.generators[purpose], device=like.device)

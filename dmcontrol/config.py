@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from auxiliaries import AuxiliarySections
+from auxiliaries import AUXILIARIES, AuxiliarySections
 from dmcontrol.tasks import PAPER_TASKS, require_domain, require_named, require_task
 from harness.config import (
     STRICT,
@@ -42,16 +42,20 @@ class EncoderConfig:
     filters: PositiveInt  # of every convolution
     strides: Annotated[list[PositiveInt], Field(min_length=1)]  # one convolution 3x3 each
     latent: PositiveInt
+    tanh: bool  # of the latent, behind its LayerNorm
 
 
 @dataclass(config=STRICT)
 class AgentConfig:
     encoder: EncoderConfig
     crop_size: PositiveInt  # pixels a side that the networks see
+    rl_views: PositiveInt  # of each observation of the RL batch: targets are their mean, losses their sum
+    rl_pad: NonNegativeInt  # pixels of replication padding before the crop of the RL batch
     rl_crop_last_offset: bool  # whether the crop of the RL batch may start at the last offset, F10
     hidden: PositiveInt  # of actor and critic, two layers each
     log_std_min: float
     log_std_max: float
+    log_prob_floor: NonNegativeFloat  # added to the squashing's slope before its logarithm; 0: exact
     discount: Share
     batch_size: PositiveInt  # transitions
     learning_rate: PositiveFloat  # actor and critic
@@ -203,6 +207,7 @@ def validate_environment(config: DMControlConfig) -> None:
 def validate_agent(config: DMControlConfig) -> None:
     agent, encoder, size = config.agent, config.agent.encoder, config.environment.image_size
     require(agent.crop_size <= size, f"agent.crop_size={agent.crop_size} must be at most {size}, the side of the image")
+    require(agent.rl_pad <= size, f"agent.rl_pad={agent.rl_pad} must be at most {size}, the side of the image")
     require(
         map_sides(encoder, agent.crop_size)[-1] >= 1,
         f"agent.encoder.strides={encoder.strides} do not fit a crop of {agent.crop_size} pixels",
@@ -223,7 +228,7 @@ def map_sides(encoder: EncoderConfig, crop_size: int) -> list[int]:
 
 def validate_replay(config: DMControlConfig) -> None:
     """Raises ConfigError where an auxiliary would find no window."""
-    if config.auxiliary_section is None:
+    if config.auxiliary not in AUXILIARIES or not AUXILIARIES[config.auxiliary].windows:
         return
     episode = config.episode_agent_steps
     window, capacity, starts = config.replay.window, config.replay.capacity, config.loop.learning_starts

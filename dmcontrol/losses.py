@@ -9,15 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOG_FLOOR = 1e-6  # keeps the logarithm of the squashing's slope finite; released code
 
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """Actions tanh(mean + std * noise) [B, A] in -1..1 and their log-probabilities [B]; all tensors are [B, A].
 
-def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Actions tanh(mean + std * noise) [B, A] in -1..1 and their log-probabilities [B]; all arguments are [B, A]."""
-    action = (mean + noise * log_std.exp()).tanh()
+    `floor` is added to the squashing's slope before its logarithm, as MLR's released code does. With 0 the logarithm
+    is exact, from the values before the squashing.
+    """
+    values = mean + noise * log_std.exp()
+    action = values.tanh()
     log_normal = (-0.5 * noise.square() - log_std).sum(-1) - 0.5 * math.log(2 * math.pi) * noise.shape[-1]
-    log_slope = (F.relu(1 - action.square()) + LOG_FLOOR).log().sum(-1)
-    return action, log_normal - log_slope
+    if floor > 0:
+        log_slope = (F.relu(1 - action.square()) + floor).log()
+    else:
+        log_slope = 2 * (math.log(2) - values - F.softplus(-2 * values))
+    return action, log_normal - log_slope.sum(-1)
 
 
 def q_target(
@@ -26,6 +32,11 @@ def q_target(
     """Targets [B] of Q values: the reward plus `bootstrap` [B] times the smaller soft value of `next_q` [2, B]."""
     value = next_q.amin(dim=0) - temperature * next_log_prob
     return reward + bootstrap * discount * value
+
+
+def mean_target(targets: list[Tensor]) -> Tensor:
+    """Mean over the targets [B] of several views; that of a single one is itself."""
+    return sum(targets[1:], targets[0]) / len(targets) if len(targets) > 1 else targets[0]
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def act(agent: TrainedAgent, observations: np.ndarray, first: np.ndarray) -> np.
 
 def describe(config: DMControlConfig, agent: SACAgent) -> list[str]:
     encoder, auxiliary = config.agent.encoder, agent.auxiliary
-    batch = f"batch        {config.agent.batch_size} transitions"
+    views = f" in {config.agent.rl_views} views" if config.agent.rl_views > 1 else ""
+    batch = f"batch        {config.agent.batch_size} transitions{views}"
     if auxiliary is not None and auxiliary.reads.source == "windows":
         batch += f"; {config.aux_optimizer.batch_size} windows of {auxiliary.reads.steps} steps"
     trained = sum(weight.numel() for weight in agent.trained_parameters())

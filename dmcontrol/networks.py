@@ -65,15 +65,17 @@ class MapLinear(nn.Linear):
 
 
 class Latent(nn.Module):
-    """Maps [N, M, h, w] to latents [N, D]: a linear layer and LayerNorm."""
+    """Maps [N, M, h, w] to latents [N, D]: a linear layer, LayerNorm, and tanh where `config` has it."""
 
-    def __init__(self, in_features: int, latent: int):
+    def __init__(self, in_features: int, config: EncoderConfig):
         super().__init__()
-        self.fc = MapLinear(in_features, latent)
-        self.ln = nn.LayerNorm(latent)
+        self.fc = MapLinear(in_features, config.latent)
+        self.ln = nn.LayerNorm(config.latent)
+        self.tanh = config.tanh
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.ln(self.fc(maps).float())
+        latent = self.ln(self.fc(maps).float())
+        return latent.tanh() if self.tanh else latent
 
 
 class PixelEncoder(nn.Module):
@@ -82,7 +84,7 @@ class PixelEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, in_channels: int, crop_size: int):
         super().__init__()
         self.convolutions = Convolutions(config, in_channels, crop_size)
-        self.latent = Latent(self.convolutions.out_features, config.latent)
+        self.latent = Latent(self.convolutions.out_features, config)
 
     @property
     def stages(self) -> dict[str, nn.Module]:
@@ -102,7 +104,7 @@ class Actor(nn.Module):
     def __init__(self, config: AgentConfig, in_features: int, action_size: int):
         super().__init__()
         self.log_std_min, self.log_std_max = config.log_std_min, config.log_std_max
-        self.latent = Latent(in_features, config.encoder.latent)
+        self.latent = Latent(in_features, config.encoder)
         self.policy = mlp(config.encoder.latent, config.hidden, config.hidden, 2 * action_size)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,13 +139,13 @@ def mlp(*sizes: int) -> nn.Sequential:
 def init_orthogonal(module: nn.Module) -> None:
     """Draws linear layers orthogonal and convolutions delta-orthogonal: only the centre tap is not zero; no biases.
 
-    Source: Xiao et al. 2018, section 3; released code.
+    Transposed convolutions are drawn alike. Source: Xiao et al. 2018, section 3; released code.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight)
             nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Conv2d):
+        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.zeros_(layer.weight)
             row, column = (side // 2 for side in layer.kernel_size)
             nn.init.orthogonal_(layer.weight[:, :, row, column], gain=math.sqrt(2))

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from atari.config import AtariConfig
+from auxiliaries import AUXILIARIES
 from dmcontrol.config import DMControlConfig
 from dmcontrol.rendering import choose_backend
 from harness.config import ConfigError
 from recipes import COMMANDS
 
 ROOT = Path(__file__).parents[1]
+AUXILIARIES_OF = {"atari": [name for name in AUXILIARIES if name != "autoencoder"], "dmcontrol": [*AUXILIARIES]}
 
 # Tests run side by side, and on sizes for which several threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,10 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Whole runs, sweeps, studies, and what starts many processes.
 SLOW = {
-    "test_ablations", "test_any_task", "test_attempt", "test_background", "test_dmcontrol_runs", "test_extending",
-    "test_fidelity", "test_golden_other_sizes", "test_golden_sets", "test_own_environment_runs", "test_phases",
-    "test_precision", "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers",
-    "test_unchanged_runs", "test_visualize",
+    "test_ablations", "test_any_task", "test_attempt", "test_auxiliary_runs", "test_background",
+    "test_dmcontrol_runs", "test_extending", "test_fidelity", "test_golden_other_sizes", "test_golden_sets",
+    "test_own_environment_runs", "test_phases", "test_precision", "test_report", "test_runs", "test_speed",
+    "test_sweep", "test_torture", "test_trackers", "test_unchanged_runs", "test_visualize",
 }  # fmt: skip
 # Tests of other files that take 8 seconds of processor time or more.
 SLOW |= {

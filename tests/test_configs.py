@@ -1,6 +1,7 @@
 """The files in configs/: what they compose to, that every key is read and bounded, and how the commands refuse."""
 
 import ast
+import functools
 import json
 import os
 import pickle
@@ -20,10 +21,12 @@ import yaml
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
-from harness.command_line import config_groups, is_optional, launch, load
+from auxiliaries import AUXILIARIES
+from harness.command_line import chosen_groups, config_groups, is_optional, launch, load
 from harness.config import ConfigError, as_dict
 from harness.run_folder import config_hash
 from recipes import COMMANDS
+from tests.conftest import AUXILIARIES_OF
 
 ROOT = Path(__file__).parents[1]
 TASK = {"atari": "game=pong", "dmcontrol": "task=ball_in_cup_catch"}
@@ -33,7 +36,7 @@ GROUPS = {name: config_groups(name) for name in COMMANDS}
 COMBINATIONS = [
     (name, *choices)
     for name, groups in GROUPS.items()
-    for choices in product(groups["preset"], groups["fidelity"], groups["auxiliary"])
+    for choices in product(groups["preset"], groups["fidelity"], ["none", *AUXILIARIES_OF[name]])
 ]
 
 
@@ -101,7 +104,8 @@ def test_what_a_chosen_file_says_wins_over_the_base(name, group, choice):
     (file,) = [*ROOT.glob(f"configs/{group}/{choice}.yaml"), *ROOT.glob(f"configs/{name}/{group}/{choice}.yaml")]
     stated = entries(yaml.safe_load(file.read_text()))
     stated.pop("defaults", None)
-    composed = entries(COMMANDS[name].values(COMMANDS[name].compose(with_task(name, (f"{group}={choice}",)))))
+    setting = f"{group}={choice}" if group in chosen_groups(name) else f"+{group}={choice}"
+    composed = entries(COMMANDS[name].values(COMMANDS[name].compose(with_task(name, (setting,)))))
     follows = {key for key, value in stated.items() if str(value).startswith("${")}
     assert {key: composed[key] for key in stated if key not in follows} == {
         key: value for key, value in stated.items() if key not in follows
@@ -308,25 +312,32 @@ def beyond(bound: Any, kind: Any) -> list:
     raise LookupError(f"no value is known to lie outside {bound}")
 
 
+def auxiliary_of(key: str) -> str:
+    """An auxiliary whose runs read the key."""
+    section = key.split(".")[0]
+    return section if section in AUXILIARIES else "mlr"
+
+
 BOUNDS = [
     pytest.param(name, key, values, id=f"{name}-{key}-{number}")
     for name in COMMANDS
     for key, kind in fields_of_command(name).items()
     for number, values in enumerate(outside(kind))
+    if auxiliary_of(key) in AUXILIARIES_OF[name]
 ]
 
 
-@pytest.fixture(scope="module")
-def values_of():
-    """Plain values of a valid configuration, by command."""
-    return {name: as_dict(compose(name, "preset=tiny")) for name in COMMANDS}
+@functools.cache
+def values_of(name: str, auxiliary: str) -> dict:
+    """Plain values of a valid configuration."""
+    return as_dict(compose(name, "preset=tiny", f"auxiliary={auxiliary}"))
 
 
 @pytest.mark.parametrize("name, key, values", BOUNDS)
-def test_every_bound_of_a_field_is_enforced_and_names_its_key(name, key, values, values_of):
+def test_every_bound_of_a_field_is_enforced_and_names_its_key(name, key, values):
     messages = []
     for value in values:
-        tree = json.loads(json.dumps(values_of[name]))
+        tree = json.loads(json.dumps(values_of(name, auxiliary_of(key))))
         node, (*sections, last) = tree, key.split(".")
         for section in sections:
             node = node[section]
@@ -362,7 +373,12 @@ REFUSED = [
     ("agent.batchsize=4", "did you mean agent.batch_size?"),
     ("preset=quik", "no preset named 'quik'; did you mean quick?"),
     ("fidelity=published", "choose one of paper, released"),
-    ("auxiliary=spr2000", "choose one of mlr, none"),
+    ("auxiliary=novelty", "choose one of autoencoder, curl, mlr, none"),
+    ("auxiliary=autoencoder", "use scripts/train_dmcontrol.py, or another auxiliary"),
+    ("auxiliary=curl curl.hidden=0", "which Rainbow lacks: it must be at least 1"),
+    ("auxiliary=curl curl.width=0", "curl.width=0 must be at least 1"),
+    ("auxiliary=curl +curl.weight_by_task.pogn=1", "did you mean 'pong'?"),
+    ("+original=curl", "no key original"),
     ("aux=none", "no key aux; it is called auxiliary now"),
     ("mlr_agent.batch_size=4", "no key mlr_agent.batch_size; it is called aux_optimizer.batch_size now"),
     ("suite=dmcontrol", "is atari with these: leave it out"),

@@ -81,6 +81,40 @@ def test_a_budget_is_environment_steps_and_wins_over_the_preset():
     assert compose("preset=cpu", "budget=500k").env_steps == 500_000
 
 
+ORIGINALS = {  # what sets a released agent apart from the same auxiliary on this one
+    "curl": ("curl", {"agent.encoder.filters": 32, "agent.batch_size": 128, "aux_optimizer.encoder_rate_factor": 2.0}),
+    "sac_ae": ("autoencoder", {
+        "environment.image_size": 84, "agent.encoder.filters": 32, "agent.encoder.tanh": True,
+        "agent.batch_size": 128, "replay.capacity": 1_000_000, "agent.learning_rate": 1e-3,
+        "aux_optimizer.learning_rate": 1e-3,
+    }),
+    "drq": ("none", {
+        "environment.image_size": 84, "agent.encoder.filters": 32, "agent.encoder.tanh": True,
+        "agent.log_prob_floor": 0.0, "agent.rl_views": 2, "agent.rl_pad": 4, "agent.rl_crop_last_offset": True,
+        "agent.learning_rate": 1e-3, "agent.temperature_learning_rate": 1e-3, "agent.temperature_beta1": 0.9,
+        "agent.critic_encoder_tau": 0.01,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_an_original_agent_is_its_exceptions_and_brings_its_auxiliary(name):
+    auxiliary, expected = ORIGINALS[name]
+    config = compose("task=cheetah_run", f"+original={name}")
+    same = flat(compose("task=cheetah_run", f"auxiliary={auxiliary}"))
+    assert config.auxiliary == auxiliary
+    changed = {key: value for key, value in flat(config).items() if same[key] != value}
+    assert {key: value for key, value in changed.items() if key not in ("experiment", "run_dir")} == expected
+
+
+@pytest.mark.parametrize("auxiliary", ["curl", "autoencoder"])
+def test_an_auxiliary_on_the_rl_batch_reads_no_windows(auxiliary):
+    config = compose("task=cheetah_run", f"auxiliary={auxiliary}", "environment.episode_env_steps=32")
+    assert config.augmentation is None and config.aux_networks is None
+    rates = config.aux_optimizer
+    assert (rates.learning_rate, rates.warmup_updates, rates.clip_norm) == (2e-4, 0, None)
+
+
 REFUSED = [
     ("task=cartpole_swing", "did you mean cartpole_swingup?"),
     ("task=walker_run", "domain=D task_name=N"),
@@ -117,6 +151,12 @@ REFUSED = [
     ("task=finger_spin +mlr.weight_by_task.walker_wlak=2", "no task named 'walker_wlak'; did you mean walker_walk?"),
     ("task=finger_spin +camera_by_domain.walkr=2", "no domain named 'walkr'; did you mean walker?"),
     ("task=finger_spin evaluation.episodes=0", "at least 1"),
+    ("task=finger_spin auxiliary=autoencoder autoencoder.bits=9", "autoencoder.bits=9 must be at most 8"),
+    ("task=finger_spin auxiliary=curl curl.temperature=0", "curl.temperature=0.0 must be above 0"),
+    ("task=finger_spin agent.rl_views=0", "agent.rl_views=0 must be at least 1"),
+    ("task=finger_spin agent.rl_pad=101", "agent.rl_pad=101 must be at most 100, the side of the image"),
+    ("task=finger_spin original=drq", "write +original=drq"),
+    ("task=finger_spin +original=dr", "no original named 'dr'; did you mean drq?"),
     ("task=finger_spin evaluation.workers=11", "at most evaluation.environments"),
 ]
 

@@ -33,6 +33,7 @@ def only(monkeypatch):
         monkeypatch.setattr(replay, "ATARI", replays)
         monkeypatch.setattr(replay, "DMCONTROL", ())
         monkeypatch.setattr(replay, "MWM", ())
+        monkeypatch.setattr(replay, "DMCONTROL_AUXILIARIES", ())
 
     return limit
 

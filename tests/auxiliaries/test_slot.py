@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from auxiliaries import slot
+from auxiliaries import AUXILIARIES, slot
 from auxiliaries.slot import Auxiliary, Group, Reads, Shared, loss_in_slices, whole_loss
-from tests.conftest import make_config, make_dmcontrol_config
+from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import fill, make_spaces
 from tests.recipes import ATARI, DMCONTROL
 
@@ -149,8 +149,7 @@ def test_groups_have_rates_and_decays_of_their_own():
     assert "aux/grad_norm" not in metrics  # no group is clipped
 
 
-@pytest.mark.parametrize("independent", [True, False])
-def test_slices_add_up_to_the_whole_unless_samples_depend_on_each_other(independent):
+def test_slices_add_up_to_the_whole():
     class Mean(Auxiliary):
         def draw(self, batch, shared):
             return batch * 2
@@ -159,13 +158,61 @@ def test_slices_add_up_to_the_whole_unless_samples_depend_on_each_other(independ
             return {"loss": drawn[:, samples], "value": batch[:, samples]}
 
     auxiliary, batch, given = Mean(), torch.arange(6.0).reshape(2, 3).requires_grad_(), []
-    auxiliary.independent = independent
     slices = [slice(0, 2), slice(2, 3)]
     loss, metrics = loss_in_slices(auxiliary, batch, Shared(), slices, lambda loss: given.append(loss))
     whole, whole_metrics = whole_loss(auxiliary, batch, Shared())
-    assert [part.shape[1] for part in given] == ([2, 1] if independent else [3])
+    assert [part.shape[1] for part in given] == [2, 1]
     assert torch.equal(loss, whole) and not loss.requires_grad and whole.requires_grad
     assert metrics == whole_metrics == {"value": torch.tensor(2.5)}
+
+
+@pytest.mark.parametrize("slices", [[slice(0, 2), slice(2, 5), slice(5, 6)], [slice(0, 6)]])
+def test_samples_that_depend_on_each_other_pass_twice_with_the_gradient_of_the_whole(slices):
+    class Contrast(Auxiliary):
+        independent = False
+
+        def __init__(self):
+            self.layer, self.calls = nn.Linear(3, 2), []
+
+        def draw(self, batch, shared):
+            return torch.randn(len(batch), 3)
+
+        def embed(self, batch, shared, drawn, samples):
+            self.calls.append(len(batch[samples]))
+            return self.layer(batch[samples]).tanh()
+
+        @torch.no_grad()
+        def embed_targets(self, batch, shared, drawn, samples):
+            return self.layer(drawn[samples])
+
+        def compare(self, embedded, targets):
+            logits = embedded @ targets.T
+            return {"loss": -logits.log_softmax(1).diagonal()[None], "size": logits.detach().abs()[None]}
+
+    torch.manual_seed(0)
+    auxiliary, batch, found = Contrast(), torch.randn(6, 3), []
+    for in_slices in (True, False):
+        torch.manual_seed(1)
+        auxiliary.layer.zero_grad()
+        auxiliary.calls = []
+        if in_slices:
+            loss, metrics = loss_in_slices(auxiliary, batch, Shared(), slices, lambda each: each.mean().backward())
+            assert len(auxiliary.calls) == (1 if len(slices) == 1 else 2 * len(slices)) and not loss.requires_grad
+        else:
+            loss, metrics = whole_loss(auxiliary, batch, Shared())
+            loss.mean().backward()
+        found.append((loss.detach(), metrics["size"], *(p.grad.clone() for p in auxiliary.layer.parameters())))
+    for ours, whole in zip(*found, strict=True):
+        torch.testing.assert_close(ours, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_registry_says_what_an_auxiliary_reads(suite):
+    recipe, make_configuration = SUITES[suite]
+    for name in AUXILIARIES_OF[suite]:
+        config = make_configuration("unused", f"auxiliary={name}")
+        agent = recipe.method.make_agent(config, make_spaces(config), CPU)
+        assert (agent.auxiliary.reads.source == "windows") == AUXILIARIES[name].windows
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -11,7 +11,7 @@ from dmcontrol.agent import TrainedAgent
 from dmcontrol.replay import TransitionReplay
 from harness.config import ConfigError
 from harness.schedule import ReplayRatio
-from tests.conftest import make_dmcontrol_config
+from tests.conftest import AUXILIARIES_OF, make_dmcontrol_config
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e
 from tests.golden.dmcontrol_g import replay_g
@@ -138,7 +138,7 @@ def test_one_convolution_pass_equals_two():
     shared = [parameter.grad.clone() for parameter in agent.actor.parameters()]
     agent.networks.zero_grad()
     mean, log_std = agent.actor(convolutions(pixels).detach())
-    action, log_prob = losses.squashed_sample(mean, log_std, noise)
+    action, log_prob = losses.squashed_sample(mean, log_std, noise, CONFIG.agent.log_prob_floor)
     q = agent.q_heads(agent.encoder.latent(convolutions(pixels).detach()), action)
     losses.actor_loss(q, log_prob, torch.tensor(0.1)).backward()
     assert same(shared, [parameter.grad for parameter in agent.actor.parameters()])
@@ -199,7 +199,16 @@ def update_in_slices(monkeypatch, size, *overrides, mode=contextlib.nullcontext)
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("auxiliary=none",), ("mlr.reward_weight=1", "mlr.mask.space=feature"), ("+ablation=pixel_target",)],
+    [
+        (),
+        ("auxiliary=none",),
+        ("mlr.reward_weight=1", "mlr.mask.space=feature"),
+        ("+ablation=pixel_target",),
+        ("auxiliary=curl",),
+        ("auxiliary=curl", "curl.hidden=5"),
+        ("auxiliary=autoencoder",),
+        ("agent.rl_views=2", "agent.rl_pad=3", "auxiliary=none"),
+    ],
 )
 def test_slices_give_the_gradients_and_metrics_of_the_whole_batch(monkeypatch, overrides):
     """12 transitions as 8 and 4, 3 windows of 4 steps as 2 and 1."""
@@ -225,7 +234,7 @@ class LargestFloats(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("aux", ["mlr", "none"])
+@pytest.mark.parametrize("aux", ["none", *AUXILIARIES_OF["dmcontrol"]])
 def test_a_whole_batch_is_never_pixels_in_floats(monkeypatch, aux):
     largest = []
     for size in (4, 1000):

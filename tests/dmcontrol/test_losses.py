@@ -17,7 +17,7 @@ from dmcontrol.losses import (
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_f import replay_f
 
-B, A = 6, 3
+B, A, FLOOR = 6, 3, 1e-6
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +29,19 @@ def test_reference_schedule():
     assert_all(replay_f(DATA / "dmcontrol"))
 
 
-def test_log_probability_is_the_squashed_normal_s():
+@pytest.mark.parametrize(("floor", "tolerance"), [(FLOOR, 1e-3), (0.0, 1e-5)])
+def test_log_probability_is_the_squashed_normal_s(floor, tolerance):
     mean, log_std, noise = torch.randn(B, A), torch.randn(B, A) - 1, torch.randn(B, A)
-    action, log_prob = squashed_sample(mean, log_std, noise)
+    action, log_prob = squashed_sample(mean, log_std, noise, floor)
     squashed = TransformedDistribution(Normal(mean.double(), log_std.double().exp()), TanhTransform())
     expected = Independent(squashed, 1).log_prob(action.double())
     torch.testing.assert_close(action, (mean + noise * log_std.exp()).tanh())
-    torch.testing.assert_close(log_prob.double(), expected, rtol=0, atol=1e-3)  # the floor in the logarithm
+    torch.testing.assert_close(log_prob.double(), expected, rtol=0, atol=tolerance)
 
 
 def test_a_saturated_action_has_a_finite_log_probability_and_gradient():
     mean = torch.tensor([[50.0, -50.0]], requires_grad=True)
-    action, log_prob = squashed_sample(mean, torch.zeros(1, 2), torch.zeros(1, 2))
+    action, log_prob = squashed_sample(mean, torch.zeros(1, 2), torch.zeros(1, 2), FLOOR)
     assert action.tolist() == [[1.0, -1.0]]
     expected = -math.log(2 * math.pi) - 2 * math.log(1e-6)
     assert log_prob.item() == pytest.approx(expected, rel=1e-5)

@@ -23,7 +23,7 @@ from tests.conftest import make_dmcontrol_config
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_d import replay_d
 
-SMALL = EncoderConfig(filters=7, strides=[2, 1], latent=6)
+SMALL = EncoderConfig(filters=7, strides=[2, 1], latent=6, tanh=False)
 CROP, CHANNELS, ACTIONS = 16, 3, 2
 
 

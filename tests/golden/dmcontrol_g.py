@@ -88,7 +88,7 @@ def policy_checks(
     """The policy's actions and their checks."""
     agent, batch = reference.agent, reference.batch
     mean, log_std = agent.actor(agent.encoder.convolutions(pixels))
-    action, log_prob = losses.squashed_sample(mean, log_std, batch.noise[noise])
+    action, log_prob = losses.squashed_sample(mean, log_std, batch.noise[noise], agent.config.log_prob_floor)
     outputs = {
         "tanh_mean": (mean.tanh(), OUTPUTS),
         "action": (action, OUTPUTS),

@@ -202,7 +202,7 @@ def encoder_config(state: Arrays, crop_size: int) -> EncoderConfig:
     filters, layers = len(state["critic/encoder/conv0/bias"]), count(state, "critic/encoder/conv{}/weight")
     recorded = [state["size/strides"].tolist()] if "size/strides" in state else []
     for strides in (*recorded, (2, *[1] * (layers - 1)), *product((2, 1), repeat=layers)):
-        config = EncoderConfig(filters, list(strides), latent)
+        config = EncoderConfig(filters, list(strides), latent, tanh=False)
         if filters * map_sides(config, crop_size)[-1] ** 2 == features:
             return config
     raise ValueError(f"no strides of 1 and 2 make {features} values of {crop_size} pixels with {layers} convolutions")
@@ -224,6 +224,12 @@ def named_parameters(agent: SACAgent) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def named_layers(agent: SACAgent) -> Iterator[tuple[str, nn.Module]]:
+    yield from rl_layers(agent)
+    if agent.auxiliary is not None:
+        yield from objective_layers(agent.auxiliary.objective)
+
+
+def rl_layers(agent: SACAgent) -> Iterator[tuple[str, nn.Module]]:
     yield from encoder_layers("critic/encoder", agent.encoder)
     yield from encoder_layers("critic_target/encoder", agent.target_encoder)
     yield from (("actor/encoder/fc", agent.actor.latent.fc), ("actor/encoder/ln", agent.actor.latent.ln))
@@ -231,8 +237,6 @@ def named_layers(agent: SACAgent) -> Iterator[tuple[str, nn.Module]]:
     for prefix, heads in (("critic", agent.q_heads), ("critic_target", agent.target_q_heads)):
         yield from mlp_layers(f"{prefix}/q1", heads.q1)
         yield from mlp_layers(f"{prefix}/q2", heads.q2)
-    if agent.auxiliary is not None:
-        yield from objective_layers(agent.auxiliary.objective)
 
 
 def objective_layers(mlr: MLR) -> Iterator[tuple[str, nn.Module]]:

@@ -1,6 +1,6 @@
 """Replays reference files through this project's functions and prints how far they agree.
 
-python -m tests.golden.replay [--atari DIR] [--dmcontrol DIR] [--mwm DIR]
+python -m tests.golden.replay [--atari DIR] [--dmcontrol DIR] [--mwm DIR] [--auxiliaries DIR]
 
 Ends with 1 if a quantity is off, and if a file is missing or cannot be replayed. Without arguments it replays the files
 that the tests use.
@@ -21,6 +21,9 @@ from tests.golden import (
     atari_f_g,
     atari_h_i,
     atari_j,
+    auxiliary_curl,
+    auxiliary_drq,
+    auxiliary_sac_ae,
     dmcontrol_core,
     dmcontrol_d,
     dmcontrol_e,
@@ -63,6 +66,11 @@ MWM: tuple[Replay, ...] = (
     mwm_autoencoder.replay_c,
     mwm_autoencoder.replay_d,
 )
+DMCONTROL_AUXILIARIES: tuple[Replay, ...] = (
+    auxiliary_curl.replay_curl,
+    auxiliary_sac_ae.replay_sacae,
+    auxiliary_drq.replay_drq,
+)
 
 
 # What a folder holds, and what of it is a record that nothing is computed for.
@@ -77,15 +85,20 @@ DMCONTROL_FILES = tuple(
     state.npz batch.npz a_*.npz b_*.npz c_*.npz d_*.npz e_*.npz f_*.npz g_*.npz h_*.npz i_*.npz i2_*.npz j_*.npz
     """.split()
 )
+DMCONTROL_AUXILIARY_FILES = tuple(
+    f"{name}_{kind}.npz" for name in ("curl", "sacae") for kind in ("state", "batch", "loss", "updates")
+) + ("drq_critic.npz",)
 MWM_FILES = ("sizes.json", *"a_*.npz b_*.npz c_*.npz d_*.npz".split())
 RECORDS = ("d_real_size.json", "README.md")
+INPUTS = ("_state.npz", "_batch.npz", "_weights.npz")  # ends of names of files that others are computed from
 
 
 def run(replays: tuple[Replay, ...], folder: Path) -> Iterator[Check]:
     """The checks of all replays; a file without one, or where a replay stops, is a failed check itself."""
     for replay in replays:
         letter = replay.__name__.removeprefix("replay_")
-        unseen = {path.name for kind in ("npz", "json") for path in folder.glob(f"{letter}*_*.{kind}")} - {*RECORDS}
+        found = {path.name for kind in ("npz", "json") for path in folder.glob(f"{letter}*_*.{kind}")} - {*RECORDS}
+        unseen = {name for name in found if not name.endswith(INPUTS)}
         if not unseen:
             yield failure(replay.__name__, "no file to compare")
         try:
@@ -119,11 +132,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--atari", type=Path, default=DATA / "atari")
     parser.add_argument("--dmcontrol", type=Path, default=DATA / "dmcontrol")
     parser.add_argument("--mwm", type=Path, default=DATA / "mwm")
+    parser.add_argument("--auxiliaries", type=Path, default=DATA / "auxiliaries")
     options = parser.parse_args(arguments)
     folders = (
         (options.atari, ATARI, ATARI_FILES),
         (options.dmcontrol, DMCONTROL, DMCONTROL_FILES),
         (options.mwm, MWM, MWM_FILES),
+        (options.auxiliaries / "dmcontrol", DMCONTROL_AUXILIARIES, DMCONTROL_AUXILIARY_FILES),
     )
     checks = [check for folder, replays, files in folders for check in (*missing(folder, files), *run(replays, folder))]
     table = Table("file", "quantity", "largest error", "tolerance", "verdict")

@@ -17,14 +17,14 @@ from harness.checkpoint import _flatten
 from harness.inspection import inspect
 from harness.operations import built_on_meta
 from harness.run import is_captured, run
-from tests.conftest import make_config, make_dmcontrol_config
+from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder, fill, held, make_agent_and_replay, make_spaces, places, plain_values
 from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
 RECIPES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
 SAMPLED = {"atari": (0.4, None), "dmcontrol": ()}  # further arguments of `sample`
-CASES = [(name, aux) for name in RECIPES for aux in ("mlr", "none")]
+CASES = [(name, aux) for name in RECIPES for aux in ("none", *AUXILIARIES_OF[name])]
 
 
 def make(name, *overrides, device=CPU, steps=60):

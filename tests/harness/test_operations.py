@@ -11,14 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness import run as runs
 from harness.operations import built_on_meta, update_operations
 from harness.run import FEW_UPDATES, describe_cost
-from tests.conftest import make_config, make_dmcontrol_config
+from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import fill, held, make_agent_and_replay, make_spaces
 from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
 RECIPES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
-CASES = [(name, setting) for name in RECIPES for setting in ("auxiliary=mlr", "auxiliary=none", "mlr.target=pixel")]
+CASES = [(name, setting) for name in RECIPES for setting in ("auxiliary=none", "mlr.target=pixel")]
+CASES += [(name, f"auxiliary={auxiliary}") for name in RECIPES for auxiliary in AUXILIARIES_OF[name]]
 CASES += [
+    ("dmcontrol", "agent.rl_views=2"),
     ("atari", "mlr.action_tokens=false"),
     ("dmcontrol", "mlr.decoder.depth=1"),
     ("dmcontrol", "agent.update_every=3"),

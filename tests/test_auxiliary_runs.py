@@ -1,0 +1,44 @@
+"""Tiny runs of every auxiliary on each suite: train, evaluate, stop, resume, report."""
+
+from pathlib import Path
+
+import pytest
+
+from auxiliaries import AUXILIARIES
+from harness.exit_codes import DONE, RESUME_ME
+from harness.run import run
+from scripts import report
+from tests.conftest import AUXILIARIES_OF
+from tests.test_unchanged_runs import SUITES, numbers, stop_request
+
+TASKS = {"atari": "pong", "dmcontrol": "cartpole_swingup"}
+SMALL = {"atari": (), "dmcontrol": ("agent.batch_size=4",)}
+MARKS = {"atari": [], "dmcontrol": [pytest.mark.gl]}
+CASES = [
+    pytest.param(suite, setting, marks=MARKS[suite], id=f"{suite}-{setting}")
+    for suite in SUITES
+    for setting in (f"auxiliary={name}" for name in AUXILIARIES_OF[suite] if name != "mlr")
+] + [pytest.param("dmcontrol", f"+original={name}", marks=MARKS["dmcontrol"]) for name in ("curl", "drq", "sac_ae")]
+
+
+def play(suite, setting, folder: Path, interrupted: bool) -> Path:
+    parts = SUITES[suite]
+    config = parts.make_config(folder, "video=false", *parts.settings, *SMALL[suite], setting)
+    if interrupted:
+        with stop_request(parts.environment, parts.stop):
+            assert run(config, parts.parts) == RESUME_ME
+    assert run(config, parts.parts) == DONE
+    return folder
+
+
+@pytest.mark.parametrize("suite, setting", CASES)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(suite, setting, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)  # a third of the time
+        folders = [play(suite, setting, tmp_path / name, name == "stopped") for name in ("whole", "stopped")]
+    whole, stopped = (numbers(folder, {}) for folder in folders)
+    assert whole == stopped
+    if setting.removeprefix("auxiliary=") in AUXILIARIES:
+        assert "train/aux/loss" in whole["metrics.csv"]
+    assert report.main([str(folders[0]), "--out", str(tmp_path / "report")]) == 0
+    assert TASKS[suite] in (tmp_path / "report" / "index.html").read_text()
