@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from atari.games import PAPER_GAMES
 from dmcontrol.tasks import PAPER_TASKS, TASKS
-from harness.command_line import config_groups
+from harness.command_line import check_choice, config_groups
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ TASK_KEYS = ("game", "task", "domain", "task_name")  # settings that choose a ta
 
 
 def task_settings(command: str, task: str) -> list[str]:
-    """Settings that choose a task of a training script by its name in folders and tables."""
+    """Settings that choose a task of a training script by its name in folders and tables. Raises ConfigError."""
     return {"atari": _game, "dmcontrol": _control_task}[command](task)
 
 
@@ -33,9 +33,11 @@ def _game(task: str) -> list[str]:
 
 
 def _control_task(task: str) -> list[str]:
-    """A file of configs/dmcontrol/task, or any other task as domain_name."""
-    if task not in config_groups("dmcontrol")["task"]:
-        for domain, names in TASKS.items():
-            if task.removeprefix(f"{domain}_") in names and task.startswith(f"{domain}_"):
-                return [f"domain={domain}", f"task_name={task.removeprefix(f'{domain}_')}"]
-    return [f"task={task}"]
+    """Settings of a file of configs/dmcontrol/task, or of any other task as domain_name. Raises ConfigError."""
+    files = config_groups("dmcontrol")["task"]
+    others = {f"{domain}_{name}": (domain, name) for domain, names in TASKS.items() for name in names}
+    check_choice("task", task, [*files, *others], {})
+    if task in files:
+        return [f"task={task}"]
+    domain, name = others[task]
+    return [f"domain={domain}", f"task_name={name}"]

@@ -218,8 +218,8 @@ def length_of(length: Sequence[str], settings: Sequence[str]) -> Sequence[str]:
     for setting in settings:
         decided = any(key_of(setting) == key_of(own) for own in length)
         require(not decided, f"{shorten(setting)} is decided by the table: write another table=, or suite= and tasks=")
-    presets = [setting.partition("=")[2] for setting in settings if key_of(setting) == "preset"]
-    require(not presets or "," not in presets[0], "the runs of a table have one preset: give suite= and tasks= instead")
+    presets = [setting.partition("=")[2] for setting in settings if key_of(setting) == "preset"] if length else []
+    require(not presets or "," not in presets[0], "the runs of this table have one preset: give suite= and tasks=")
     return length if presets in ([], ["full"]) else ()
 
 

@@ -213,6 +213,8 @@ def test_tasks_outside_the_tables_and_environments_of_ones_own(tmp_path, capsys,
         "domain=point_mass task_name=hard seed=1",
         "domain=humanoid_CMU task_name=run seed=1",
     ]
+    presets = listed(capsys, "suite=dmcontrol", "tasks=hopper_hop", "seeds=1", "preset=tiny,cpu")
+    assert [line.split("/")[2] for line in presets[:2]] == ["mlr-released-tiny", "mlr-released-cpu"]
     (tmp_path / "rooms.py").write_text("def small(**options): ...\n\n\ndef large(**options): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     lines = listed(capsys, "suite=atari", "env=rooms:small,rooms:large", "seeds=1")
@@ -259,6 +261,7 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("suite=atar tasks=pong seeds=3", "did you mean atari"),
         ("suite=atari tasks=pong,pong seeds=3", "different names"),
         ("suite=atari tasks=pogn seeds=3", "did you mean 'pong'"),
+        ("suite=dmcontrol tasks=hoper_hop seeds=3", "did you mean hopper_hop?"),
         ("table=atari100k", "seeds"),
         ("table=atari10k seeds=3", "did you mean atari100k"),
         ("table=atari100k seeds=0", "seeds=0"),

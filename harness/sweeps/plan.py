@@ -169,6 +169,7 @@ def _label(command: Command, composed: Any, override: str, name: str) -> str | N
         return f"{key}_{choice}"
     missing = object()
     value = OmegaConf.select(composed, key, default=missing)
+    value = parsed.value() if OmegaConf.is_dict(value) else value  # of a section, what is set alone
     return None if value is missing else f"{_ending(key, flatten(composed))}_{_text(value)}"
 
 

@@ -136,6 +136,7 @@ def test_all_combinations_run_each_where_its_own_command_puts_it():
         # two keys end in heat
         (["oven.heat=90,1e-5"], ["anna-oven.heat_90-released-full", "anna-oven.heat_1e-05-released-full"]),
         (["oven.fan=true,false"], ["anna-fan_true-released-full", "anna-fan_false-released-full"]),
+        (["oven={heat:90},{fan:false}"], ["anna-oven_heat_90-released-full", "anna-oven_fan_False-released-full"]),
         (["salt=range(1,3)"], ["anna-salt_1-released-full", "anna-salt_2-released-full"]),
         # what the name holds already
         (["cook=ben,anna"], ["ben-released-full", "anna-released-full"]),
