@@ -25,6 +25,11 @@ def games() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name not in TWO_PLAYERS))
 
 
+def game_settings(task: str) -> list[str]:
+    """Settings that choose a game by its name in folders and tables."""
+    return [f"game={task}"]
+
+
 def require_game(game: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless ale-py ships `game` for one player."""
     if game in games():

@@ -6,6 +6,7 @@ Linear quadratic regulators (lqr) are left out: their actions have no bounds and
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from harness.command_line import config_groups
 from harness.config import ConfigError
 
 TASKS = {
@@ -40,6 +41,15 @@ PAPER_TASKS = (
 )
 
 
+def task_settings(task: str) -> list[str]:
+    """Settings that choose a task by its name in folders and tables. Raises ConfigError."""
+    require_named(task)
+    if task in config_groups("dmcontrol")["task"]:
+        return [f"task={task}"]
+    domain, name = _pairs()[task]
+    return [f"domain={domain}", f"task_name={name}"]
+
+
 def require_task(domain: str, task_name: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has this task."""
     require_domain(domain)
@@ -55,9 +65,13 @@ def require_domain(domain: str) -> None:
 
 def require_named(task: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has the task DOMAIN_NAME."""
-    known = [f"{domain}_{name}" for domain, names in TASKS.items() for name in names]
-    if task not in known:
-        raise ConfigError(f"no task named '{task}'; {_advice(task, known)}")
+    if task not in _pairs():
+        raise ConfigError(f"no task named '{task}'; {_advice(task, _pairs())}")
+
+
+def _pairs() -> dict[str, tuple[str, str]]:
+    """Domain and name of each task, by its name in folders and tables."""
+    return {f"{domain}_{name}": (domain, name) for domain, names in TASKS.items() for name in names}
 
 
 def _advice(name: str, known: Iterable[str]) -> str:

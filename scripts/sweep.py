@@ -74,7 +74,7 @@ from harness.sweeps.slurm import queue, submit
 from harness.sweeps.status import read_status, summary
 from harness.sweeps.status import table as status_table
 from recipes import COMMANDS
-from recipes.tables import TABLES, TASK_KEYS, Table, task_settings
+from recipes.tables import TABLES, TASK_KEYS, TASK_SETTINGS, Table
 
 SOME_FAILED = 1
 ETA_SECONDS = 20  # between two looks at all run folders
@@ -188,7 +188,7 @@ def make_plan(what: dict[str, str], common: Sequence[str]) -> Plan:
         if "env" in what:
             tasks = [[f"env={name}"] for name in names(what, "env")]
         else:
-            tasks = [task_settings(part.command, task) for task in part.tasks]
+            tasks = [TASK_SETTINGS[part.command](task) for task in part.tasks]
         plans.append(plan_runs(COMMANDS[part.command], tasks, grid, seeds))
     return in_order(plans)
 

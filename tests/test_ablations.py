@@ -16,7 +16,7 @@ from harness.sweeps.plan import plan_runs
 from mlr.cells import hidden_by
 from mlr.masking import StageMask
 from recipes import COMMANDS
-from recipes.tables import task_settings
+from recipes.tables import TASK_SETTINGS
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder, fill, make_agent_and_replay
 from tests.recipes import ATARI, DMCONTROL
@@ -272,7 +272,7 @@ def test_the_share_of_hidden_pixels_of_both_suites_at_full_size():
 
 
 def plan_group(group, suite, *tasks):
-    chosen = [task_settings(suite, task) for task in tasks]
+    chosen = [TASK_SETTINGS[suite](task) for task in tasks]
     return plan_runs(COMMANDS[suite], chosen, make_grid([], group=group), [7])
 
 
