@@ -9,7 +9,7 @@ Common keys:
   game=pong            any game that ale-py ships, in snake_case
   env=my_module:make   instead of game: an environment of your own with discrete actions, or a Gymnasium id;
                        docs/extending.md
-  auxiliary=mlr        or none, the Baseline
+  auxiliary=mlr        or none, the Baseline, or another loss of configs/auxiliary/: docs/auxiliaries.md
   seed=1
   run_dir=FOLDER       the same command again resumes an interrupted run
   device=auto          auto, cpu, cuda or cuda:N
