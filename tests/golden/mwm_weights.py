@@ -132,3 +132,34 @@ def pictures_of(images: np.ndarray) -> Tensor:
 
 def last_axis_channels(pictures: Tensor) -> Tensor:
     return pictures.movedim(-3, -1)
+
+
+def chosen(indices: np.ndarray, classes: int) -> Tensor:
+    """Noise [..., variables, classes] with which the recorded class of each variable is the largest."""
+    return 1e9 * torch.nn.functional.one_hot(torch.from_numpy(indices).long(), classes).float()
+
+
+class Recorded:
+    """Stands in for random draws: gives recorded noise in order."""
+
+    def __init__(self, *noise: Tensor):
+        self._left = list(noise)
+
+    def __call__(self, shape: tuple[int, ...]) -> Tensor:
+        noise = self._left.pop(0)
+        assert noise.shape == shape, f"a draw of {shape}, recorded {tuple(noise.shape)}"
+        return noise
+
+    @property
+    def left(self) -> int:
+        return len(self._left)
+
+
+def latent_draws(indices: np.ndarray, classes: int) -> Recorded:
+    """Draws of recorded classes [T, N, variables], step after step."""
+    return Recorded(*chosen(indices, classes))
+
+
+def action_draws(uniforms: np.ndarray) -> Recorded:
+    """Draws of recorded uniform numbers float64 [T, N, A]."""
+    return Recorded(*torch.from_numpy(uniforms))

@@ -32,6 +32,8 @@ from tests.golden import (
     dmcontrol_h,
     dmcontrol_j,
     mwm_autoencoder,
+    mwm_behaviour,
+    mwm_dynamics,
 )
 from tests.golden.check import DATA, Check
 
@@ -65,6 +67,12 @@ MWM: tuple[Replay, ...] = (
     mwm_autoencoder.replay_b,
     mwm_autoencoder.replay_c,
     mwm_autoencoder.replay_d,
+    mwm_dynamics.replay_e,
+    mwm_dynamics.replay_f,
+    mwm_dynamics.replay_g,
+    mwm_behaviour.replay_h,
+    mwm_behaviour.replay_i,
+    mwm_behaviour.replay_j,
 )
 DMCONTROL_AUXILIARIES: tuple[Replay, ...] = (
     auxiliary_curl.replay_curl,
@@ -88,7 +96,7 @@ DMCONTROL_FILES = tuple(
 DMCONTROL_AUXILIARY_FILES = tuple(
     f"{name}_{kind}.npz" for name in ("curl", "sacae") for kind in ("state", "batch", "loss", "updates")
 ) + ("drq_critic.npz",)
-MWM_FILES = ("sizes.json", *"a_*.npz b_*.npz c_*.npz d_*.npz".split())
+MWM_FILES = ("sizes.json", *"a_*.npz b_*.npz c_*.npz d_*.npz e_*.npz f_*.npz g_*.npz h_*.npz i_*.npz j_*.npz".split())
 RECORDS = ("d_real_size.json", "README.md")
 INPUTS = ("_state.npz", "_batch.npz", "_weights.npz")  # ends of names of files that others are computed from
 
