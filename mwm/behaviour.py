@@ -71,7 +71,7 @@ class Behaviour(nn.Module):
             "imagined_reward": raw.mean(),
             "scaled_reward": reward.mean(),
             "value": predicted.mean(),
-            "target_value": value[:-1].mean(),
+            "target_value": value.mean(),
             "returns": returns.mean(),
         }
         return actor_loss, critic_loss, metrics

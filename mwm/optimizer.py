@@ -27,7 +27,8 @@ class Optimizer:
         self.updates = torch.zeros((), dtype=torch.int64, device=device)
         self.rate = torch.zeros((), device=device)
         betas = (config.beta1, config.beta2)
-        self.adam = make_adam(self.parameters, self.rate, betas, config.eps, clipped=True)
+        groups = [{"params": self.parameters, "lr": self.rate}]
+        self.adam = make_adam(groups, 0.0, betas, config.eps, clipped=True)
         if self.corrects:
             for entry in self.adam.state.values():
                 entry["step"].fill_(FAR)

@@ -31,6 +31,7 @@ from tests.golden import (
     dmcontrol_g,
     dmcontrol_h,
     dmcontrol_j,
+    mwm_agent,
     mwm_autoencoder,
     mwm_behaviour,
     mwm_dynamics,
@@ -73,6 +74,9 @@ MWM: tuple[Replay, ...] = (
     mwm_behaviour.replay_h,
     mwm_behaviour.replay_i,
     mwm_behaviour.replay_j,
+    mwm_agent.replay_k,
+    mwm_agent.replay_m,
+    mwm_agent.replay_n,
 )
 DMCONTROL_AUXILIARIES: tuple[Replay, ...] = (
     auxiliary_curl.replay_curl,
@@ -96,8 +100,8 @@ DMCONTROL_FILES = tuple(
 DMCONTROL_AUXILIARY_FILES = tuple(
     f"{name}_{kind}.npz" for name in ("curl", "sacae") for kind in ("state", "batch", "loss", "updates")
 ) + ("drq_critic.npz",)
-MWM_FILES = ("sizes.json", *"a_*.npz b_*.npz c_*.npz d_*.npz e_*.npz f_*.npz g_*.npz h_*.npz i_*.npz j_*.npz".split())
-RECORDS = ("d_real_size.json", "README.md")
+MWM_FILES = ("sizes.json", *(f"{letter}_*.npz" for letter in "abcdefghijkmn"))
+RECORDS = ("d_real_size.json", "real_shapes.json", "README.md")
 INPUTS = ("_state.npz", "_batch.npz", "_weights.npz")  # ends of names of files that others are computed from
 
 

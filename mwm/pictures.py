@@ -1,0 +1,106 @@
+"""Arrays for pictures of a world model: reconstructions of masked pictures, and open-loop predictions with their error.
+
+`N` pictures, `B` windows, `T` steps, `P` pixels a side. Pixels are in 0..1 and not clipped.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mwm.autoencoder import Autoencoder, Mask, unpatchify
+from mwm.config import PATCH
+from mwm.dynamics import Draw, Dynamics, States
+
+GREY = 0.5  # of hidden cells
+
+
+@dataclass
+class Masking:
+    """Rows of the masking grid, each [N, 3, P, P]."""
+
+    truth: Tensor
+    masked: Tensor  # hidden cells in grey; a convolutional stem drops their features, not their pixels
+    reconstruction: Tensor
+
+
+@dataclass
+class Prediction:
+    """Rows of the prediction grid, each [B, T, 3, P, P]."""
+
+    truth: Tensor
+    reconstruction: Tensor  # the autoencoder's
+    prediction: Tensor  # after the pictures of the first steps, then without any
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, pictures: Tensor, mask: Mask | None) -> Tensor:
+    """The autoencoder's pictures [N, 3, P, P] of uint8 [N, 3, P, P]."""
+    tokens = autoencoder.encoder(autoencoder.standardise(pictures), mask)
+    return decoded(autoencoder, tokens, mask)
+
+
+def decoded(autoencoder: Autoencoder, tokens: Tensor, mask: Mask | None = None) -> Tensor:
+    """Pictures [N, 3, P, P] of tokens [N, 1 + K, D]."""
+    cells, _ = autoencoder.decoder(tokens, mask)
+    return autoencoder.standardise.undo(unpatchify(cells.float()))
+
+
+@torch.no_grad()
+def show_masking(autoencoder: Autoencoder, pictures: Tensor, noise: Tensor) -> Masking:
+    """Pictures uint8 [N, 3, P, P] under the masks of noise [N, S], and what the autoencoder makes of them."""
+    mask, truth = autoencoder.mask(noise), pictures.float() / 255
+    masked = truth
+    if mask is not None:
+        grid = pictures.shape[-1] // PATCH
+        hidden = mask.hidden.unflatten(1, (1, grid, grid)).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+        masked = torch.where(hidden, GREY, truth)
+    return Masking(truth, masked, reconstruct(autoencoder, pictures, mask))
+
+
+@torch.no_grad()
+def show_prediction(
+    autoencoder: Autoencoder,
+    dynamics: Dynamics,
+    pictures: Tensor,
+    actions: Tensor,
+    first: Tensor,
+    observed_steps: int,
+    mask: Mask | None,
+    draw: Draw,
+) -> Prediction:
+    """Follows windows with their pictures for `observed_steps` steps, and then by their actions alone.
+
+    pictures uint8 [B, T, 3, P, P], actions float32 [B, T, A] that led to them, first bool [B, T]. mask: of the
+    autoencoder's row; with patches the released code draws that row masked.
+    """
+    windows, steps = actions.shape[:2]
+    flat = pictures.flatten(0, 1)
+    embedding = dynamics.embed(autoencoder.features(flat), windows)
+    seen = dynamics.rssm.observe(
+        embedding[:, :observed_steps], actions[:, :observed_steps], first[:, :observed_steps], draw
+    )
+    features = list(seen.states.feature.unbind(1))
+    states = States(seen.states.stoch[:, -1], seen.states.deter[:, -1])
+    for step in range(observed_steps, steps):
+        states, _ = dynamics.rssm.imagine_step(states, actions[:, step], draw)
+        features.append(states.feature)
+    tokens = dynamics.unpool(torch.stack(features, dim=1).flatten(0, 1))
+    return Prediction(
+        truth=pictures.float() / 255,
+        reconstruction=reconstruct(autoencoder, flat, mask).view(pictures.shape),
+        prediction=decoded(autoencoder, tokens).view(pictures.shape),
+    )
+
+
+def open_loop_errors(shown: Prediction, observed_steps: int) -> dict[str, Tensor]:
+    """Mean squared error of each later step [T - observed_steps]: of the prediction, and of the last picture seen."""
+    later = shown.truth[:, observed_steps:]
+    last = shown.truth[:, observed_steps - 1, None]
+    guesses = {"open_loop": shown.prediction[:, observed_steps:], "last_picture": last}
+    return {name: (guess - later).square().mean((0, 2, 3, 4)) for name, guess in guesses.items()}
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in 0..1 as uint8, cut at both ends."""
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
