@@ -17,7 +17,7 @@ from harness.weights import read_weights, write_weights
 from mwm.autoencoder import Autoencoder
 from mwm.batch import Batches
 from mwm.behaviour import Behaviour, starts
-from mwm.config import KINDS, MWMSection
+from mwm.config import KINDS, PATCH, MWMSection
 from mwm.dynamics import Draw, Dynamics, Observed, States, feature_width, gumbel
 from mwm.networks import initialise
 from mwm.optimizer import Optimizer
@@ -74,7 +74,7 @@ class MWMAgent:
     ):
         require_actions(section, action_size)
         self.section, self.action_size, self.device = section, action_size, device
-        self._random_steps, self._tokens = random_steps, (image_size // 8) ** 2
+        self._random_steps, self._tokens = random_steps, (image_size // PATCH) ** 2
         self._autocast = make_autocast(precision, device)
         self.generators = Generators(seed, device, GENERATORS)
         self._exploration = numpy_generator(seed, "exploration")

@@ -85,7 +85,7 @@ class ScheduleConfig:
 
 @dataclass(config=STRICT)
 class MWMSection:
-    world_model: Annotated[str, one_of("mwm", "pixels")]
+    world_model: Annotated[str, one_of("mwm")]
     stem: Annotated[str, one_of("conv", "patch")]
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]  # share of the tokens that are dropped
     reward_prediction: bool  # of the autoencoder
