@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -26,7 +25,7 @@ def test_layout_and_manifest(tmp_path):
     assert read_config(folder.path)["seed"] == 7
     open_run(config, {"game": "pong"})
     manifest = json.loads(folder.manifest.read_text())
-    assert manifest["config_hash"] == config_hash(config) == config_hash(dataclasses.asdict(config))
+    assert manifest["config_hash"] == config_hash(config) == config_hash(read_config(folder.path))
     assert len(manifest["starts"]) == 2
     assert {"python", "torch", "versions", "git_commit", "cpu", "gpu", "torch_threads"} <= manifest["starts"][0].keys()
 
