@@ -107,7 +107,7 @@ class AtariConfig(AuxiliarySections, RunConfig):
         return environment.frame_stack, environment.image_size, environment.image_size
 
     def environment_facts(self, training: bool) -> EnvironmentFacts:
-        """What Rainbow needs of an environment of the user's own."""
+        """Needs of Rainbow in an environment of the user's own."""
         environment = self.environment
         horizon = environment.horizon if training else self.evaluation.horizon
         return EnvironmentFacts(

@@ -38,7 +38,7 @@ SCHEMAS = {name: entry.schema for name, entry in AUXILIARIES.items()}
 
 
 def unread(sections: Sequence[str], auxiliary: str) -> list[str]:
-    """Those of an agent's sections for auxiliaries that this one does not read; `none` reads none."""
+    """Names of the agent's sections for auxiliaries that this one does not read; `none` reads none."""
     entry = AUXILIARIES.get(auxiliary)
     return [name for name in sections if entry is None or name in entry.unread]
 

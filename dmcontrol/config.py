@@ -134,7 +134,7 @@ class DMControlConfig(AuxiliarySections, RunConfig):
         return RGB * environment.frame_stack, environment.image_size, environment.image_size
 
     def environment_facts(self, training: bool) -> EnvironmentFacts:
-        """What SAC needs of an environment of the user's own, in training and evaluation alike."""
+        """Needs of SAC in an environment of the user's own, in training and evaluation alike."""
         environment = self.environment
         return EnvironmentFacts(
             image_size=environment.image_size,

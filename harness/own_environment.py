@@ -67,7 +67,7 @@ class OwnEnvironment(gymnasium.Env):
 
     @property
     def pixels(self) -> str:
-        """Where the pictures come from."""
+        """Source of the pictures, for messages."""
         return "its observations" if self._observes_pictures else "render()"
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:

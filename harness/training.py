@@ -19,7 +19,7 @@ from harness.trackers import tracked
 
 
 class Records:
-    """What a run leaves on disk: rows of metrics and of evaluations, weights, checkpoints."""
+    """Files that a run leaves: rows of metrics and of evaluations, weights, checkpoints."""
 
     def __init__(
         self,

@@ -46,9 +46,8 @@ class Optimizer:
         norm = clip_in_step(self.adam, config.clip_norm)
         torch._foreach_mul_(self.decayed, 1 - config.weight_decay)
         made = self.updates.double()
-        rate = config.learning_rate * (made / max(config.warmup_updates, 1)).clamp(max=1)
-        if config.warmup_updates == 0:
-            rate = torch.full_like(made, config.learning_rate)
+        warm = (made / config.warmup_updates).clamp(max=1) if config.warmup_updates else torch.ones_like(made)
+        rate = config.learning_rate * warm
         if self.corrects:
             rate = rate * (1 - config.beta2 ** (made + 1)).sqrt() / (1 - config.beta1 ** (made + 1))
         self.rate.copy_(rate)

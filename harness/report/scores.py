@@ -145,7 +145,7 @@ class Results:
         }
 
     def missing(self) -> list[str]:
-        """What the group lacks and what is left out, a sentence each; empty if the published tasks have all seeds."""
+        """Gaps of the group and what is left out, a sentence each; empty if the published tasks have all seeds."""
         tasks, kind = self.suite.tasks, f"{self.suite.task_word}s"
         absent = [task for task in tasks if task not in self.runs]
         sentences = []

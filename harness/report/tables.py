@@ -233,7 +233,7 @@ def aggregates_table(
 def ablation_tables(
     runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
 ) -> list[Table]:
-    """What else was trained at the size and fidelity of the reference method's runs, less these with the same seeds."""
+    """Other runs at the size and fidelity of the reference method's, minus these with the same seeds."""
     tables, name = [], main_methods()[0]
     for reference in [results for results in collect(runs, suites) if results.group.method == name]:
         family = [run for run in runs if replace(run.group, method=name) == reference.group]
@@ -415,7 +415,7 @@ def _seeds(method: PublishedMethod) -> str:
 
 
 def _seed_count(results: Results) -> Number:
-    """How many seeds each task has, counted ones if there are any: one number, or the least and the most."""
+    """Number of seeds of each task, counted ones if there are any: one number, or the least and the most."""
     least, most = (pick(map(len, (results.counted or results.runs).values())) for pick in (min, max))
     return Number(str(most), most) if least == most else Number(f"{least} to {most}", f"{least} to {most}")
 
