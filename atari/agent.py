@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atari import losses
 from atari.config import AgentConfig, ReplayConfig
-from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, scale_gradient
+from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, renormalize, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.config import HostFacts
@@ -75,10 +75,12 @@ class RainbowAgent:
         return Host(
             facts=facts,
             encoder=self.encoder,
+            renormalize=renormalize,
             layers=list(zip(encoder.kernels, encoder.strides, strict=True)),
             projector=HeadProjector(self.head),
             projected_dim=2 * self.config.hidden,
             head=nn.Linear,
+            actions=self.actions,
             embed_actions=lambda: ActionEmbedding(self.actions, facts.latent_dim),
             frame_channels=1,
             view_channels=self._frame_stack,

@@ -146,9 +146,11 @@ def host_facts(config: AtariConfig) -> HostFacts:
     return HostFacts(
         image_size=size,
         latent_dim=encoder.channels[-1] * sides[-1] ** 2,
+        latent_shape=(encoder.channels[-1], sides[-1], sides[-1]),
         map_sides=sides,
         map_channels=encoder.channels,
         window=config.replay.window,
+        action_repeat=config.environment.action_repeat,
         discrete=True,
         require_task=any_task if config.env else require_game,
     )

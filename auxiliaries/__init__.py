@@ -21,6 +21,10 @@ class Entry(NamedTuple):
 
 AUXILIARIES = {
     "mlr": Entry("mlr.config:MLRConfig", "auxiliaries.mlr:make"),
+    "spr": Entry("auxiliaries.config:SPRConfig", "auxiliaries.spr:SPR", unread=("aux_networks",)),
+    "playvirtual": Entry(
+        "auxiliaries.config:PlayVirtualConfig", "auxiliaries.playvirtual:PlayVirtual", unread=("aux_networks",)
+    ),
     "curl": Entry(
         "auxiliaries.config:CURLConfig",
         "auxiliaries.curl:CURL",

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from harness.config import STRICT, HostFacts, Share, require
+from harness.config import STRICT, HostFacts, Share, one_of, require
 
 
 @dataclass(config=STRICT)
@@ -45,4 +45,50 @@ class AutoencoderConfig:
             not facts.discrete,
             "auxiliary=autoencoder needs a step of its own, which Rainbow lacks: use scripts/train_dmcontrol.py, or "
             "another auxiliary",
+        )
+
+
+@dataclass(config=STRICT)
+class SPRConfig:
+    steps: PositiveInt  # K, latents that are predicted in a row
+    weight: NonNegativeFloat  # of the mean over the steps
+    tau: Share  # weight of the online network in a momentum update
+    norm_floor: PositiveFloat  # vectors are divided by max(norm, norm_floor)
+    # Hidden widths of the transition model and of projector and predictor where latents are vectors. Null where they
+    # are maps: the model keeps their channels, and the agent's own projector serves.
+    width: PositiveInt | None
+    projection: PositiveInt | None
+
+    def check(self, facts: HostFacts) -> None:
+        """Raises ConfigError for more steps than a window has, or networks that do not fit the latents."""
+        self._check("spr", facts)
+
+    def _check(self, section: str, facts: HostFacts) -> None:
+        require(
+            self.steps < facts.window,
+            f"{section}.steps={self.steps} reads {self.steps + 1} steps, more than replay.window={facts.window}: "
+            "raise replay.window or lower the steps",
+        )
+        for name in ("width", "projection"):
+            value, vectors = getattr(self, name), len(facts.latent_shape) == 1
+            asked = (
+                "must be at least 1, this agent's latents are vectors" if vectors else "must be null, as maps need none"
+            )
+            require((value is not None) == vectors, f"{section}.{name}={'null' if value is None else value} {asked}")
+
+
+@dataclass(config=STRICT)
+class PlayVirtualConfig(SPRConfig):
+    copies: PositiveInt  # M, virtual trajectories of an observation
+    copies_per_action: bool  # whether M is this number times that of the actions
+    cycle_weight: NonNegativeFloat  # after the ramp
+    ramp_steps: PositiveInt  # steps over which the cycle's weight grows
+    ramp_unit: Annotated[str, one_of("agent_steps", "env_steps")]
+
+    def check(self, facts: HostFacts) -> None:
+        """Raises ConfigError for settings of SPR or virtual trajectories that cannot work."""
+        self._check("playvirtual", facts)
+        require(
+            facts.discrete or not self.copies_per_action,
+            "playvirtual.copies_per_action=true counts actions, and these are continuous: set it to false",
         )

@@ -64,10 +64,12 @@ class Host:
 
     facts: HostFacts
     encoder: nn.Module  # pixels [N, C, S, S] in 0..255 -> latents [N, D]
+    renormalize: Callable[[Tensor], Tensor]  # latents [N, D], as the encoder scales its own
     layers: Sequence[tuple[int, int]]  # kernel and stride of the encoder's convolutions
     projector: nn.Module | None  # layers of the agent's that project latents [.., D] -> [.., P], if it has some
     projected_dim: int  # P; without a projector of the agent's, that of one which the auxiliary makes
     head: Callable[[int, int], nn.Module]  # makes a projector or predictor of these widths, of the agent's kind
+    actions: int  # that there are, or values of one
     embed_actions: Callable[[], nn.Module]  # makes an embedding of actions [B, T, ...] -> [B, T, D]
     frame_channels: int  # of a single frame
     view_channels: int  # of a stacked observation

@@ -125,9 +125,11 @@ class SACAgent:
         return Host(
             facts=facts,
             encoder=self.encoder,
+            renormalize=lambda latent: latent,
             layers=[(KERNEL, stride) for stride in self.config.encoder.strides],
             projector=None,
             projected_dim=facts.latent_dim,
+            actions=self.action_size,
             head=lambda inputs, outputs: mlp(inputs, networks.projection, outputs),
             embed_actions=lambda: nn.Linear(self.action_size, facts.latent_dim),
             frame_channels=RGB,

@@ -175,9 +175,11 @@ def host_facts(config: DMControlConfig) -> HostFacts:
     return HostFacts(
         image_size=size,
         latent_dim=encoder.latent,
+        latent_shape=(encoder.latent,),
         map_sides=sides,
         map_channels=[encoder.filters] * len(sides),
         window=config.replay.window,
+        action_repeat=config.environment.action_repeat,
         discrete=False,
         require_task=any_task if config.env else require_named,
     )

@@ -118,9 +118,11 @@ class HostFacts:
 
     image_size: int  # pixels a side of a stored frame
     latent_dim: int
+    latent_shape: tuple[int, ...]  # of the maps [C, side, side] that a latent flattens, or of the vector [D]
     map_sides: list[int]  # sides of the encoder's maps, stage by stage
     map_channels: list[int]  # channels of the same maps
     window: int  # steps of a replay window
+    action_repeat: int  # environment steps of an agent step
     discrete: bool  # whether actions are
     require_task: Callable[[str], None]  # raises ConfigError for a name that no task of the suite has
 

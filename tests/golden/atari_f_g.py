@@ -131,9 +131,11 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
         HostFacts(
             image_size=size,
             latent_dim=settings.encoder.channels[-1] * sides[-1] ** 2,
+            latent_shape=(settings.encoder.channels[-1], sides[-1], sides[-1]),
             map_sides=sides,
             map_channels=settings.encoder.channels,
             window=seq_len,
+            action_repeat=4,
             discrete=True,
             require_task=any_task,
         ),

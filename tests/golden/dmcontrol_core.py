@@ -89,7 +89,15 @@ def _refused(mask: MaskConfig, seq_len: int, image: int) -> bool:
         decoder=decoder,
     )
     facts = HostFacts(
-        image, latent_dim=2, map_sides=[], map_channels=[], window=seq_len, discrete=False, require_task=any_task
+        image,
+        latent_dim=2,
+        latent_shape=(2,),
+        map_sides=[],
+        map_channels=[],
+        window=seq_len,
+        action_repeat=1,
+        discrete=False,
+        require_task=any_task,
     )
     try:
         config.check(facts)
