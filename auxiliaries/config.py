@@ -83,6 +83,7 @@ class PlayVirtualConfig(SPRConfig):
     copies_per_action: bool  # whether M is this number times that of the actions
     cycle_weight: NonNegativeFloat  # after the ramp
     ramp_steps: PositiveInt  # steps over which the cycle's weight grows
+    ramp_exponent: NonNegativeFloat  # the weight starts at exp(-ramp_exponent)
     ramp_unit: Annotated[str, one_of("agent_steps", "env_steps")]
 
     def check(self, facts: HostFacts) -> None:

@@ -15,8 +15,6 @@ from auxiliaries.slot import Host, Pixels, Shared
 from auxiliaries.spr import SPR, Drawn, encode_actions, make_transition
 from harness.spans import span
 
-RAMP = 5.0  # exponent at the ramp's start: released code
-
 
 @dataclass(frozen=True)
 class VirtualDrawn(Drawn):
@@ -41,7 +39,7 @@ class PlayVirtual(SPR):
 
     def begin_update(self, step: int) -> None:
         count = step * self.host.facts.action_repeat if self.config.ramp_unit == "env_steps" else step
-        self.ramp.fill_(ramp(count, self.config.ramp_steps))
+        self.ramp.fill_(ramp(count, self.config.ramp_steps, self.config.ramp_exponent))
 
     def draw(self, batch: Any, shared: Shared) -> VirtualDrawn:
         drawn = super().draw(batch, shared)
@@ -90,6 +88,6 @@ class PlayVirtual(SPR):
         return super().metrics(values, drawn) | {"cycle_ramp": self.ramp.clone()}
 
 
-def ramp(count: int, length: int) -> float:
-    """Weight of the cycle after `count` steps: exp(-5 (1 - (count + 1) / length)^2), and 1 from `length` on."""
-    return math.exp(-RAMP * (1 - (count + 1) / length) ** 2) if count < length else 1.0
+def ramp(count: int, length: int, exponent: float) -> float:
+    """Weight of the cycle after `count` steps: exp(-exponent (1 - (count + 1) / length)^2), and 1 from `length` on."""
+    return math.exp(-exponent * (1 - (count + 1) / length) ** 2) if count < length else 1.0

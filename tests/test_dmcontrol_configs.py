@@ -83,6 +83,8 @@ def test_a_budget_is_environment_steps_and_wins_over_the_preset():
 
 ORIGINALS = {  # what sets a released agent apart from the same auxiliary on this one
     "curl": ("curl", {"agent.encoder.filters": 32, "agent.batch_size": 128, "aux_optimizer.encoder_rate_factor": 2.0}),
+    "spr": ("spr", {"aux_optimizer.encoder_rate_factor": 2.0, "replay.window": 7}),
+    "playvirtual": ("playvirtual", {"aux_optimizer.encoder_rate_factor": 2.0, "replay.window": 7}),
     "sac_ae": ("autoencoder", {
         "environment.image_size": 84, "agent.encoder.filters": 32, "agent.encoder.tanh": True,
         "agent.batch_size": 128, "replay.capacity": 1_000_000, "agent.learning_rate": 1e-3,
@@ -153,6 +155,13 @@ REFUSED = [
     ("task=finger_spin evaluation.episodes=0", "at least 1"),
     ("task=finger_spin auxiliary=autoencoder autoencoder.bits=9", "autoencoder.bits=9 must be at most 8"),
     ("task=finger_spin auxiliary=curl curl.temperature=0", "curl.temperature=0.0 must be above 0"),
+    ("task=finger_spin auxiliary=spr replay.window=6", "spr.steps=6 reads 7 steps, more than replay.window=6"),
+    ("task=finger_spin auxiliary=spr spr.projection=null", "spr.projection=null must be at least 1"),
+    (
+        "task=finger_spin auxiliary=playvirtual playvirtual.copies_per_action=true",
+        "these are continuous: set it to false",
+    ),
+    ("task=finger_spin auxiliary=playvirtual playvirtual.copies=0", "playvirtual.copies=0 must be at least 1"),
     ("task=finger_spin agent.rl_views=0", "agent.rl_views=0 must be at least 1"),
     ("task=finger_spin agent.rl_pad=101", "agent.rl_pad=101 must be at most 100, the side of the image"),
     ("task=finger_spin original=drq", "write +original=drq"),

@@ -34,6 +34,7 @@ def only(monkeypatch):
         monkeypatch.setattr(replay, "DMCONTROL", ())
         monkeypatch.setattr(replay, "MWM", ())
         monkeypatch.setattr(replay, "DMCONTROL_AUXILIARIES", ())
+        monkeypatch.setattr(replay, "ATARI_AUXILIARIES", ())
 
     return limit
 

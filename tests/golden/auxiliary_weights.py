@@ -13,7 +13,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from auxiliaries.slot import Auxiliary, Reads, Shared
+from auxiliaries.slot import Auxiliary, Metrics, Reads, Shared
 from dmcontrol.agent import SACAgent
 from dmcontrol.method import make_agent
 from harness.recipe import Spaces
@@ -145,12 +145,13 @@ def update_checks(
     file: str,
     reference: Reference,
     arrays: Arrays,
-    losses: Mapping[str, str],
+    losses: Mapping[str, str | Callable[[Metrics], Tensor]],
     draw: Callable[[int], None] = lambda update: None,
 ) -> Iterator[Check]:
     """Whole updates in a row: logged values, L2 norms and sums of all weights, and some weights in full.
 
-    `losses` are our metrics by the reference's names, `draw` puts an update's further recorded values in place.
+    `losses` are our metrics by the reference's names, or functions of all metrics. `draw` puts an update's further
+    recorded values in place.
     """
     agent, names = reference.agent, [str(name) for name in arrays["param_names"]]
     yield exact(file, "parameters", sorted(reference.parameters), sorted(names))
@@ -165,7 +166,8 @@ def update_checks(
         logged = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
         for key, value in logged.items():
             metric = (METRICS | losses)[key]
-            yield relative(file, f"{prefix}{key}", metrics[metric], value, WEIGHTS)
+            ours = metric(metrics) if callable(metric) else metrics[metric]
+            yield relative(file, f"{prefix}{key}", ours, value, WEIGHTS)
         yield exact(file, f"actor runs in update {update}", "actor_loss" in metrics, "train_actor/loss" in logged)
         yield from norm_checks(file, reference, names, arrays["sum_and_l2"][update], f"after update {update}", WEIGHTS)
         yield from weight_checks(file, reference, arrays, f"params_after_update{update}/", WEIGHTS)

@@ -24,6 +24,8 @@ from tests.golden import (
     auxiliary_curl,
     auxiliary_drq,
     auxiliary_sac_ae,
+    auxiliary_spr,
+    auxiliary_spr_atari,
     dmcontrol_core,
     dmcontrol_d,
     dmcontrol_e,
@@ -82,7 +84,11 @@ DMCONTROL_AUXILIARIES: tuple[Replay, ...] = (
     auxiliary_curl.replay_curl,
     auxiliary_sac_ae.replay_sacae,
     auxiliary_drq.replay_drq,
+    auxiliary_spr.replay_spr,
+    auxiliary_spr.replay_mlrspr,
+    auxiliary_spr.replay_cycdm,
 )
+ATARI_AUXILIARIES: tuple[Replay, ...] = (auxiliary_spr_atari.replay_spr, auxiliary_spr_atari.replay_pv)
 
 
 # What a folder holds, and what of it is a record that nothing is computed for.
@@ -98,8 +104,13 @@ DMCONTROL_FILES = tuple(
     """.split()
 )
 DMCONTROL_AUXILIARY_FILES = tuple(
-    f"{name}_{kind}.npz" for name in ("curl", "sacae") for kind in ("state", "batch", "loss", "updates")
+    f"{name}_{kind}.npz"
+    for name in ("curl", "sacae", "spr", "mlrspr", "cycdm")
+    for kind in ("state", "batch", "loss", "updates")
 ) + ("drq_critic.npz",)
+ATARI_AUXILIARY_FILES = tuple(
+    f"{name}_{kind}.npz" for name in ("spr", "pv") for kind in ("weights", "batch", "loss", "step")
+)
 MWM_FILES = ("sizes.json", *(f"{letter}_*.npz" for letter in "abcdefghijkmn"))
 RECORDS = ("d_real_size.json", "real_shapes.json", "README.md")
 INPUTS = ("_state.npz", "_batch.npz", "_weights.npz")  # ends of names of files that others are computed from
@@ -150,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
         (options.atari, ATARI, ATARI_FILES),
         (options.dmcontrol, DMCONTROL, DMCONTROL_FILES),
         (options.mwm, MWM, MWM_FILES),
+        (options.auxiliaries / "atari", ATARI_AUXILIARIES, ATARI_AUXILIARY_FILES),
         (options.auxiliaries / "dmcontrol", DMCONTROL_AUXILIARIES, DMCONTROL_AUXILIARY_FILES),
     )
     checks = [check for folder, replays, files in folders for check in (*missing(folder, files), *run(replays, folder))]
