@@ -18,8 +18,9 @@ CASES = [
     pytest.param(suite, setting, marks=MARKS[suite], id=f"{suite}-{setting}")
     for suite in SUITES
     for setting in (f"auxiliary={name}" for name in AUXILIARIES_OF[suite] if name != "mlr")
-] + [pytest.param("dmcontrol", f"+original={name}", marks=MARKS["dmcontrol"]) for name in ("curl", "drq", "sac_ae", "spr", "playvirtual")]
-CASES += [pytest.param("atari", f"+original={name}") for name in ("spr", "playvirtual")]
+]
+ORIGINALS = {"atari": ("spr", "playvirtual"), "dmcontrol": ("spr", "playvirtual", "curl", "drq", "sac_ae")}
+CASES += [pytest.param(suite, f"+original={name}", marks=MARKS[suite]) for suite in SUITES for name in ORIGINALS[suite]]
 
 
 def play(suite, setting, folder: Path, interrupted: bool) -> Path:

@@ -105,8 +105,13 @@ def test_what_a_chosen_file_says_wins_over_the_base(name, group, choice):
     stated = entries(yaml.safe_load(file.read_text()))
     stated.pop("defaults", None)
     setting = f"{group}={choice}" if group in chosen_groups(name) else f"+{group}={choice}"
-    composed = entries(COMMANDS[name].values(COMMANDS[name].compose(with_task(name, (setting,)))))
     follows = {key for key, value in stated.items() if str(value).startswith("${")}
+    composed = {}
+    for auxiliary in (None, *AUXILIARIES_OF[name]):  # a section is there with its own auxiliary only
+        settings = (setting,) if auxiliary is None else (setting, f"auxiliary={auxiliary}")
+        if auxiliary is None or any(key.startswith(f"{auxiliary}.") for key in stated):
+            values = entries(COMMANDS[name].values(COMMANDS[name].compose(with_task(name, settings))))
+            composed = values | composed
     assert {key: composed[key] for key in stated if key not in follows} == {
         key: value for key, value in stated.items() if key not in follows
     }
