@@ -204,12 +204,12 @@ def model_arrays(physics) -> Iterator[tuple[str, np.ndarray]]:
 def physics_state(physics) -> dict[str, np.ndarray]:
     """All that integration reads, the solver's warm start included, and the sensors, which were read before the step
     was complete."""
-    from mujoco import mjtState
+    import mujoco
 
-    return {
-        "integration": physics.get_state(mjtState.mjSTATE_INTEGRATION.value),
-        "sensors": physics.data.sensordata.copy(),
-    }
+    model, data, kind = physics.model.ptr, physics.data.ptr, mujoco.mjtState.mjSTATE_INTEGRATION.value
+    integration = np.empty(mujoco.mj_stateSize(model, kind))
+    mujoco.mj_getState(model, data, integration, kind)
+    return {"integration": integration, "sensors": data.sensordata.copy()}
 
 
 def load_physics_state(physics, state: dict) -> None:
@@ -217,7 +217,7 @@ def load_physics_state(physics, state: dict) -> None:
     import mujoco
 
     model, data = physics.model.ptr, physics.data.ptr
-    physics.set_state(np.asarray(state["integration"]), mujoco.mjtState.mjSTATE_INTEGRATION.value)
+    mujoco.mj_setState(model, data, np.asarray(state["integration"]), mujoco.mjtState.mjSTATE_INTEGRATION.value)
     mujoco.mj_step1(model, data)  # what a step of dm_control ends with: the quantities that follow from the state
     data.sensordata[:] = np.asarray(state["sensors"])
     with physics.contexts.gl.make_current() as context:
