@@ -1,5 +1,6 @@
 """Replays h to j of a folder of MWM reference files: scalars, optimisers, and actor and critic in imagination."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ import torch
 from torch import nn
 
 from mwm.behaviour import Behaviour, lambda_returns, products_before, starts
-from mwm.config import AdamConfig
+from mwm.config import AdamConfig, ScheduleConfig
 from mwm.dynamics import States
 from mwm.optimizer import Optimizer
 from mwm.policy import truncated_entropy, truncated_sample
 from mwm.rewards import RewardScale, symexp, symlog
-from tests.golden.check import Arrays, Check, load, relative
+from mwm.schedule import Rounds
+from tests.golden.check import Arrays, Check, exact, load, relative
 from tests.golden.mwm_autoencoder import FORWARD, GRADIENT, gradient_checks
 from tests.golden.mwm_dynamics import make_dynamics, tensors
 from tests.golden.mwm_weights import action_draws, fill, latent_draws, make_section, read_sizes
@@ -37,6 +39,7 @@ def replay_h(folder: Path) -> Iterator[Check]:
         constant = lambda_returns(reward, value, torch.full_like(discount, 0.99), weight)
         yield relative(file, "lr_target_constant099", constant, arrays["lr_target_constant099"], FORWARD)
         yield from scale_checks(file, arrays)
+        yield from schedule_checks(file, arrays)
 
 
 def policy_checks(file: str, arrays: Arrays) -> Iterator[Check]:
@@ -55,6 +58,16 @@ def policy_checks(file: str, arrays: Arrays) -> Iterator[Check]:
     by_mean, by_std = torch.autograd.grad((action * weights).sum(), (mean_raw, std_raw))
     yield relative(file, "tn_grad_mean_raw", by_mean, arrays["tn_grad_mean_raw"], GRADIENT)
     yield relative(file, "tn_grad_std_raw", by_std, arrays["tn_grad_std_raw"], GRADIENT)
+
+
+def schedule_checks(file: str, arrays: Arrays) -> Iterator[Check]:
+    """Steps with updates from the first one on that may have them; the name says how often and from where."""
+    for key in arrays:
+        if match := re.fullmatch(r"every(\d+)(?:_from(\d+))?", key):
+            every, start = (int(number or 1) for number in match.groups())
+            schedule = Rounds(start, ScheduleConfig(pretraining=1, every=every), "first")
+            ours = [bool(schedule.due(step)) for step in range(start, start + len(arrays[key]))]
+            yield exact(file, key, ours, arrays[key])
 
 
 def scale_checks(file: str, arrays: Arrays) -> Iterator[Check]:

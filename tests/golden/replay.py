@@ -37,6 +37,7 @@ from tests.golden import (
     mwm_autoencoder,
     mwm_behaviour,
     mwm_dynamics,
+    mwm_replay,
 )
 from tests.golden.check import DATA, Check
 
@@ -77,6 +78,7 @@ MWM: tuple[Replay, ...] = (
     mwm_behaviour.replay_i,
     mwm_behaviour.replay_j,
     mwm_agent.replay_k,
+    mwm_replay.replay_l,
     mwm_agent.replay_m,
     mwm_agent.replay_n,
 )
@@ -111,7 +113,7 @@ DMCONTROL_AUXILIARY_FILES = tuple(
 ATARI_AUXILIARY_FILES = tuple(
     f"{name}_{kind}.npz" for name in ("spr", "pv") for kind in ("weights", "batch", "loss", "step")
 )
-MWM_FILES = ("sizes.json", *(f"{letter}_*.npz" for letter in "abcdefghijkmn"))
+MWM_FILES = ("sizes.json", *(f"{letter}_*.npz" for letter in "abcdefghijklmn"))
 RECORDS = ("d_real_size.json", "real_shapes.json", "README.md")
 INPUTS = ("_state.npz", "_batch.npz", "_weights.npz")  # ends of names of files that others are computed from
 
