@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -41,10 +42,31 @@ SLOW |= {
 }  # fmt: skip
 
 
+# Tests that take minutes, in part of waiting. Workers of `make test` begin with them, so that all end together.
+LONGEST = [
+    "test_an_array_of_both_suites_is_warned_put_back_killed_and_ends_complete",
+    "test_runs_killed_at_random_finish_exactly_once_each",
+]
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         if {item.path.stem, item.originalname} & SLOW:
             item.add_marker("slow")
+    result = yield  # pytest leaves out what is not asked for
+    items[:] = longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
+    return result
+
+
+def longest_first(items: list, workers: int) -> list:
+    """The tests in the order in which xdist cuts them into equal shares, one for each worker."""
+    longest = [item for name in LONGEST for item in items if item.originalname == name]
+    others = iter([item for item in items if item not in longest])
+    shares = [longest[worker::workers] for worker in range(workers)]
+    for share in shares[:-1]:
+        share.extend(itertools.islice(others, max(0, len(items) // workers - len(share))))
+    return [*itertools.chain(*shares), *others]
 
 
 def pytest_runtest_setup(item):

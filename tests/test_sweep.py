@@ -1,105 +1,27 @@
 """Whole sweeps of tiny runs on this machine, killed at random."""
 
-import csv
 import json
 import os
 import random
-import signal
-import subprocess
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from harness.report.scores import read_runs
 from recipes import COMMANDS
 from scripts import sweep as script
-from tests.sweeps import SWEEP, TINY, attempts, sweep, tiny
+from tests.sweeps import TINY, attempts, sweep, tiny
 from tests.test_configs import difference
-from tests.waiting import HANG
-
-FORTY = [
-    "table=atari100k,dmcontrol100k", "tasks=pong,boxing,breakout,freeway,finger_spin", "auxiliary=mlr,none", "seeds=4",
-    "parallel=2", "attempts=20", *TINY,
-]  # fmt: skip
-KILLS = 6  # of runs between two ends of the sweep; on a busy machine more would leave no time to get on
+from tests.trials.sweep import sweep as trial
 
 
 @pytest.mark.gl
-def test_forty_runs_killed_at_random_finish_exactly_once_each(tmp_path):
-    chance = random.Random(0)
-    kills = 0
-    # The sweep is told to stop, then killed itself, then left to its end; its runs are killed all the time.
-    for done, end in ((8, signal.SIGTERM), (20, signal.SIGKILL), (40, None)):
-        process = subprocess.Popen([*SWEEP, *FORTY], cwd=tmp_path, stdout=subprocess.DEVNULL)
-        kills += kill_runs(process, done, tmp_path, chance)
-        if end is not None:
-            assert process.poll() is None
-            process.send_signal(end)
-        code = process.wait(HANG)
-        assert code == {signal.SIGTERM: 75, signal.SIGKILL: -9, None: 0}[end]
-    assert kills >= 10
-
-    record = attempts(tmp_path)
-    assert len(record) == 40
-    for run, events in record.items():
-        codes = Counter(event["code"] for event in events if event["event"] == "ended")
-        assert codes[0] == 1, run
-        assert set(codes) <= {0, 75, -signal.SIGKILL, -signal.SIGTERM}, run
-        assert events[-1]["code"] == 0, "a finished run must not be started again"
-        rows = read(tmp_path / run / "evaluations.csv")
-        assert Counter((row["agent_steps"], row["episode"]) for row in rows).most_common(1)[0][1] == 1, run
-        steps = [int(row["agent_steps"]) for row in read(tmp_path / run / "metrics.csv")]
-        assert steps == list(range(12, steps[-1] + 1, 12)), run
-    assert sum(event.get("code") == -signal.SIGKILL for events in record.values() for event in events) >= 5
-    assert sum(run.is_finished for run in read_runs([tmp_path / "runs"])) == 40
-
-    before = attempts(tmp_path)
-    again = sweep(tmp_path, *FORTY)
-    assert again.returncode == 0
-    assert attempts(tmp_path) == before, "there was nothing left to do"
-    assert "40 runs: 40 done, 0 running, 0 waiting, 0 failed" in sweep(tmp_path, "status", *FORTY).stdout
-
-
-def kill_runs(process: subprocess.Popen, done: int, folder: Path, chance: random.Random) -> int:
-    """kill -9 of a random run every few seconds, KILLS times, until `done` are done; how often it was done."""
-
-    def over() -> bool:
-        return finished(folder) >= done or process.poll() is not None
-
-    kills = 0
-    while not over():
-        pause = time.monotonic() + chance.uniform(1, 8)
-        while time.monotonic() < pause and not over():
-            time.sleep(0.2)
-        runs = [] if over() else under_way(folder)
-        if runs and kills < KILLS:
-            os.kill(chance.choice(runs), signal.SIGKILL)
-            kills += 1
-    return kills
-
-
-def under_way(folder: Path) -> list[int]:
-    """Processes that train."""
-    started = [events[-1]["pid"] for events in attempts(folder).values() if events[-1]["event"] == "started"]
-    return [pid for pid in started if trains(pid)]
-
-
-def trains(pid: int) -> bool:
-    try:
-        return b"/scripts/train_" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def finished(folder: Path) -> int:
-    return sum(any(event.get("code") == 0 for event in events) for events in attempts(folder).values())
-
-
-def read(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def test_runs_killed_at_random_finish_exactly_once_each(tmp_path):
+    """Ten of the trial's forty."""
+    cases = list(trial(10, random.Random(0), tmp_path))
+    assert [case.problem for case in cases if case.problem] == []
+    kinds = Counter(case.what for case in cases)
+    assert kinds["run, killed"] >= 2, "too few kills to be a trial"
+    assert kinds["run, killed"] + kinds["run, not seen killed"] == 10
 
 
 @pytest.mark.gl

@@ -11,6 +11,7 @@ Trials, each with the number of cases that --count replaces:
   evaluation 20 workers of an evaluation killed and stopped; found in time, none is left over, and the run ends as ever
   finite 100    NaN and infinity in reward, loss, gradient, weight, moment, priority, score; exit 70 before it is saved
   seeds 20      equal seeds end equal, different ones differ
+  sweep 40      runs of a sweep killed at random, the sweep stopped and killed; each run must finish exactly once
   memory 50000  agent steps in which the process must not grow
 
 Runs are processes forked from this one, which has imported most of what they need and composed their configuration;
@@ -42,6 +43,7 @@ from tests.trials.memory import memory
 from tests.trials.save import save
 from tests.trials.seeds import seeds
 from tests.trials.signals import signals
+from tests.trials.sweep import sweep
 
 TRIALS = {  # with the goal, and the cases of --short
     "kill": (kill, 200, 2),
@@ -54,6 +56,7 @@ TRIALS = {  # with the goal, and the cases of --short
     "evaluation": (evaluation, 20, 2),
     "finite": (finite, 100, 2),
     "seeds": (seeds, 20, 0),
+    "sweep": (sweep, 40, 0),  # ten of them are a test of tests/test_sweep.py
     "memory": (memory, 50_000, 0),
 }
 
