@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.config import ConfigError
+from harness.disk import sync
 
 
 class CsvLog:
@@ -70,7 +71,7 @@ def whole_lines(text: str) -> io.StringIO:
 def _flush(file: io.TextIOBase) -> None:
     """To the disk: a checkpoint that survives a power cut must find the rows before it."""
     file.flush()
-    os.fsync(file.fileno())
+    sync(file.fileno())
 
 
 def _complete(row: dict) -> bool:

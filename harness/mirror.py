@@ -1,6 +1,6 @@
 """The process of a tracker: copies metrics.csv and evaluations.csv of a run to it until its standard input ends.
 
-python -m harness.mirror tensorboard|wandb RUN MILESTONE...
+python -m harness.mirror tensorboard|wandb RUN LOGGER MILESTONE...     LOGGER: section of the configuration, as JSON
 
 A run starts it (harness/trackers.py). It imports the library of its tracker and no torch, and reports in single
 lines on its standard output, which that library never gets to see.
@@ -22,9 +22,11 @@ from pathlib import Path
 
 from harness.command_line import in_one_line, shorten
 from harness.config import LoggerConfig
+from harness.disk import lock
 from harness.logs import whole_lines
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest
+from harness.stop import STOP_SIGNALS
 
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
@@ -162,10 +164,10 @@ class WandB:
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
-def follow(name: str, folder: RunFolder, milestones: list[int], say: Say) -> None:
+def follow(name: str, folder: RunFolder, logger: dict, milestones: list[int], say: Say) -> None:
     """Copies rows until the run has ended, then the last of them."""
-    config = read_config(folder.path)
-    logger = LoggerConfig(**config["logger"])
+    config = read_config(folder.path) | {"logger": logger}
+    logger = LoggerConfig(**logger)
 
     def end_within(seconds: float) -> bool:
         """Waits for the run's end, `seconds` at most; from then on this process has not much time left."""
@@ -175,7 +177,7 @@ def follow(name: str, folder: RunFolder, milestones: list[int], say: Say) -> Non
         return ended
 
     with (folder.path / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the tracker of a run that was killed may still be busy
+        lock(file, fcntl.LOCK_EX)  # the tracker of a run that was killed may still be busy
         ended = end_within(start_delay(logger, folder) if name == "wandb" else 0)
         tracker = TRACKERS[name](config, folder, say)
         copy(tracker, config, folder, milestones)
@@ -243,11 +245,11 @@ def reason(error: Exception) -> str:
     return shorten(in_one_line(str(error)) or repr(error), 200)
 
 
-def main(name: str, run: str, *milestones: str) -> None:
+def main(name: str, run: str, logger: str, *milestones: str) -> None:
     reports = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.nice(10)
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for one in STOP_SIGNALS:
         signal.signal(one, signal.SIG_IGN)  # a scheduler sends them to every process; the run ends this one
 
     def say(line: str) -> None:
@@ -255,7 +257,7 @@ def main(name: str, run: str, *milestones: str) -> None:
             os.write(reports, f"{line}\n".encode())
 
     try:
-        follow(name, RunFolder(run), [int(step) for step in milestones], say)
+        follow(name, RunFolder(run), json.loads(logger), [int(step) for step in milestones], say)
     except ModuleNotFoundError as error:
         say(f"no package {error.name}: pip install -e '.[track]'; metrics.csv goes on without")
     except Exception as error:  # whatever it is, the run goes on

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.disk import lock
 from harness.logs import whole_lines
 from harness.run_folder import RunFolder, checkpoint_names
 from harness.sweeps.plan import SweepRun
@@ -95,7 +96,7 @@ def claimed(run: SweepRun, stop: Callable[[], bool]) -> Iterator[int | None]:
                     yield None
                     return
                 time.sleep(POLL_SECONDS)
-        fcntl.flock(training, fcntl.LOCK_UN)
+        lock(training, fcntl.LOCK_UN)
         yield ours.fileno()
 
 
@@ -103,7 +104,7 @@ def is_claimed(run: SweepRun) -> bool:
     """Tells whether somebody attempts the run. Asking disturbs nobody, because a claim is waited for."""
     try:
         with (Path(run.run_dir) / ".sweep.lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
@@ -113,7 +114,7 @@ def is_claimed(run: SweepRun) -> bool:
 
 def _try_lock(file) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
