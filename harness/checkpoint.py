@@ -16,7 +16,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
 from threading import Thread
@@ -27,6 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from harness.disk import sync
 from harness.errors import CheckpointError, NotFinite
 from harness.run_folder import checkpoint_names
 
@@ -57,7 +57,7 @@ class Checkpoints:
         self._config_hash = config_hash
         self._pieces: list[dict] = []  # of the newest checkpoint that is whole, oldest first
         self._previous: str | None = None  # the name of that one
-        self._writing: Future | None = None
+        self._writing: Writer | None = None
         self._copies: dict[str, torch.Tensor] = {}  # of the state; kept, since new memory takes longer than a copy
         self.newest: str | None = None
 
@@ -102,19 +102,21 @@ class Checkpoints:
             "values": copy.deepcopy(values),
         }
         self.newest = checkpoint_name(agent_steps, updates_made)
-        self._writing = _in_a_thread(lambda: self._write(manifest, tensors, pieces, start, steps))
+        self._writing = Writer(lambda: self._write(manifest, tensors, pieces, start, steps))
         return sum(tensor.nbytes for tensor in (*tensors.values(), *steps.values()))
 
     def check(self) -> None:
         """Raises OSError if the last save has failed already."""
-        if self._writing is not None and self._writing.done():
+        if self._writing is not None and not self._writing.is_alive():
             self.wait()
 
     def wait(self) -> None:
         """Returns when the last save is on the disk. Raises OSError if the disk does not take it."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
-            writing.result()
+            writing.join()  # to the thread's last instruction: torch aborts a process that ends while one runs
+            if writing.error is not None:
+                raise writing.error
 
     def _copied(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """In the host's memory, where nothing but the next save changes it."""
@@ -168,7 +170,7 @@ class Checkpoints:
             self._pieces, self._previous, self.newest = manifest["pieces"], name, name
             return manifest["agent_steps"], _unflatten(tensors | manifest["values"])
         if names:
-            raise CheckpointError(f"no usable checkpoint in {self._folder}: delete that folder to start anew")
+            raise CheckpointError(f"no usable checkpoint in {self._folder}: restore its files, or delete it")
         return None
 
     def _usable_pieces(self, agent_steps: int) -> tuple[list[dict], int]:
@@ -233,7 +235,8 @@ def read_manifest(path: Path) -> dict:
             _require_digest(path.parent / "replay" / piece["file"], piece["sha256"])
         return manifest
     except OSError as error:
-        raise CheckpointError(f"{Path(error.filename or path).name} cannot be read") from error
+        name = Path(error.filename or path).name
+        raise CheckpointError(f"{name} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("its manifest is damaged") from error
 
@@ -256,9 +259,12 @@ def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """A safetensors file. Raises OSError where the library has an error of its own."""
+    """A safetensors file under the umask, which the library ignores. Raises OSError for the library's own error."""
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path)
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -315,18 +321,19 @@ def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:
             values[path] = value
 
 
-def _in_a_thread(work: Callable[[], None]) -> Future:
-    """Does `work` in a thread that ends with the process, whose end does not wait for it."""
-    future = Future()
+class Writer(Thread):
+    """A started thread that does `work`; `error` is what it raised. The end of the process does not wait for it."""
 
-    def attempt() -> None:
+    def __init__(self, work: Callable[[], None]):
+        super().__init__(daemon=True, name="checkpoint")
+        self._work, self.error = work, None
+        self.start()
+
+    def run(self) -> None:
         try:
-            future.set_result(work())
+            self._work()
         except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=attempt, daemon=True, name="checkpoint").start()
-    return future
+            self.error = error
 
 
 def _unflatten(flat: dict) -> dict:
@@ -396,6 +403,6 @@ def flush(path: Path) -> None:
     """Waits until a file, or a directory's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

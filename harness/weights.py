@@ -34,6 +34,8 @@ def read_weights(
         tensors = load_file(path)
         modules = make_modules(tensors)
         modules.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise ConfigError(f"{path} cannot be loaded: damaged, or of another configuration") from error
     return modules.to(device).requires_grad_(False).eval()

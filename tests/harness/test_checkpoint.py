@@ -1,5 +1,7 @@
 import json
 import shutil
+import threading
+import time
 from threading import Event
 
 import numpy as np
@@ -330,3 +332,20 @@ def test_a_digest_is_of_type_shape_and_values():
     others = (numbers.T.contiguous(), numbers.double(), numbers + torch.eye(2, 3), torch.zeros(0), single)
     assert len({tensor_digest(tensor) for tensor in (numbers, *others)}) == 6
     assert tensor_digest(numbers) == tensor_digest(numbers.clone())
+
+
+@pytest.mark.parametrize("leave", ["wait", "check"])
+def test_no_writer_is_left_when_its_result_is_known(tmp_path, monkeypatch, leave):
+    """torch aborts a process whose interpreter ends while a thread is in its code."""
+    end = checkpoint.Thread._bootstrap_inner
+
+    def slow_end(thread):
+        end(thread)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(checkpoint.Thread, "_bootstrap_inner", slow_end)
+    checkpoints = Checkpoints(tmp_path, CAPACITY, "hash")
+    checkpoints.save(10, state(10), Rows().get)
+    while checkpoints._writing is not None:
+        getattr(checkpoints, leave)()
+    assert not [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
