@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from harness.config import ConfigError, as_dict
+from harness.disk import lock
 
 RENAMED = Path(__file__).parents[1] / "configs" / "renamed.yaml"
 
@@ -60,7 +61,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from error
         with (self.path / ".lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(f"another process is training in {self.path}: wait for it, or stop it") from error
             yield
@@ -285,9 +286,13 @@ def _part(path: Path) -> Path:
 
 
 def _git(*arguments: str) -> str | None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[1]
+    # No other repository: neither one that this folder lies in, nor one that a hook's variables name.
+    others = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    others["GIT_CEILING_DIRECTORIES"] = str(root.parent)
     try:
-        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
+        command = ["git", "-C", root, *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=others)
     except OSError:  # no git here
         return None
     return result.stdout.strip() if result.returncode == 0 else None

@@ -1,11 +1,15 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 from harness.config import ConfigError, as_dict
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, check_run, config_hash, read_config, read_manifest, record_start
-from tests.conftest import make_config, make_dmcontrol_config
+from tests.conftest import ROOT, make_config, make_dmcontrol_config
 
 
 def open_run(config, manifest=None) -> RunFolder:
@@ -121,3 +125,22 @@ def test_no_git_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     open_run(make_config(tmp_path / "run"))
     assert read_manifest(tmp_path / "run")["starts"][0]["git_commit"] is None
+
+
+def test_the_commit_of_a_repository_around_this_one_is_not_recorded(tmp_path):
+    inside = tmp_path / "unpacked"
+    shutil.copytree(ROOT / "harness", inside / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    program = "from harness.run_folder import _git; print(_git('rev-parse', 'HEAD'))"
+
+    def recorded(repository, **variables):
+        subprocess.run(["git", "init", "-q", repository], check=True)
+        commit = ["git", "-C", repository, *author, "commit", "-q", "--allow-empty", "-m", "a"]
+        subprocess.run(commit, check=True)
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(inside)} | variables
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, cwd=inside, env=environment, capture_output=True, text=True).stdout.strip()
+
+    assert recorded(tmp_path) == "None"
+    assert recorded(tmp_path, GIT_DIR=str(tmp_path / ".git")) == "None"
+    assert len(recorded(inside)) == 40
