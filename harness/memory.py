@@ -1,27 +1,42 @@
 """Memory for a run on the CPU."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-
-def available_bytes() -> int | None:
-    """Bytes that this process may still take: the machine's or, if less, its control group's. None: unknown."""
-    limits = [limit for limit in (_of_machine(), _of_group()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _of_machine() -> int | None:
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+# By version of the control groups: folder below sys/fs/cgroup, limit, use, and the reclaimable part of memory.stat.
+VERSIONS = {
+    1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+    2: ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
+}
 
 
-def _of_group() -> int | None:
-    folder = Path("/sys/fs/cgroup")
-    limit, used = (_lines(folder / name) for name in ("memory.max", "memory.current"))
-    if not limit or not used or not limit[0].isdigit():  # "max" is no limit
-        return None
-    return int(limit[0]) - int(used[0])
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes that this process may still take: the machine's or, if less, its control groups'. None: unknown."""
+    machine = _entries(root / "proc/meminfo").get("MemAvailable:")
+    limits = [] if machine is None else [machine * 1024]
+    return min([*limits, *_of_groups(root)], default=None)
+
+
+def _of_groups(root: Path) -> Iterator[int]:
+    """Bytes left to each control group that this process is in, and to those around it."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        below, limit_file, used_file, cached = VERSIONS[1 if controllers else 2]
+        mount = root / "sys/fs/cgroup" / below
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents):
+            limit, used = (_lines(folder / name) for name in (limit_file, used_file))
+            if limit and used and limit[0].isdigit():  # "max" is no limit
+                stat = _entries(folder / "memory.stat")
+                yield int(limit[0]) - int(used[0]) + sum(stat.get(name, 0) for name in cached)
+            if folder == mount:
+                break
+
+
+def _entries(path: Path) -> dict[str, int]:
+    return {words[0]: int(words[1]) for words in map(str.split, _lines(path)) if words[1:] and words[1].isdigit()}
 
 
 def _lines(path: Path) -> list[str]:
