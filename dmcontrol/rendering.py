@@ -8,12 +8,14 @@ import sys
 from harness.config import ConfigError, require_choice
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
+CHOICES = ("PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")  # of the user, which may keep a backend from drawing
 WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa
 PROBE = """
 from dm_control import _render
 from OpenGL import GL
 with _render.Renderer(1, 1).make_current() as context:
-    assert context.call(GL.glGetString, GL.GL_RENDERER)
+    if not context.call(GL.glGetString, GL.GL_RENDERER):
+        raise SystemExit(1)
 """
 PROBE_SECONDS = 60  # a driver that hangs does not draw
 
@@ -29,6 +31,7 @@ def choose_backend() -> str:
     if chosen:
         require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
         if not draws(chosen):
+            require_right_choices((chosen,))
             raise ConfigError(
                 f"MUJOCO_GL={chosen} does not draw on this machine: "
                 f"apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
@@ -39,18 +42,27 @@ def choose_backend() -> str:
         if draws(backend):
             os.environ["MUJOCO_GL"] = backend
             return backend
+    require_right_choices(WINDOWLESS)
     raise ConfigError(
         f"no OpenGL backend draws on this machine: apt-get install {PACKAGES['egl']} (or {PACKAGES['osmesa']}), "
         "or set MUJOCO_GL to one that does"
     )
 
 
-def draws(backend: str) -> bool:
+def require_right_choices(backends: tuple[str, ...]) -> None:
+    """Raises ConfigError if one of the backends draws as soon as the variables of CHOICES are unset."""
+    found = [f"{name}={os.environ[name]}" for name in CHOICES if name in os.environ]
+    if found and any(draws(backend, without=CHOICES) for backend in backends):
+        raise ConfigError(f"{' and '.join(found)} keep OpenGL from drawing on this machine: unset or correct it")
+
+
+def draws(backend: str, without: tuple[str, ...] = ()) -> bool:
     """Tells whether dm_control gets a context from a backend; a process of its own asks, which a driver may crash."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBE],
-            env=os.environ | {"MUJOCO_GL": backend},
+            env=kept | {"MUJOCO_GL": backend},
             capture_output=True,
             timeout=PROBE_SECONDS,
         )

@@ -104,3 +104,20 @@ def test_software_beside_a_gpu_is_worth_a_word():
     assert with_advice(software, "cuda").startswith(f"{software}: slow")
     assert with_advice(software, "cpu") == software
     assert with_advice(card, "cuda") == card
+
+
+@pytest.mark.parametrize("backend", ["", "egl"])
+@pytest.mark.parametrize("name, value", [("PYOPENGL_PLATFORM", "nonsense"), ("MUJOCO_EGL_DEVICE_ID", "99")])
+def test_a_wrong_choice_is_named_where_everything_is_installed(unset, backend, name, value):
+    """With a driver that draws unless the variable is set."""
+    real = subprocess.run
+    answers = f"import os, sys; sys.exit(1 if {name!r} in os.environ else 0)"
+    unset.setattr(subprocess, "run", lambda command, **options: real([*command[:2], answers], **options))
+    unset.setenv("MUJOCO_GL", backend)
+    unset.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"^{name}={value} .*unset or correct it$"):
+        choose_backend()
+
+
+def test_the_probe_asks_also_without_assertions():
+    assert "assert" not in rendering.PROBE
