@@ -7,6 +7,7 @@ refused configuration answers at once.
 import argparse
 import difflib
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.config import ConfigError, as_dict, suite_of, task_of
 from harness.exit_codes import REFUSED
+from harness.output import lasting_output
 from harness.run_folder import renamed
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -37,6 +39,7 @@ BOUNDS = {
 ADVICE = "write key=value, and quote a value with special characters twice, as in run_dir=\"'a b'\""
 
 
+@lasting_output()
 def launch(
     command: "Command", run: Callable[[Any], int], *, about: str = "", argv: Sequence[str] | None = None
 ) -> int:
@@ -57,6 +60,10 @@ def launch(
         return run(config)
     except ConfigError as error:
         return refuse(error)
+    except KeyboardInterrupt:  # at once: torch aborts an interpreter that ends while a checkpoint's writer runs
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+        raise
 
 
 def refuse(error: Exception) -> int:
@@ -200,7 +207,7 @@ def help_text(name: str, about: str) -> str:
         else f"  +{group}=NAME  one of {len(names)} in configs/{group}/"
         for group, names in config_groups(name).items()
     ]
-    return "\n".join([about.strip(), "", "Choices:", *choices])
+    return "\n".join([(about or "").strip(), "", "Choices:", *choices])
 
 
 def chosen_groups(name: str) -> dict[str, str | None]:
@@ -233,7 +240,8 @@ def section_of(override: str) -> str:
 
 
 def search_path(name: str) -> str:
-    folder = str(CONFIGS / name).replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra reads a backslash as itself, except before a quote.
+    folder = re.sub(r"(\\*)'", r"\1\1\\'", str(CONFIGS / name))
     return f"hydra.searchpath=['file://{folder}']"
 
 

@@ -1,8 +1,6 @@
 """A whole run of any recipe: parts from the configuration, training, evaluation, curve and video."""
 
-import os
 import re
-import sys
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -53,6 +51,7 @@ from harness.run_folder import (
 )
 from harness.seeding import derive_seed
 from harness.stop import StopRequest
+from harness.trackers import tracked
 from harness.training import train
 from harness.video import episode_video
 
@@ -65,7 +64,7 @@ def run(config, recipe: Recipe) -> int:
 
     Raises ConfigError if the folder, a checkpoint, the memory or a library does not allow it; then nothing was written.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     device = choose_device(config.device)
     set_precision(config.precision, config.deterministic)
     if config.threads:
@@ -75,7 +74,8 @@ def run(config, recipe: Recipe) -> int:
         try:
             if is_finished(config, folder):
                 console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
-                report_results(config, recipe, folder, console)
+                with tracked(config, folder, recipe.suite.milestones(config), console):  # has it all rows?
+                    report_results(config, recipe, folder, console)
                 return DONE
             parts = make_parts_that_fit(config, recipe, device)
             with folder.locked(), closing(parts.environment):
@@ -84,7 +84,6 @@ def run(config, recipe: Recipe) -> int:
                     report_results(config, recipe, folder, console)
                 return code
         except OSError as error:
-            drop_unwritten_output()
             complain(f"{error}: {what_remains(folder)}, the same command goes on from there")
             return DISK_FAILED
 
@@ -133,14 +132,6 @@ def lost_number(parts: Parts) -> str:
     except NotFinite as error:
         return str(error)
     return ""
-
-
-def drop_unwritten_output() -> None:
-    """Drops the rest of a standard output that takes no more; the interpreter would fail on it once again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def what_remains(folder: RunFolder) -> str:
@@ -331,7 +322,7 @@ def evaluate_run(
 
     Prints the score, writes CSV and video if asked.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if csv and not csv.absolute().parent.is_dir():
         raise ConfigError(f"--csv {csv}: there is no folder {csv.absolute().parent}")
     episodes = episodes or config.evaluation.episodes

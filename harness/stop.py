@@ -8,7 +8,7 @@ from typing import Self
 
 from harness.exit_codes import RESUME_ME
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 def resume_me_at_a_signal() -> None:
@@ -23,8 +23,14 @@ def resume_me_at_a_signal() -> None:
             sys.stdout.flush()
         os._exit(RESUME_ME)
 
-    for number in STOP_SIGNALS:
+    for number in honoured():
         signal.signal(number, leave)
+
+
+def honoured() -> list[int]:
+    """The stop signals, without a SIGHUP that is ignored, as under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (ignored and number == signal.SIGHUP)]
 
 
 class StopRequested(Exception):
@@ -32,7 +38,7 @@ class StopRequested(Exception):
 
 
 class StopRequest:
-    """Within this context SIGTERM, SIGUSR1 and Ctrl-C ask the run to stop; a second Ctrl-C stops it at once."""
+    """Within this context a stop signal asks the run to stop; a second Ctrl-C stops it at once."""
 
     def __init__(self):
         self.requested = False
@@ -42,7 +48,7 @@ class StopRequest:
             raise StopRequested
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._request) for number in STOP_SIGNALS}
+        self._previous = {number: signal.signal(number, self._request) for number in honoured()}
         return self
 
     def __exit__(self, *exception) -> None:

@@ -4,12 +4,14 @@ Training writes its CSV files as it does without them, and waits for a tracker a
 What a tracker's library does to signals, random numbers, threads or the output, and a service that hangs, stay there.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
 
@@ -33,7 +35,7 @@ def tracked(config, folder: RunFolder, milestones: list[int], console: Console) 
     Prints at most a line or two per tracker, and raises nothing of its own. A KeyboardInterrupt passes without a wait:
     the trackers then end by themselves, as after a kill.
     """
-    trackers = [Tracker(name, folder, milestones, console) for name in chosen(config.logger)]
+    trackers = [Tracker(name, folder, config.logger, milestones, console) for name in chosen(config.logger)]
     code, wait = 1, True
     try:
         yield
@@ -51,10 +53,13 @@ def tracked(config, folder: RunFolder, milestones: list[int], console: Console) 
 class Tracker:
     """The process of one tracker, told of the run's end through its standard input, which a kill closes too."""
 
-    def __init__(self, name: str, folder: RunFolder, milestones: list[int], console: Console):
+    def __init__(
+        self, name: str, folder: RunFolder, logger: LoggerConfig, milestones: list[int], console: Console
+    ):
         self._name, self._console = name, console
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, "-m", "harness.mirror", name, str(folder.path), *map(str, milestones)]
+        command = [sys.executable, "-m", "harness.mirror", name, str(folder.path)]
+        command += [json.dumps(asdict(logger)), *map(str, milestones)]
         try:
             self._process = subprocess.Popen(
                 command,

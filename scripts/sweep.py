@@ -63,6 +63,7 @@ from harness.command_line import (
 )
 from harness.config import ConfigError, require
 from harness.exit_codes import DONE, RESUME_ME
+from harness.output import lasting_output
 from harness.stop import StopRequest
 from harness.sweeps.attempt import Outcome, require_tools
 from harness.sweeps.config import SweepConfig, is_own, read_sweep_config
@@ -83,12 +84,13 @@ NOT_OF_ALL = {"seed": "seeds"} | dict.fromkeys(TASK_KEYS, "tasks")
 MOST_SEEDS, SEED_DIGITS = 10_000, 9
 
 
+@lasting_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="with `status` before them: only look")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     parser.add_argument("--json", metavar="FILE", help="with --dry-run: list the runs in FILE; - prints the list alone")
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     try:
         options = parser.parse_intermixed_args(arguments)
         look = options.settings[:1] == ["status"]

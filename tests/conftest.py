@@ -35,7 +35,7 @@ SLOW = {
 SLOW |= {
     "test_a_new_process_goes_on_from_a_checkpoint", "test_a_run_of_recorded_updates_is_the_same_run",
     "test_a_run_with_an_auxiliary_gets_a_second_panel", "test_an_evaluation_depends_on_weights_index_and_seed_alone",
-    "test_an_output_that_takes_no_more_is_one_line",
+    "test_an_output_that_takes_no_more_is_one_line_and_the_run_goes_on",
     "test_both_orders_are_bit_identical_and_updates_see_only_complete_windows", "test_config_is_never_written_to",
     "test_intervals_agree_with_all_resamples", "test_the_score_file_of_a_real_run_stands_alone", "test_traces",
     "test_two_equal_runs_are_equal_and_another_seed_is_not",

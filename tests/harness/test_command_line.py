@@ -1,6 +1,7 @@
 """The command line on a small primary file of its own: what it composes, refuses, prints and runs."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from harness import command_line as cli
 from harness.config import STRICT, ConfigError, one_of
+from recipes import COMMANDS
 from tests.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -374,3 +376,19 @@ def test_help_needs_neither_hydra_nor_torch():
     )
     modules = done.stdout.splitlines()[-1].split()
     assert "harness.command_line" in modules and not {"hydra", "omegaconf", "torch"} & set(modules)
+
+
+def test_help_without_docstrings(capsys):
+    """As under PYTHONOPTIMIZE=2."""
+    command = [sys.executable, "-OO", "scripts/train_atari.py", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and "preset=" in result.stdout and not result.stderr
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a'b", "a\\'b", "a b,[c]"])
+def test_any_path_of_the_checkout_composes(tmp_path, monkeypatch, name):
+    copy = tmp_path / name / "configs"
+    shutil.copytree(cli.CONFIGS, copy)
+    monkeypatch.setattr(cli, "CONFIGS", copy)
+    assert COMMANDS["atari"].resolve(["game=pong", "preset=tiny"]).task == "pong"

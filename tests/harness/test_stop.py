@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from harness.stop import StopRequest, StopRequested
+from harness.stop import STOP_SIGNALS, StopRequest, StopRequested, resume_me_at_a_signal
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_is_a_request_and_handlers_are_put_back(number):
     before = signal.getsignal(number)
     with StopRequest() as stop:
@@ -19,6 +19,20 @@ def test_a_signal_is_a_request_and_handlers_are_put_back(number):
         with pytest.raises(StopRequested):
             stop.check()
     assert signal.getsignal(number) is before
+
+
+def test_an_ignored_hangup_stays_ignored():
+    assert signal.SIGHUP in STOP_SIGNALS
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        resume_me_at_a_signal()
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_a_second_ctrl_c_stops_at_once():

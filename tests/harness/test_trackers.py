@@ -1,11 +1,12 @@
 import csv
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
@@ -179,9 +180,10 @@ def test_a_resumed_run_is_one_run_and_its_rows_are_there_once(tmp_path):
 
 
 def test_a_killed_run_leaves_no_process_and_says_that_it_failed(tmp_path):
-    folder, _ = make_folder(tmp_path / "run", "logger.wandb=offline")
+    folder, config = make_folder(tmp_path / "run", "logger.wandb=offline")
     add_metrics(folder, (20, 1.0))
-    command = [sys.executable, "-m", "harness.mirror", "wandb", str(folder.path), "120"]
+    logger = json.dumps(asdict(config.logger))
+    command = [sys.executable, "-m", "harness.mirror", "wandb", str(folder.path), logger, "120"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -465,3 +467,11 @@ def test_online_runs_start_at_moments_of_their_own(tmp_path):
 def test_wrong_settings_are_refused(make, override, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         make(tmp_path / "run", override)
+
+
+def test_rows_of_a_finished_run_are_sent_by_the_same_command(tmp_path, finished_run):
+    """Also with a tracker that the run had not when it trained."""
+    folder = RunFolder(shutil.copytree(finished_run, tmp_path / "run"))
+    assert run(make_config(folder.path, "logger.wandb=offline", PATIENT), ATARI) == 0
+    [log] = wandb_logs(folder)
+    assert len(wandb_history(log)) == len(metrics_rows(folder)) + len(evaluation_rows(folder, 2))
