@@ -1,6 +1,5 @@
 import json
 import shutil
-import threading
 import time
 from threading import Event
 
@@ -339,13 +338,16 @@ def test_no_writer_is_left_when_its_result_is_known(tmp_path, monkeypatch, leave
     """torch aborts a process whose interpreter ends while a thread is in its code."""
     end = checkpoint.Thread._bootstrap_inner
 
+    over = Event()
+
     def slow_end(thread):
         end(thread)
         time.sleep(0.2)
+        over.set()
 
     monkeypatch.setattr(checkpoint.Thread, "_bootstrap_inner", slow_end)
     checkpoints = Checkpoints(tmp_path, CAPACITY, "hash")
     checkpoints.save(10, state(10), Rows().get)
     while checkpoints._writing is not None:
         getattr(checkpoints, leave)()
-    assert not [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
+    assert over.is_set()
