@@ -8,7 +8,7 @@ import sys
 from harness.config import ConfigError, require_choice
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
-CHOICES = ("PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")  # of the user, which may keep a backend from drawing
+CHOICES = ("PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")  # variables that may keep an installed backend from rendering
 WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa
 PROBE = """
 from dm_control import _render
@@ -31,10 +31,9 @@ def choose_backend() -> str:
     if chosen:
         require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
         if not draws(chosen):
-            require_right_choices((chosen,))
             raise ConfigError(
                 f"MUJOCO_GL={chosen} does not draw on this machine: "
-                f"apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
+                f"{wrong_choices()}apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
             )
         os.environ["MUJOCO_GL"] = chosen
         return chosen
@@ -42,27 +41,24 @@ def choose_backend() -> str:
         if draws(backend):
             os.environ["MUJOCO_GL"] = backend
             return backend
-    require_right_choices(WINDOWLESS)
     raise ConfigError(
-        f"no OpenGL backend draws on this machine: apt-get install {PACKAGES['egl']} (or {PACKAGES['osmesa']}), "
-        "or set MUJOCO_GL to one that does"
+        f"no OpenGL backend draws on this machine: {wrong_choices()}apt-get install {PACKAGES['egl']} "
+        f"(or {PACKAGES['osmesa']}), or set MUJOCO_GL to one that does"
     )
 
 
-def require_right_choices(backends: tuple[str, ...]) -> None:
-    """Raises ConfigError if one of the backends draws as soon as the variables of CHOICES are unset."""
+def wrong_choices() -> str:
+    """Advice on the variables of CHOICES that are set; empty if none is."""
     found = [f"{name}={os.environ[name]}" for name in CHOICES if name in os.environ]
-    if found and any(draws(backend, without=CHOICES) for backend in backends):
-        raise ConfigError(f"{' and '.join(found)} keep OpenGL from drawing on this machine: unset or correct it")
+    return f"unset {' and '.join(found)}, or else " if found else ""
 
 
-def draws(backend: str, without: tuple[str, ...] = ()) -> bool:
+def draws(backend: str) -> bool:
     """Tells whether dm_control gets a context from a backend; a process of its own asks, which a driver may crash."""
-    kept = {name: value for name, value in os.environ.items() if name not in without}
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBE],
-            env=kept | {"MUJOCO_GL": backend},
+            env=os.environ | {"MUJOCO_GL": backend},
             capture_output=True,
             timeout=PROBE_SECONDS,
         )

@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from harness.config import ConfigError
 from harness.disk import sync
 from harness.errors import CheckpointError, NotFinite
 from harness.run_folder import checkpoint_names
@@ -215,7 +216,10 @@ class Checkpoints:
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest of a checkpoint all of whose files are there and unchanged. Raises CheckpointError."""
+    """The manifest of a checkpoint all of whose files are there and unchanged.
+
+    Raises CheckpointError, and ConfigError where this user has no right to read it.
+    """
     if path.is_symlink() or not path.is_dir():
         raise CheckpointError("it is no directory")
     try:
@@ -234,9 +238,10 @@ def read_manifest(path: Path) -> dict:
                 raise CheckpointError("its manifest is damaged")
             _require_digest(path.parent / "replay" / piece["file"], piece["sha256"])
         return manifest
+    except PermissionError as error:  # an older checkpoint would displace this one, which may be good
+        raise ConfigError(f"{error.filename} cannot be read: give this user the right to read it") from error
     except OSError as error:
-        name = Path(error.filename or path).name
-        raise CheckpointError(f"{name} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{Path(error.filename or path).name} cannot be read") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("its manifest is damaged") from error
 
@@ -259,7 +264,7 @@ def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """A safetensors file under the umask, which the library ignores. Raises OSError for the library's own error."""
+    """Writes a safetensors file with the umask's permissions, where the library's own are 0600. Raises OSError."""
     path.touch()
     mode = path.stat().st_mode
     try:
@@ -322,7 +327,7 @@ def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:
 
 
 class Writer(Thread):
-    """A started thread that does `work`; `error` is what it raised. The end of the process does not wait for it."""
+    """A started thread that does `work` and keeps its exception. The end of the process does not wait for it."""
 
     def __init__(self, work: Callable[[], None]):
         super().__init__(daemon=True, name="checkpoint")

@@ -28,6 +28,7 @@ from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest
 from harness.stop import STOP_SIGNALS
 
+SENT = Path("wandb/sent.json")  # in the run folder
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
 UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
@@ -82,7 +83,7 @@ class WandB:
         os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
         import wandb
 
-        self._file = folder.path / "wandb" / "sent.json"
+        self._file = folder.path / SENT
         self._file.parent.mkdir(exist_ok=True)
         self._state = {"id": secrets.token_hex(8), "order": []}  # order: (kind, agent steps) of each row
         if self._file.is_file():
@@ -179,6 +180,8 @@ def follow(name: str, folder: RunFolder, logger: dict, milestones: list[int], sa
     with (folder.path / f".{name}.lock").open("w") as file:
         lock(file, fcntl.LOCK_EX)  # the tracker of a run that was killed may still be busy
         ended = end_within(start_delay(logger, folder) if name == "wandb" else 0)
+        if ended and name == "wandb" and logger.wandb == "offline" and all_handed_over(config, folder):
+            return  # another start would make a log without rows
         tracker = TRACKERS[name](config, folder, say)
         copy(tracker, config, folder, milestones)
         while not ended:
@@ -203,6 +206,13 @@ def copy(tracker: TensorBoard | WandB, config: dict, folder: RunFolder, mileston
     tracker.write(new)
     tracker.sent |= {kind: row["agent_steps"] for kind, row in new}
     tracker.summarise(summary_scores(found["evaluations"], milestones))
+
+
+def all_handed_over(config: dict, folder: RunFolder) -> bool:
+    """Tells whether W&B got every row of the run in earlier starts."""
+    sent = folder.path / SENT
+    rows = [*metrics_rows(folder), *evaluation_rows(folder, config["evaluation"]["episodes"])]
+    return sent.is_file() and len(json.loads(sent.read_text())["order"]) >= len(rows)
 
 
 def summary_scores(evaluations: list[Row], milestones: list[int]) -> Row:

@@ -74,8 +74,9 @@ def run(config, recipe: Recipe) -> int:
         try:
             if is_finished(config, folder):
                 console.print(f"{folder.path} is finished: delete it or choose another run_dir to train again")
-                with tracked(config, folder, recipe.suite.milestones(config), console):  # has it all rows?
-                    report_results(config, recipe, folder, console)
+                report_results(config, recipe, folder, console)
+                with tracked(config, folder, recipe.suite.milestones(config), console):
+                    pass  # rows that a tracker lacks are sent
                 return DONE
             parts = make_parts_that_fit(config, recipe, device)
             with folder.locked(), closing(parts.environment):

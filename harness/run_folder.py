@@ -286,13 +286,11 @@ def _part(path: Path) -> Path:
 
 
 def _git(*arguments: str) -> str | None:
+    """Output of git on the project's own repository, never on one around it. None without."""
     root = Path(__file__).resolve().parents[1]
-    # No other repository: neither one that this folder lies in, nor one that a hook's variables name.
-    others = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
-    others["GIT_CEILING_DIRECTORIES"] = str(root.parent)
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", *arguments]
     try:
-        command = ["git", "-C", root, *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, env=others)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:  # no git here
         return None
     return result.stdout.strip() if result.returncode == 0 else None

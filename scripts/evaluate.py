@@ -11,10 +11,12 @@ from harness.command_line import Options, complain
 from harness.config import ConfigError
 from harness.errors import NotFinite
 from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
+from harness.output import lasting_output
 from harness.run_folder import RunFolder
 from recipes import load_config, load_recipe
 
 
+@lasting_output()
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder")

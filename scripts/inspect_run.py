@@ -10,8 +10,10 @@ from pathlib import Path
 
 from harness.command_line import Options, refuse
 from harness.config import ConfigError
+from harness.output import lasting_output
 
 
+@lasting_output()
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from harness.command_line import Options, refuse
 from harness.config import ConfigError
+from harness.output import lasting_output
 from recipes import SUITE_SCORES
 
 
+@lasting_output()
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="run folders, score files, or folders that hold them")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.command_line import Options, check_single, refuse
 from harness.config import ConfigError, require
+from harness.output import lasting_output
 from harness.run_folder import RunFolder, config_hash, read_config
 from recipes import COMMANDS, load_config, load_recipe
 
@@ -24,6 +25,7 @@ CLIPS = 16  # the liveliest is shown, the cosines are over all of them
 SKIPPED = 80  # steps of play before the first clip: many games begin with a pause
 
 
+@lasting_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("--run", type=Path, help="folder of a run with MLR")

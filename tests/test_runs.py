@@ -1,12 +1,16 @@
 """Whole tiny runs on the real emulator: what is on disk, resuming, evaluating, loading."""
 
 import csv
+import fcntl
 import json
 import os
+import pty
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -83,6 +87,32 @@ def test_a_signal_during_the_imports_ends_a_run_with_75_and_leaves_nothing(tmp_p
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=HANG)
     assert process.returncode == 75 and output == ("", "") and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ignored, code", [(False, 75), (True, 0)])
+def test_a_closed_terminal_saves_a_run_and_costs_nothing_under_nohup(tmp_path, ignored, code):
+    ours, theirs = pty.openpty()
+
+    def prepare():
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    folder = RunFolder(tmp_path / "run")
+    command = [*SCRIPT, "preset=tiny", f"run_dir={folder.path}", "device=cpu", "threads=1", "video=false"]
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=prepare, start_new_session=True, **streams)
+    os.close(theirs)
+    wait_for(folder.metrics, process)
+    os.close(ours)
+    assert process.wait(HANG) == code
+    assert len(list(folder.checkpoints.glob("0*"))) > 0 and folder.evaluations.is_file() == ignored
+
+
+def test_an_evaluation_whose_reader_is_gone_ends_well(finished_run):
+    command = shlex.join([sys.executable, "scripts/evaluate.py", str(finished_run), "--episodes", "1"])
+    shell = ["bash", "-c", f"set -o pipefail; {command} | true"]
+    result = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and result.stderr.count("\n") == 1, result.stderr
 
 
 def test_a_run_in_bfloat16(finished_run, tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import time
@@ -9,6 +10,7 @@ import torch
 
 from harness import checkpoint
 from harness.checkpoint import Checkpoints, require_finite_state, tensor_digest
+from harness.config import ConfigError
 from harness.errors import CheckpointError, NotFinite
 from harness.run_folder import checkpoint_names
 
@@ -238,6 +240,22 @@ def test_nothing_usable_is_an_error(tmp_path):
         load(tmp_path, config_hash="another")
 
 
+def test_a_checkpoint_that_this_user_may_not_read_is_never_passed_over(tmp_path, monkeypatch):
+    saved(tmp_path, 10, 20)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    opened = checkpoint.Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.match("000000020/state.safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint.Path, "open", refuse)
+    with pytest.raises(ConfigError, match="000000020/state.safetensors cannot be read: give this user the right"):
+        load(tmp_path)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
 def test_a_damaged_newer_checkpoint_does_not_displace_the_good_one(tmp_path):
     saved(tmp_path, 10, 20)
     flip(tmp_path / "000000020" / "state.safetensors")
@@ -336,9 +354,7 @@ def test_a_digest_is_of_type_shape_and_values():
 @pytest.mark.parametrize("leave", ["wait", "check"])
 def test_no_writer_is_left_when_its_result_is_known(tmp_path, monkeypatch, leave):
     """torch aborts a process whose interpreter ends while a thread is in its code."""
-    end = checkpoint.Thread._bootstrap_inner
-
-    over = Event()
+    end, over = checkpoint.Thread._bootstrap_inner, Event()
 
     def slow_end(thread):
         end(thread)

@@ -475,3 +475,5 @@ def test_rows_of_a_finished_run_are_sent_by_the_same_command(tmp_path, finished_
     assert run(make_config(folder.path, "logger.wandb=offline", PATIENT), ATARI) == 0
     [log] = wandb_logs(folder)
     assert len(wandb_history(log)) == len(metrics_rows(folder)) + len(evaluation_rows(folder, 2))
+    assert run(make_config(folder.path, "logger.wandb=offline", PATIENT), ATARI) == 0
+    assert wandb_logs(folder) == [log]

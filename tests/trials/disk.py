@@ -83,8 +83,10 @@ def removed_folder(run: Run, reference: Run, seconds: float, random: Random) -> 
 
 
 def full_output(run: Run, reference: Run, seconds: float, random: Random) -> Case:
+    """The printing ends, and the run goes on."""
     code = run.finish(output=Path("/dev/full"))
-    return Case(f"full output, exit {code}", failed_well(run, code, reference))
+    problem = f"exit {code}: {run.errors}" if code or run.errors.count("\n") != 1 else run.differences(reference)
+    return Case(f"full output, exit {code}", problem)
 
 
 def may_mount(scratch: Path) -> bool:

@@ -18,6 +18,7 @@ import harness.run as run_module
 from harness.command_line import refuse
 from harness.config import ConfigError
 from harness.inspection import inspect
+from harness.output import lasting_output
 from recipes import COMMANDS, load_recipe
 from scripts import train_atari, train_dmcontrol
 
@@ -92,6 +93,7 @@ def composed(suite: str, *settings: str):
     return COMMANDS[suite].resolve(settings)
 
 
+@lasting_output()
 def _train(suite: str, config, streams: list[Path], prepare: Callable[[], None]) -> None:
     for number, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)

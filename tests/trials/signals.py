@@ -1,19 +1,18 @@
-"""Trial signals: SIGTERM, SIGINT, SIGUSR1 at random instants."""
+"""Trial signals: each stop signal at random instants."""
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+from harness.stop import STOP_SIGNALS
 from tests.trials.runs import PATIENCE, Case, Run, end, references
 
 
 def signals(count: int, random: Random, scratch: Path) -> Iterator[Case]:
     reference = references(scratch.parent)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     while count > 0:
         suite = random.choice(list(reference))
         uninterrupted, seconds = reference[suite]
@@ -22,7 +21,7 @@ def signals(count: int, random: Random, scratch: Path) -> Iterator[Case]:
         for _ in range(min(count, 4)):
             process = run.start()
             time.sleep(random.uniform(0.05, seconds))
-            number = random.choice(numbers)
+            number = random.choice(STOP_SIGNALS)
             if process.is_alive():
                 os.kill(process.pid, number)
             hung = end(process, PATIENCE)

@@ -3,7 +3,7 @@
 Trials, each with the number of cases that --count replaces:
   kill 200      kill -9 at random instants and at single file operations; the run must end as if nothing had happened
   save 500      kill -9 of a process that only saves; a good checkpoint must load afterwards
-  signals 50    SIGTERM, SIGINT, SIGUSR1 at random instants; exit 75, and the run must end as if nothing had happened
+  signals 50    each stop signal at random instants; exit 75, and the run must end as if nothing had happened
   damage 1000   flipped bits, cut, swapped, missing and foreign files; found and named, the older checkpoint used
   config 200    malformed command lines; one line, exit 2, nothing written
   hostile 18    files made to run code, to read elsewhere, or to fill the memory; refused at once
