@@ -149,6 +149,7 @@ def host_facts(config: AtariConfig) -> HostFacts:
         latent_shape=(encoder.channels[-1], sides[-1], sides[-1]),
         map_sides=sides,
         map_channels=encoder.channels,
+        batch_size=config.agent.batch_size,
         window=config.replay.window,
         action_repeat=config.environment.action_repeat,
         discrete=True,

@@ -75,6 +75,11 @@ class SPRConfig:
                 "must be at least 1, this agent's latents are vectors" if vectors else "must be null, as maps need none"
             )
             require((value is not None) == vectors, f"{section}.{name}={'null' if value is None else value} {asked}")
+        require(
+            len(facts.latent_shape) == 1 or facts.batch_size * facts.map_sides[-1] ** 2 > 1,
+            f"agent.batch_size=1 with maps of one pixel leaves {section}'s batch normalisation a single value: "
+            "raise agent.batch_size or environment.image_size",
+        )
 
 
 @dataclass(config=STRICT)

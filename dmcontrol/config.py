@@ -178,6 +178,7 @@ def host_facts(config: DMControlConfig) -> HostFacts:
         latent_shape=(encoder.latent,),
         map_sides=sides,
         map_channels=[encoder.filters] * len(sides),
+        batch_size=config.agent.batch_size,
         window=config.replay.window,
         action_repeat=config.environment.action_repeat,
         discrete=False,

@@ -121,6 +121,7 @@ class HostFacts:
     latent_shape: tuple[int, ...]  # of the maps [C, side, side] that a latent flattens, or of the vector [D]
     map_sides: list[int]  # sides of the encoder's maps, stage by stage
     map_channels: list[int]  # channels of the same maps
+    batch_size: int  # samples of the RL loss's batch
     window: int  # steps of a replay window
     action_repeat: int  # environment steps of an agent step
     discrete: bool  # whether actions are

@@ -387,6 +387,10 @@ REFUSED = [
     ("auxiliary=spr spr.steps=16", "spr.steps=16 reads 17 steps, more than replay.window=16: raise replay.window"),
     ("auxiliary=playvirtual replay.window=9", "playvirtual.steps=9 reads 10 steps, more than replay.window=9"),
     ("auxiliary=spr spr.steps=0", "spr.steps=0 must be at least 1"),
+    (
+        "auxiliary=spr agent.batch_size=1 environment.image_size=36",
+        "agent.batch_size=1 with maps of one pixel leaves spr's batch normalisation a single value: raise",
+    ),
     ("auxiliary=spr spr.width=8", "spr.width=8 must be null, as maps need none"),
     ("auxiliary=playvirtual playvirtual.ramp_unit=frames", "is not one of agent_steps, env_steps"),
     ("aux=none", "no key aux; it is called auxiliary now"),

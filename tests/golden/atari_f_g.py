@@ -134,6 +134,7 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
             latent_shape=(settings.encoder.channels[-1], sides[-1], sides[-1]),
             map_sides=sides,
             map_channels=settings.encoder.channels,
+            batch_size=settings.batch_size,
             window=seq_len,
             action_repeat=4,
             discrete=True,

@@ -94,6 +94,7 @@ def _refused(mask: MaskConfig, seq_len: int, image: int) -> bool:
         latent_shape=(2,),
         map_sides=[],
         map_channels=[],
+        batch_size=1,
         window=seq_len,
         action_repeat=1,
         discrete=False,

@@ -22,6 +22,7 @@ from tests.golden import (
     atari_h_i,
     atari_j,
     auxiliary_curl,
+    auxiliary_curl_rainbow,
     auxiliary_drq,
     auxiliary_sac_ae,
     auxiliary_spr,
@@ -90,7 +91,11 @@ DMCONTROL_AUXILIARIES: tuple[Replay, ...] = (
     auxiliary_spr.replay_mlrspr,
     auxiliary_spr.replay_cycdm,
 )
-ATARI_AUXILIARIES: tuple[Replay, ...] = (auxiliary_spr_atari.replay_spr, auxiliary_spr_atari.replay_pv)
+ATARI_AUXILIARIES: tuple[Replay, ...] = (
+    auxiliary_spr_atari.replay_spr,
+    auxiliary_spr_atari.replay_pv,
+    auxiliary_curl_rainbow.replay_curl_rainbow,
+)
 
 
 # What a folder holds, and what of it is a record that nothing is computed for.
@@ -112,7 +117,7 @@ DMCONTROL_AUXILIARY_FILES = tuple(
 ) + ("drq_critic.npz",)
 ATARI_AUXILIARY_FILES = tuple(
     f"{name}_{kind}.npz" for name in ("spr", "pv") for kind in ("weights", "batch", "loss", "step")
-)
+) + ("curl_rainbow_weights.npz", "curl_rainbow_updates.npz")
 MWM_FILES = ("sizes.json", *(f"{letter}_*.npz" for letter in "abcdefghijklmn"))
 RECORDS = ("d_real_size.json", "real_shapes.json", "README.md")
 INPUTS = ("_state.npz", "_batch.npz", "_weights.npz")  # ends of names of files that others are computed from
