@@ -6,6 +6,7 @@ the OpenGL backend is chosen. Nothing here imports torch: environment workers st
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -62,6 +63,11 @@ class DMControlEnv(gymnasium.Env):
     def renderer(self) -> str:
         """Name of what draws the pictures."""
         return renderer_name(self._physics)
+
+    @property
+    def model(self) -> Any:
+        """Physics' model; later pictures show what is changed in it."""
+        return self._physics.model
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         """Starts an episode; a `seed` starts the task's draws over, as in an environment that is built with it."""

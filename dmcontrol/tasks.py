@@ -46,7 +46,7 @@ def task_settings(task: str) -> list[str]:
     require_named(task)
     if task in config_groups("dmcontrol")["task"]:
         return [f"task={task}"]
-    domain, name = _pairs()[task]
+    domain, name = named_tasks()[task]
     return [f"domain={domain}", f"task_name={name}"]
 
 
@@ -65,11 +65,11 @@ def require_domain(domain: str) -> None:
 
 def require_named(task: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has the task DOMAIN_NAME."""
-    if task not in _pairs():
-        raise ConfigError(f"no task named '{task}'; {_advice(task, _pairs())}")
+    if task not in named_tasks():
+        raise ConfigError(f"no task named '{task}'; {_advice(task, named_tasks())}")
 
 
-def _pairs() -> dict[str, tuple[str, str]]:
+def named_tasks() -> dict[str, tuple[str, str]]:
     """Domain and name of each task, by its name in folders and tables."""
     return {f"{domain}_{name}": (domain, name) for domain, names in TASKS.items() for name in names}
 

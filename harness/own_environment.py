@@ -29,7 +29,7 @@ FPS = 30  # of a video where the environment names no rate
 
 
 class OwnEnvironment(gymnasium.Env):
-    """The environment that `env` names, observed as a stack of its last pictures.
+    """The environment that `env` names or `make` gives, observed as a stack of its last pictures.
 
     Observations are uint8 [K * C, S, S], old to new. A picture is the environment's own observation if that is uint8
     [H, W, 3] or [H, W, 1], else what render() gives. Actions are an index, or float32 [A] in [-1, 1], mapped to the
@@ -44,9 +44,9 @@ class OwnEnvironment(gymnasium.Env):
     Raises ConfigError for an environment that cannot be made, or whose actions or pixels do not fit.
     """
 
-    def __init__(self, env: str, facts: EnvironmentFacts, seed: int):
+    def __init__(self, env: str, facts: EnvironmentFacts, seed: int, make: Callable[[], gymnasium.Env] | None = None):
         self._env, self._facts, self._seed = env, facts, seed
-        self._inner = make_own(env)
+        self._inner = make_own(env) if make is None else make()
         self._observes_pictures = is_picture_space(self._inner.observation_space)
         self._has_state = all(callable(getattr(self._inner, name, None)) for name in ("state", "load_state"))
         self._stack = np.zeros((facts.frame_stack * facts.channels, facts.image_size, facts.image_size), np.uint8)
@@ -58,6 +58,11 @@ class OwnEnvironment(gymnasium.Env):
         self.render_mode = "rgb_array"
         fps = self._inner.metadata.get("render_fps") or FPS
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps / facts.action_repeat}
+
+    @property
+    def inner(self) -> gymnasium.Env:
+        """The environment itself, which takes other actions."""
+        return self._inner
 
     @property
     def source(self) -> str:
