@@ -14,7 +14,7 @@ import torch
 
 from harness.config import ConfigError
 from harness.evaluation import play_episodes
-from harness.hardware import copy_rate, matrix_rate, synchronize
+from harness.hardware import matrix_rate, synchronize
 from harness.loop import Parts, Position, TrainingLoop
 from harness.operations import update_operations
 from harness.optimizers import adam_parameters
@@ -22,6 +22,7 @@ from harness.precision import set_precision
 from harness.recipe import Recipe, Spaces
 from harness.run import choose_device, make_environments, make_parts_that_fit
 from harness.seeding import derive_seed, numpy_generator
+from studies.speed.hardware import copy_rate
 from studies.speed.updates import borders_of, by_part, time_updates, updates_to_trace, write_trace
 
 # Bytes of an optimiser's step for one trained value: it reads the value, its gradient and two moments, and writes all

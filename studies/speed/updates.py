@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from harness.capture import WARM_UPS, capture_updates
-from harness.hardware import MATRIX_SIDE, peak_memory_bytes, reset_peak_memory, synchronize
+from harness.hardware import MATRIX_SIDE, synchronize
 from harness.loop import Parts
 from harness.run import is_captured
 from harness.spans import listening
+from studies.speed.hardware import peak_memory_bytes, reset_peak_memory
 
 REST = "rest"  # time outside every span
 KEPT_AHEAD = 4  # multiple of the host's own seconds for which a GPU is kept busy before an update
