@@ -87,9 +87,7 @@ class MetaworldTask(gymnasium.Env):
         self._task._set_task_called = True
         model = self._task.model
         model.cam_pos[model.camera(CAMERA).id] = CAMERA_POSITION
-        model.vis.global_.offwidth = model.vis.global_.offheight = (
-            image_size  # a larger one is cleared slower
-        )
+        model.vis.global_.offwidth = model.vis.global_.offheight = image_size  # a larger one is cleared slower
         if not shadows:
             drop_shadows(model)
         self.action_space, self.observation_space = self._task.action_space, self._task.sawyer_observation_space

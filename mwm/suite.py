@@ -1,0 +1,36 @@
+"""Meta-world and DMControl as suites of Masked World Models: units of a step, and what renders."""
+
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium
+
+from dmcontrol.environment import DMControlEnv
+from dmcontrol.rendering import with_advice
+from harness.recipe import Suite, repeated_steps
+from mwm.environments import make_environment
+
+
+def manifest(config: Any, environment: gymnasium.Env) -> dict:
+    return {"renderer": renderer_of(environment)}
+
+
+def metaworld_manifest(config: Any, environment: gymnasium.Env) -> dict:
+    return {**manifest(config, environment), "metaworld": version("metaworld")}
+
+
+def describe(config: Any, environment: gymnasium.Env, device_type: str) -> list[str]:
+    lines = [f"renderer     {with_advice(renderer_of(environment), device_type)}"]
+    if not config.environment.shadows:
+        lines.append("pictures     without shadows and reflections, unlike the released code's")
+    return lines
+
+
+def renderer_of(environment: gymnasium.Env) -> str:
+    return environment.renderer if isinstance(environment, DMControlEnv) else environment.inner.renderer
+
+
+METAWORLD = Suite(
+    make_environment=make_environment, units=repeated_steps, manifest=metaworld_manifest, describe=describe
+)
+DMCONTROL_PIXELS = Suite(make_environment=make_environment, units=repeated_steps, manifest=manifest, describe=describe)
