@@ -24,6 +24,7 @@ GAMES = ("boxing", "pong", "alien", "freeway")
 METHODS = {"mlr": 1.0, "none": 0.6, "no-actions": 0.8}
 MISSING = ("pong", "none", 3)
 EPISODES = 3
+KINDS = ("aggregates", "profiles", "improvement")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -161,12 +162,13 @@ def test_the_report_has_every_table_and_figure(built):
         "dmcontrol",
         "provenance",
         "sources",
-        "ablation_atari_full_released_100000",
+        "differences_atari_full_released_100000_none",
+        "differences_atari_full_released_100000_mlr",
     }
     figures = {path.stem for path in (built / "figures").iterdir()}
     assert figures == {
-        *(f"atari_full_released_100000_{kind}" for kind in ("aggregates", "profiles", "improvement", "differences")),
-        *(f"atari_full_released_100000_ablations_{kind}" for kind in ("aggregates", "profiles", "improvement")),
+        *(f"atari_full_released_100000_{kind}" for kind in (*KINDS, "differences_none", "differences_mlr")),
+        *(f"atari_full_released_100000_others_{kind}" for kind in KINDS),
         *(f"dmcontrol_full_released_{end}_{kind}" for end in (100000, 500000) for kind in ("aggregates", "profiles")),
         *(f"atari_{game}_curve" for game in GAMES),
         *(f"dmcontrol_{task}_curve" for task in ("finger_spin", "cheetah_run")),

@@ -30,7 +30,7 @@ class PublishedMethod:
     suite: str
     method: str  # its name in the suite's tables
     label: str
-    auxiliary: str  # trains it here; empty without one
+    auxiliary: str  # trains its loss here; empty without one
     role: str  # reference: others are compared with it; baseline: its partner; player: learns nothing
     seeds: str  # behind a score; empty where not stated
     source: str
@@ -46,6 +46,12 @@ def main_methods() -> tuple[str, ...]:
     """Methods of score files that stand for the reference and its baseline, in this order."""
     found = [method for role in (REFERENCE, BASELINE) for method in published_methods() if method.role == role]
     return tuple(dict.fromkeys(method.auxiliary for method in found))
+
+
+def references() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Methods that others are compared with, and those that each leaves out, so that every pair stands once."""
+    reference, baseline = main_methods()
+    return (baseline, ()), (reference, (baseline,))
 
 
 @cache

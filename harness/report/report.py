@@ -12,7 +12,7 @@ import numpy as np
 from harness.report import figures, statistics, tables
 from harness.report.figures import Figure, Style
 from harness.report.page import Section, Video, build_page
-from harness.report.published import SuiteScores, label_of, main_methods
+from harness.report.published import SuiteScores, label_of, main_methods, references
 from harness.report.scores import Group, Results, Run, collect, compared_at, every_suite, project_version
 from harness.report.statistics import METRICS
 from harness.report.tables import MEANS_ONLY, Table
@@ -77,7 +77,7 @@ def _sections(runs: Sequence[Run], suites: Suites, folder: Path, media: bool, re
         text = [text for family in own for text in _gaps(family)]
         yield Section(suite.label, text, [tables.suite_table(suite, runs, repeats)], drawn)
     differences = [figure for family in families for figure in _differences(family, folder, style, repeats)]
-    yield Section("Differences on equal seeds", [], tables.ablation_tables(runs, suites, repeats), differences)
+    yield Section("Differences on equal seeds", [], tables.difference_tables(runs, suites, repeats), differences)
     yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))
     if media:
         yield Section("Videos", videos=list(_videos(runs)))
@@ -123,7 +123,7 @@ def _comparisons(family: Sequence[Results]) -> Iterator[tuple[str, list[Results]
     if pair:
         yield "", pair
     if others:
-        yield "ablations", [*(results for results in pair if results.group.method == main[0]), *others]
+        yield "others", [*(results for results in pair if results.group.method == main[0]), *others]
 
 
 def _family_figures(
@@ -168,20 +168,23 @@ def _family_figures(
 
 
 def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int) -> Iterator[Figure]:
-    """Bars of every method less the reference, over all pairs that the two have."""
+    """Bars of every method less a reference, over all pairs that the two have: a figure a reference."""
     suite = family[0].suite
-    reference = next((results for results in family if results.group.method == main_methods()[0]), None)
-    intervals, counts = {}, []
-    for other in family if reference else ():
-        pairs = statistics.pairs(other.paired(), reference.paired())
-        if other is not reference and pairs:
+    for method, left_out in references():
+        reference = next((results for results in family if results.group.method == method), None)
+        intervals, counts = {}, []
+        for other in family if reference else ():
+            pairs = statistics.pairs(other.paired(), reference.paired())
+            if other is reference or other.group.method in left_out or not pairs:
+                continue
             label = other.group.label
             intervals[label] = statistics.paired_difference(other.paired(), reference.paired(), repeats)
             alone = ", so no interval" if math.isnan(intervals[label][1]) else ""
             number, tasks = _count(sum(map(len, pairs.values())), "pair"), _count(len(pairs), suite.task_word)
             counts.append(f"{label}: {number}, {tasks}{alone}.")
-    if intervals:
-        label, name = reference.group.label, f"{_stem(family)}_differences"
+        if not intervals:
+            continue
+        label, name = reference.group.label, f"{_stem(family)}_differences_{method}"
         unit = f"difference of {suite.normalised_unit}"
         caption = DIFFERENCE.format(reference=label, task=suite.task_word, counts=" ".join(counts))
         paths = figures.draw_differences(folder, name, intervals, style, unit)

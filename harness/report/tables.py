@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from harness.report import statistics
-from harness.report.published import PLAYER, ROOT, PublishedMethod, SuiteScores, main_methods
+from harness.report.published import PLAYER, ROOT, PublishedMethod, SuiteScores, references
 from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at
 
 MEANS_ONLY = "Published scores are means only, no per-run data: they carry no intervals."
@@ -230,23 +230,25 @@ def aggregates_table(
     return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, _once(notes), key=1)
 
 
-def ablation_tables(
+def difference_tables(
     runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
 ) -> list[Table]:
-    """Other runs at the size and fidelity of the reference method's, minus these with the same seeds."""
-    tables, name = [], main_methods()[0]
-    for reference in [results for results in collect(runs, suites) if results.group.method == name]:
-        family = [run for run in runs if replace(run.group, method=name) == reference.group]
-        for env_steps in compared_at(family, reference.suite, [reference]):
-            collected = [results for results in collect(family, suites, env_steps) if results.counted]
-            first = next((results for results in collected if results.group == reference.group), None)
-            others = [results for results in collected if results is not first]
-            if first and others:
-                tables.append(_ablation_table(first, others, repeats))
+    """Other runs at the size and fidelity of a reference's, minus these with the same seeds: a table a reference."""
+    tables = []
+    for name, left_out in references():
+        for reference in [results for results in collect(runs, suites) if results.group.method == name]:
+            family = [run for run in runs if replace(run.group, method=name) == reference.group]
+            family = [run for run in family if run.method not in left_out]
+            for env_steps in compared_at(family, reference.suite, [reference]):
+                collected = [results for results in collect(family, suites, env_steps) if results.counted]
+                first = next((results for results in collected if results.group == reference.group), None)
+                others = [results for results in collected if results is not first]
+                if first and others:
+                    tables.append(_difference_table(first, others, repeats))
     return tables
 
 
-def _ablation_table(reference: Results, others: Sequence[Results], repeats: int) -> Table:
+def _difference_table(reference: Results, others: Sequence[Results], repeats: int) -> Table:
     suite, group, second, rows, notes = reference.suite, reference.group, reference.paired(), [], []
     for other in others:
         first, label = other.paired(), other.group.label
@@ -265,7 +267,11 @@ def _ablation_table(reference: Results, others: Sequence[Results], repeats: int)
             rows.append([label, f"mean of {len(pairs)}", count, ABSENT, ABSENT, _interval(overall, mark)])
     header = ["setting", "task", "pairs", group.label, "setting's score", f"difference, {suite.normalised_unit}"]
     return Table(
-        re.sub(r"\W+", "_", f"ablation_{suite.name}_{group.preset}_{group.fidelity}_{reference.env_steps}"),
+        re.sub(
+            r"\W+",
+            "_",
+            f"differences_{suite.name}_{group.preset}_{group.fidelity}_{reference.env_steps}_{group.method}",
+        ),
         f"Differences from {group.label} on {suite.label} after {reference.env_steps:,} environment steps",
         header,
         rows,

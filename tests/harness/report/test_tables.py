@@ -17,8 +17,8 @@ from harness.report.statistics import aggregate
 from harness.report.tables import (
     Number,
     Table,
-    ablation_tables,
     aggregates_table,
+    difference_tables,
     provenance_table,
     rounded,
     sources_table,
@@ -247,7 +247,7 @@ def test_a_game_without_published_scores_has_a_row_and_no_part_in_the_aggregates
     aggregates = aggregates_table([*known, *further], SUITES, 50)
     assert aggregates.rows == aggregates_table(known, SUITES, 50).rows and sentence in aggregates.notes
     others = [make_run(task, seed, 1.0, method="none") for task in ("pong", "tennis") for seed in (1, 2)]
-    (differences,) = ablation_tables([*known, *further, *others], SUITES, 50)
+    (differences,) = difference_tables([*known, *further, *others], SUITES, 50)
     assert [row[1] for row in differences.rows] == ["pong", "mean of 1"] and sentence in differences.notes
 
 
@@ -286,7 +286,7 @@ def test_a_suite_without_published_scores_has_a_table_of_raw_scores():
     assert table.header == ["task", "ours: MLR, preset cpu", "ours: x, preset cpu"]
     assert table.rows == [["CartPole-v1", *["30.0 ± 14.1"] * 2], ["tasks", "1", "1"], ["seeds", "2", "2"]]
     assert not any("published means" in note or "smaller" in note for note in table.notes)
-    assert aggregates_table(runs, suites, 10).rows == [] and ablation_tables(runs, suites, 10) == []
+    assert aggregates_table(runs, suites, 10).rows == [] and difference_tables(runs, suites, 10) == []
     assert sources_table(suites).rows == sources_table(SUITES).rows
 
 
@@ -311,22 +311,32 @@ def test_ablation_is_paired():
     ]
     none += [make_run("reacher_easy", 1, {500_000: 100.0}, "dmcontrol", method="none")]
     other = [make_run("finger_spin", 1, {500_000: 1.0}, "dmcontrol", method="none", preset="full")]
-    (table,) = ablation_tables([*mlr, *none, *other], SUITES, 50)
+    (table,) = difference_tables([*mlr, *none, *other], SUITES, 50)
     finger, overall = table.rows
     assert finger == [
-        "Baseline, preset cpu",
+        "MLR, preset cpu",
         "finger_spin",
         "2",
-        "600.0",
         "525.0",
-        "-0.075 [-0.100, -0.050] (2 of 3 seeds)",
+        "600.0",
+        "0.075 [0.050, 0.100] (2 of 3 seeds)",
     ]
-    assert overall[:3] == ["Baseline, preset cpu", "mean of 1", "2"]
-    assert overall[-1] == "-0.075 [-0.100, -0.050] (1 of 6 tasks, seeds missing)"
-    assert "Baseline, preset cpu: no seed in common with MLR, preset cpu on reacher_easy, walker_walk." in table.notes
-    assert table.title == "Differences from MLR, preset cpu on DMControl after 500,000 environment steps"
+    assert overall[:3] == ["MLR, preset cpu", "mean of 1", "2"]
+    assert overall[-1] == "0.075 [0.050, 0.100] (1 of 6 tasks, seeds missing)"
+    assert "MLR, preset cpu: no seed in common with Baseline, preset cpu on reacher_easy, walker_walk." in table.notes
+    assert table.title == "Differences from Baseline, preset cpu on DMControl after 500,000 environment steps"
     assert re.fullmatch(r"\w+", table.name)
-    assert ablation_tables([*mlr, *other], SUITES, 50) == []
+    assert difference_tables([*mlr, *other], SUITES, 50) == []
+
+
+def test_every_pair_of_methods_with_a_reference_has_one_difference():
+    methods = ("spr", "mlr", "none", "curl")
+    runs = [make_run("finger_spin", 1, {100_000: 1.0}, "dmcontrol", method=method) for method in methods]
+    tables = difference_tables(runs, SUITES, 50)
+    assert [table.title.split(",")[0] for table in tables] == ["Differences from Baseline", "Differences from MLR"]
+    settings = [{row[0].split(",")[0] for row in table.rows} for table in tables]
+    assert settings == [{"MLR", "SPR", "CURL"}, {"SPR", "CURL"}]
+    assert len({table.name for table in tables}) == 2
 
 
 def test_provenance_names_the_file_of_every_run():
@@ -403,7 +413,7 @@ def test_a_long_latex_table_goes_on():
 def test_latex_is_accepted(tmp_path):
     runs = [*full_atari([1, 2, 3]), make_run("pong", 1, 3.0), make_run("pong", 1, 2.0, method="none")]
     tables = [suite_table(suite, runs, 10) for suite in SUITES.values()]
-    tables += [aggregates_table(runs, SUITES, 10), *ablation_tables(runs, SUITES, 10)]
+    tables += [aggregates_table(runs, SUITES, 10), *difference_tables(runs, SUITES, 10)]
     tables += [provenance_table(runs[:2]), sources_table(SUITES), AWKWARD]
     lines = [r"\documentclass{article}\usepackage{graphicx}\begin{document}", *(table.latex() for table in tables)]
     (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
