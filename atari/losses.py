@@ -28,7 +28,7 @@ def project_distribution(probs: Tensor, returns: Tensor, done: Tensor, discount:
     """Distributes bootstrapped returns onto the atoms: the target distribution [B, N], each row summing to one.
 
     `probs` [B, N] belongs to the observation n steps later, `returns` [B] is the n-step return, `done` bool [B] stops
-    the bootstrap, `discount` is already raised to n. What falls beyond the support goes to its ends.
+    the bootstrap, `discount` is already raised to n. Returns beyond the support go to its ends.
     Source: Bellemare et al. 2017, algorithm 1, as a dense product instead of two scatters.
     """
     low, high = support[0], support[-1]

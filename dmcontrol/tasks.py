@@ -30,7 +30,7 @@ TASKS = {
     "walker": ("stand", "walk", "run"),
 }
 
-# Those of DMControl-100k and -500k, with settings of their own in configs/dmcontrol/task/.
+# Tasks of DMControl-100k and -500k, with settings of their own in configs/dmcontrol/task/.
 PAPER_TASKS = (
     "finger_spin",
     "cartpole_swingup",

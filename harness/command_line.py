@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LARGEST = 1e9  # a float beyond it is a slip of the keyboard
 LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-# The same by how pydantic's names for violations begin, and what its other violations ask for.
+# Texts for types by the beginning of pydantic's names for violations, and for its other violations.
 TYPES = {kind.__name__: name for kind, name in KINDS.items()} | {"string": "a text", "list": "a list"}
 TYPES |= {"dict": "a mapping", "dataclass": "a section of keys"}
 BOUNDS = {

@@ -14,4 +14,4 @@ class Miscounted(Exception):
 
 
 class WorkerLost(Exception):
-    """A worker process that died or stays silent. What it did can be done again."""
+    """A worker process that died or stays silent. Its work can be done again."""

@@ -74,8 +74,8 @@ class TensorBoard:
 class WandB:
     """A W&B run, the same at each start in a run folder.
 
-    RUN/wandb/sent.json has its id and, in the order of their numbers, the rows that were handed over. How many of them
-    have arrived, the service says; offline they count as arrived.
+    RUN/wandb/sent.json has its id and, in the order of their numbers, the rows that were handed over. The service
+    says how many of them have arrived; offline all count as arrived.
     """
 
     def __init__(self, config: dict, folder: RunFolder, say: Say):

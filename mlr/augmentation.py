@@ -137,8 +137,8 @@ class Augmentation(nn.Module):
     """Crop, then intensity. Frames [..., C, H, W], uint8 or float -> float32 [..., C, crop, crop], still 0..255.
 
     Every image of the leading dimensions is drawn on its own: crop x, crop y, then the intensity's normal. The result's
-    images lie channels-last. The generator must be on the frames' device. What `config.extra` names comes before all
-    that; with it the module cannot be captured in a CUDA graph. Source: paper, appendix B.
+    images lie channels-last. The generator must be on the frames' device. The augmentations of `config.extra` come
+    first; with them the module cannot be captured in a CUDA graph. Source: paper, appendix B.
     """
 
     def __init__(self, config: AugmentationConfig, image_size: int, crop_size: int):

@@ -1,8 +1,8 @@
 """Affine warp, blur and resized crop, which the released code offers beside shift, crop and intensity, through kornia.
 
 Optional: nothing here is imported unless `augmentation.extra` names one. kornia's own modules draw from torch's global
-generator; here its functions are given what the caller's generator draws. They build tables on the host as they run, so
-they cannot be captured in a CUDA graph.
+generator; here its functions take values that the caller's generator has drawn. They build tables on the host as they
+run, so a CUDA graph cannot capture them.
 
 N images, C channels, H W pixels.
 """
@@ -48,7 +48,7 @@ def warp(images: Tensor, translation: Tensor, scale: Tensor, degrees: Tensor, sh
 
 
 def blur(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The same Gaussian blur for all images [N, C, H, W]; nothing is drawn."""
+    """One Gaussian blur for all images [N, C, H, W]; nothing is drawn."""
     return kornia.filters.gaussian_blur2d(images, (BLUR_PIXELS, BLUR_PIXELS), (BLUR_SIGMA, BLUR_SIGMA))
 
 

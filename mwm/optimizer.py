@@ -41,7 +41,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step_gradients(self) -> Tensor:
-        """The same with the gradients that the parameters have."""
+        """One step with the gradients that the parameters have."""
         config = self.config
         norm = clip_in_step(self.adam, config.clip_norm)
         torch._foreach_mul_(self.decayed, 1 - config.weight_decay)

@@ -272,7 +272,7 @@ def _covered(suite: SuiteScores, tasks: set[str]) -> str:
 
 
 def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
-    """What a reader must know before the first number."""
+    """Caveats that stand before the first number."""
     warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
     order = _groups(runs)
     for results in sorted(collect(runs, suites), key=lambda results: order.index(results.group)):

@@ -25,7 +25,7 @@ PER_EPISODE = ("agent_steps", "env_steps", "frames", "episode", "score")
 
 @dataclass(frozen=True)
 class Group:
-    """What may stand in one column: runs that differ in task and seed alone."""
+    """Runs of one column: they differ in task and seed alone."""
 
     suite: str
     method: str
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last evaluation is that of the whole training, as far as the score file tells."""
+        """True if the last evaluation is that of the whole training, as far as the score file tells."""
         return bool(self.evaluations) and self.agent_steps[self.env_steps] >= self.total_agent_steps
 
 

@@ -65,7 +65,7 @@ def iqm(values: Sequence[float]) -> float:
 
 
 def optimality_gap(values: Sequence[float]) -> float:
-    """How far `values` fall short of 1 on average, where those above 1 count as 1."""
+    """Mean distance of `values` from 1, where values above 1 count as 1."""
     return float(1 - np.minimum(values, 1).mean())
 
 

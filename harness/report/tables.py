@@ -1,7 +1,7 @@
 """Tables of a report: the published numbers beside our runs, as Markdown, CSV and LaTeX.
 
-Published scores are means without single runs, so they have no intervals. What is computed from our runs has them, and
-what is incomplete says so in its cell and in the notes.
+Published scores are means without single runs, so they have no intervals. Scores of our runs have them.
+An incomplete score says so in its cell and in the notes.
 """
 
 import csv
@@ -313,7 +313,7 @@ def sources_table(suites: Mapping[str, SuiteScores]) -> Table:
 
 
 def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
-    """What stands behind the columns of our runs, and what they lack."""
+    """Runs behind the columns of ours, and missing ones."""
     notes = []
     for results in collected:
         label, runs = results.group.label, _runs_of(results)
