@@ -1,4 +1,4 @@
-"""scripts/visualize.py: its files, and what it refuses."""
+"""studies/visualize.py: its files, and what it refuses."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts import visualize
+from studies import visualize
 
 PNG_WIDTH = 1820
 
