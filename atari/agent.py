@@ -17,10 +17,11 @@ from atari.replay import SequenceBatch, SequenceReplay
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.config import HostFacts
 from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
+from harness.pixels import as_pixels
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
-from harness.weights import read_weights, write_weights
+from harness.weights import read_weights
 from mlr.augmentation import Augmentation
 
 GENERATORS = ("sampling", "noise", "augmentation_rl", "augmentation_next_target", "augmentation_next_online")
@@ -245,9 +246,10 @@ class RainbowAgent:
         with span("augment"):
             return self._augment(pixels, self.generators[purpose])
 
-    def save_weights(self, path: Path) -> None:
-        """Writes what acting needs; decoder, momentum copies and optimiser stay in the checkpoints."""
-        write_weights(self.networks, path)
+    @property
+    def acting(self) -> nn.ModuleDict:
+        """Networks that acting needs."""
+        return self.networks
 
     def state(self) -> dict:
         return {
@@ -292,15 +294,12 @@ class TrainedAgent:
         self._support = losses.support(config.v_min, config.v_max, config.atoms, self.device)
 
     @torch.no_grad()
-    def q_values(self, observations: np.ndarray) -> Tensor:
+    def q_values(self, observations: np.ndarray | Tensor) -> Tensor:
         """Expected returns float32 [B, A] of stacks uint8 [B, frames, H, W]. Raises ValueError for anything else."""
-        expected = self.observation_shape
-        if observations.dtype != np.uint8 or observations.shape[1:] != expected:
-            raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
-        pixels = torch.from_numpy(observations).to(self.device)
+        pixels = as_pixels(observations, self.observation_shape, self.device)
         return losses.expected_value(self.head(self.encoder(pixels), None).softmax(-1), self._support)
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
+    def act(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """Greedy actions int64 [B] for stacks uint8 [B, frames, H, W]."""
         return self.q_values(observations).argmax(1).cpu().numpy()
 

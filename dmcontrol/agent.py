@@ -27,10 +27,11 @@ from dmcontrol.networks import (
 from dmcontrol.replay import TransitionBatch, TransitionReplay
 from harness.config import HostFacts
 from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
+from harness.pixels import as_pixels
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
-from harness.weights import read_weights, write_weights
+from harness.weights import read_weights
 from mlr.augmentation import Augmentation, RandomCrop, View
 from mlr.momentum import frozen_copy, momentum_update
 
@@ -387,9 +388,10 @@ class SACAgent:
     def _noise(self, like: Tensor, purpose: str) -> Tensor:
         return torch.randn(like.shape, generator=self.generators[purpose], device=like.device)
 
-    def save_weights(self, path: Path) -> None:
-        """Writes what acting needs and the encoder's latent; the rest stays in the checkpoints."""
-        write_weights(nn.ModuleDict({"encoder": self.encoder, "actor": self.actor}), path)
+    @property
+    def acting(self) -> nn.ModuleDict:
+        """Networks that acting needs, and the encoder's latent."""
+        return nn.ModuleDict({"encoder": self.encoder, "actor": self.actor})
 
     def state(self) -> dict:
         return {
@@ -439,12 +441,9 @@ class TrainedAgent:
         self._policy = nn.Sequential(crop, encoder.convolutions, actor)
 
     @torch.no_grad()
-    def act(self, observations: np.ndarray) -> np.ndarray:
+    def act(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """The mean's actions float32 [B, A] for stacks uint8 [B, C, H, W]. Raises ValueError for anything else."""
-        expected = self.observation_shape
-        if observations.dtype != np.uint8 or observations.shape[1:] != expected:
-            raise ValueError(f"expected uint8 [B, {expected}], got {observations.dtype} {observations.shape}")
-        mean, _ = self._policy(torch.from_numpy(observations).to(self.device))
+        mean, _ = self._policy(as_pixels(observations, self.observation_shape, self.device))
         return mean.tanh().cpu().numpy()
 
 

@@ -263,12 +263,12 @@ def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor
         flush(file)
 
 
-def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file with the umask's permissions, where the library's own are 0600. Raises OSError."""
     path.touch()
     mode = path.stat().st_mode
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata)
         path.chmod(mode)
     except SafetensorError as error:
         raise OSError(str(error)) from error

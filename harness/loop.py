@@ -19,7 +19,7 @@ from harness.schedule import Schedule
 class Parts:
     """A recipe's parts for the loop. Agent, environment and replay have state() and load_state(state)."""
 
-    agent: Any  # act(observation, step, first) -> action; update(replay, step, kind) -> metrics; save_weights(path)
+    agent: Any  # act(observation, step, first) -> action; update(replay, step, kind) -> metrics; acting, a Module
     environment: Any  # a Gymnasium environment whose info holds raw_reward
     replay: Any  # begin_step(); store(observation, action, reward, terminated, truncated, next_observation, info); rows
     schedule: Schedule

@@ -1,6 +1,18 @@
-"""The one place where pixels are divided by 255."""
+"""Pixels on their way into a network; the one place where they are divided by 255."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+
+
+def as_pixels(observations: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A batch of observations, array or tensor uint8 [B, *shape], on a device. Raises ValueError for anything else."""
+    pixels = torch.as_tensor(observations)
+    if pixels.dtype != torch.uint8 or pixels.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"expected uint8 [B, {expected}], got {pixels.dtype} {list(pixels.shape)}")
+    return pixels.to(device)
 
 
 class PixelConv2d(nn.Conv2d):

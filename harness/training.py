@@ -7,15 +7,18 @@ import numpy as np
 from rich.console import Console
 
 from harness.checkpoint import Checkpoints, checkpoint_name, require_finite
+from harness.config import as_dict
 from harness.errors import CheckpointError, Miscounted
 from harness.evaluation import Evaluations
 from harness.exit_codes import DONE, RESUME_ME
 from harness.logs import CsvLog
 from harness.loop import Parts, Position, TrainingLoop
 from harness.progress import RunProgress
+from harness.report.scores import project_version
 from harness.run_folder import RunFolder, config_hash
 from harness.stop import StopRequest
 from harness.trackers import tracked
+from harness.weights import write_weights
 
 
 class Records:
@@ -47,7 +50,7 @@ class Records:
         step = self._loop.whole_steps
         due = self._evaluations.due(step) and not self._loop.updates_left
         if due:
-            self._loop.agent.save_weights(self._folder.weights_at(step))
+            self._write_weights(step)
         finished = self._evaluations.finish_pending(step, self._watch)
         if finished and due:
             self._drop_older_weights()
@@ -75,7 +78,7 @@ class Records:
     def save(self) -> None:
         loop, position, made = self._loop, self._loop.position, self._loop.updates_made
         if made is None:
-            loop.agent.save_weights(self._folder.weights_at(position.step))
+            self._write_weights(position.step)
         if self._checkpoints.newest != checkpoint_name(position.step, made):
             with loop.clock("checkpoint"):
                 state = {name: part.state() for name, part in loop.stateful.items()}
@@ -84,6 +87,10 @@ class Records:
             self._console.print(f"checkpoint after {loop.where}: {waited}")
         if made is None:
             self._drop_older_weights()
+
+    def _write_weights(self, step: int) -> None:
+        about = {"version": project_version(), **self._parts.units(step), "config": as_dict(self._config)}
+        write_weights(self._loop.agent.acting, self._folder.weights_at(step), about)
 
     def check_evaluations(self) -> None:
         """Raises Miscounted if rows of an evaluation are missing."""

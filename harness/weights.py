@@ -1,26 +1,41 @@
 """The trained weights of a run."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.checkpoint import flush, require_finite, write_tensors
 from harness.config import ConfigError
 
+RUN = "run"  # key in the file's header
 
-def write_weights(modules: nn.Module, path: Path) -> None:
-    """Writes the tensors of `modules`; the file is whole or absent. Raises NotFinite, and OSError."""
+
+def write_weights(modules: nn.Module, path: Path, about: dict | None = None) -> None:
+    """Writes the tensors of `modules`, with JSON values `about` them; the file is whole or absent.
+
+    Raises NotFinite, and OSError.
+    """
     tensors = {key: value.cpu().contiguous() for key, value in modules.state_dict().items()}
     require_finite(tensors)
     path.parent.mkdir(exist_ok=True)  # not the run's own folder, which somebody may have removed
     part = path.with_suffix(".part")
-    write_tensors(tensors, part)
+    write_tensors(tensors, part, about and {RUN: json.dumps(about)})
     flush(part)
     part.replace(path)
+
+
+def read_about(path: Path) -> dict:
+    """Values that were written beside the tensors. Raises ConfigError."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads(file.metadata()[RUN])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} does not say which run its weights are of: give the run folder") from error
 
 
 def read_weights(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.config import require
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
-from harness.weights import read_weights, write_weights
+from harness.weights import read_weights
 from mwm.autoencoder import Autoencoder
 from mwm.batch import Batches
 from mwm.behaviour import Behaviour, starts
@@ -194,10 +194,6 @@ class MWMAgent:
     def _noise(self, purpose: str) -> Draw:
         draw = self._uniforms(purpose)
         return lambda shape: gumbel(draw(shape))
-
-    def save_weights(self, path: Path) -> None:
-        """Writes what acting and pictures need; the rest stays in the checkpoints."""
-        write_weights(self.acting, path)
 
     def state(self) -> dict:
         return {

@@ -12,9 +12,10 @@ import dmcontrol.scores
 from auxiliaries import SCHEMAS, unread
 from harness.command_line import Command, launch
 from harness.config import ConfigError
-from harness.run_folder import RunFolder, read_config
+from harness.run_folder import RunFolder, read_config, with_todays_names
 
 if TYPE_CHECKING:
+    import gymnasium
     import torch
 
     from harness.recipe import Method, Recipe, Suite
@@ -43,12 +44,17 @@ def command_of(run: str | Path, config: dict) -> Command:
 
 
 def load_config(run: str | Path) -> Any:
-    """The configuration of the run folder `run`. Raises ConfigError if it is none, or does not fit this version."""
-    content = read_config(run)
+    """The configuration of a run folder or of a file of weights. Raises ConfigError if it does not fit this version."""
+    if Path(run).is_file():
+        from harness.weights import read_about  # imports torch
+
+        content = with_todays_names(read_about(Path(run))["config"])
+    else:
+        content = read_config(run)
     try:
         return command_of(run, content).build(content)
     except ConfigError as error:
-        raise ConfigError(f"{RunFolder(run).config} does not fit this version: {error}") from error
+        raise ConfigError(f"the configuration of {run} does not fit this version: {error}") from error
 
 
 def train(name: str, about: str = "", argv: Sequence[str] | None = None) -> int:
@@ -96,12 +102,18 @@ def load_method(config: Any) -> "Method":
 
 
 def load_agent(run: str | Path, device: "torch.device | str" = "cpu", agent_steps: int | None = None) -> Any:
-    """The trained agent of the run folder `run` with its newest weights, or those after `agent_steps`.
+    """The trained agent of a run folder with its newest weights, or those after `agent_steps`; or of a file of weights.
 
     Its `act` and `encoder` take observations as the environment gives them. Raises ConfigError if there are none.
     """
     import torch
 
     config = load_config(run)
-    weights = RunFolder(run).saved_weights(agent_steps)
+    weights = Path(run) if Path(run).is_file() else RunFolder(run).saved_weights(agent_steps)
     return load_method(config).load_trained(config, weights, torch.device(device))
+
+
+def load_environment(run: str | Path, seed: int = 0) -> "gymnasium.Env":
+    """The environment of a run folder's task, as evaluations play it."""
+    config = load_config(run)
+    return load_recipe(config).suite.make_environment(config, seed, 0, False)

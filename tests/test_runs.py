@@ -12,18 +12,21 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from onnx.reference import ReferenceEvaluator
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from harness.config import ConfigError
 from harness.run import run
-from harness.run_folder import RunFolder
-from recipes import load_agent
+from harness.run_folder import RunFolder, read_config
+from recipes import load_agent, load_environment
 from scripts import evaluate
 from tests.conftest import ROOT, make_config
 from tests.recipes import ATARI
@@ -263,7 +266,39 @@ def test_load_agent(finished_run, tmp_path):
     assert agent.q_values(observations).argmax(1).tolist() == actions.tolist()
     latents = agent.encoder(torch.from_numpy(observations))
     assert latents.shape == (5, agent.encoder.latent_dim) and not latents.requires_grad
-    with pytest.raises(ValueError, match="expected uint8"):
+    assert agent.act(torch.from_numpy(observations)).tolist() == actions.tolist()
+    with pytest.raises(ValueError, match=r"expected uint8 \[B, 4, 84, 84\], got torch.uint8 \[4, 84, 84\]"):
         agent.act(observations[0])
     with pytest.raises(ConfigError, match="no run folder"):
         load_agent(tmp_path)
+
+
+def test_weights_alone_say_whose_they_are_and_play(finished_run, tmp_path):
+    file = shutil.copy(RunFolder(finished_run).saved_weights(), tmp_path / "alone.safetensors")
+    with safe_open(file, "numpy") as opened:
+        about = json.loads(opened.metadata()["run"])
+    assert about["config"] == json.loads(json.dumps(read_config(finished_run))) and about["frames"] == 480
+    alone, agent = load_agent(file), load_agent(finished_run)
+    with closing(load_environment(finished_run, seed=3)) as environment:
+        observation, _ = environment.reset()
+        for _ in range(5):
+            [action] = alone.act(observation[None])
+            assert action == agent.act(observation[None])[0]
+            observation, *_ = environment.step(action)
+    save_file(load_file(file), file)
+    with pytest.raises(ConfigError, match="does not say which run"):
+        load_agent(file)
+
+
+@pytest.mark.parametrize("run", ["finished_run", pytest.param("finished_dmcontrol_run", marks=pytest.mark.gl)])
+def test_the_encoder_is_exported_in_one_call(run, request, tmp_path):
+    agent = load_agent(request.getfixturevalue(run))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, *agent.observation_shape), dtype=torch.uint8, generator=generator)
+    latents = agent.encoder(pixels)
+    torch.export.save(torch.export.export(agent.encoder, (pixels,)), tmp_path / "encoder.pt2")
+    assert torch.equal(torch.export.load(tmp_path / "encoder.pt2").module()(pixels), latents)
+    torch.onnx.export(agent.encoder, (pixels,), tmp_path / "encoder.onnx")
+    session = ReferenceEvaluator(str(tmp_path / "encoder.onnx"))
+    [found] = session.run(None, {session.input_names[0]: pixels.numpy()})
+    assert np.abs(found - latents.numpy()).max() < 1e-5 < latents.std()

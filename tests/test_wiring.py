@@ -17,6 +17,7 @@ from auxiliaries.slot import Reads
 from harness.loop import Parts, TrainingLoop
 from harness.run import evaluate_weights
 from harness.schedule import ReplayRatio
+from harness.weights import write_weights
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import make_agent_and_replay
 from tests.recipes import ATARI, DMCONTROL
@@ -323,7 +324,7 @@ def test_a_player_takes_no_noise(name, tmp_path):
     _, make = SUITES[name]
     config, agent, replay = filled(name, "auxiliary=none", *["evaluation.epsilon=0"] * (name == "atari"))
     path = tmp_path / "weights" / "000000001.safetensors"
-    agent.save_weights(path)
+    write_weights(agent.acting, path)
     observations = np.random.default_rng(0).integers(0, 256, (20, *config.observation_shape), np.uint8)
     first, tensors = np.ones(20, bool), load_file(path)
     deviations = [key for key in tensors if "sigma" in key] if name == "atari" else ["actor.policy.4"]
@@ -369,7 +370,7 @@ def test_evaluation_environments_do_not_continue_the_training_s(name, tmp_path):
         agent, _ = make_agent_and_replay(recipe, config, CPU)
         path = tmp_path / "weights" / "000000001.safetensors"
         path.parent.parent.mkdir(exist_ok=True)
-        agent.save_weights(path)
+        write_weights(agent.acting, path)
         spying = replace(recipe, suite=replace(recipe.suite, make_environment=make_environment))
         for index in (0, 1):
             evaluate_weights(config, spying, CPU, path, index, None, lambda finished: None)

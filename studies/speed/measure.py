@@ -22,6 +22,7 @@ from harness.precision import set_precision
 from harness.recipe import Recipe, Spaces
 from harness.run import choose_device, make_environments, make_parts_that_fit
 from harness.seeding import derive_seed, numpy_generator
+from harness.weights import write_weights
 from studies.speed.hardware import copy_rate
 from studies.speed.updates import borders_of, by_part, time_updates, updates_to_trace, write_trace
 
@@ -159,7 +160,7 @@ def time_evaluation(config, recipe: Recipe, agent, device: torch.device, seconds
 
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
-        agent.save_weights(weights)
+        write_weights(agent.acting, weights)
         player = recipe.method.make_player(config, weights, seed, device)
     player(np.zeros((environments, *config.observation_shape), np.uint8), np.zeros(environments, bool))
     workers = config.evaluation.workers

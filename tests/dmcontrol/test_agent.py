@@ -11,6 +11,7 @@ from dmcontrol.agent import TrainedAgent
 from dmcontrol.replay import TransitionReplay
 from harness.config import ConfigError
 from harness.schedule import ReplayRatio
+from harness.weights import write_weights
 from tests.conftest import AUXILIARIES_OF, make_dmcontrol_config
 from tests.golden.check import DATA, assert_all
 from tests.golden.dmcontrol_e import replay_e
@@ -329,7 +330,7 @@ def test_a_trained_agent_takes_the_mean_in_the_centre(tmp_path):
     agent = make_agent()
     agent.update(filled_replay(), 40, "update")
     path = tmp_path / "weights" / "000000001.safetensors"
-    agent.save_weights(path)
+    write_weights(agent.acting, path)
     trained, stacks = TrainedAgent(agent.config, CONFIG.observation_shape, path), observations()
     centre = torch.from_numpy(stacks[:, :, 3:37, 3:37])
     with torch.no_grad():
@@ -344,7 +345,7 @@ def test_a_trained_agent_takes_the_mean_in_the_centre(tmp_path):
 
 def test_damaged_weights_and_wrong_observations_are_refused(tmp_path):
     agent, path = make_agent(), tmp_path / "000000001.safetensors"
-    agent.save_weights(path)
+    write_weights(agent.acting, path)
     trained = TrainedAgent(agent.config, CONFIG.observation_shape, path)
     for wrong in (observations().astype(np.float32), observations()[:, :3], observations()[:, :, :34, :34]):
         with pytest.raises(ValueError, match="expected uint8"):

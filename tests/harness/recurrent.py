@@ -8,7 +8,7 @@ from torch import nn
 from harness.optimizers import adam_state, load_adam_state, make_adam
 from harness.recipe import Method, Recipe, Suite
 from harness.seeding import Generators, derive_seed
-from harness.weights import read_weights, write_weights
+from harness.weights import read_weights
 from tests.harness import cue
 
 PIXELS, HIDDEN, BATCH = 4, 8, 6
@@ -83,8 +83,9 @@ class RecurrentAgent:
         self.optimizers[kind].step()
         return {f"loss_{kind}": loss.detach()}
 
-    def save_weights(self, path):
-        write_weights(self.networks, path)
+    @property
+    def acting(self):
+        return self.networks
 
     def state(self):
         return {
