@@ -2,18 +2,20 @@
 #   VENV         folder of the virtual environment
 #   PYTHON       the interpreter that makes it; by default the first one found that is 3.11 or 3.12
 #   TORCH_INDEX  package index for torch alone, such as https://download.pytorch.org/whl/cpu
+#   DOCKER_TARGET  cpu or cuda: the image of `make docker`
 # pip's own settings (PIP_INDEX_URL, pip.conf, ...) apply throughout.
 
 VENV ?= .venv
 PYTHON ?= python3.12 python3.11 python3
 TORCH_INDEX ?=
+DOCKER_TARGET ?= cpu
 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: demo test test-fast gl lint clean
+.PHONY: demo test test-fast gl lint docker clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
@@ -36,6 +38,9 @@ gl: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+
+docker:
+	docker build --target $(DOCKER_TARGET) --tag mlr-rl:$(DOCKER_TARGET) .
 
 # setuptools comes first because everything that is built here, the project included, is built with the locked one.
 $(STAMP): pyproject.toml requirements.lock | $(BIN)/pip
