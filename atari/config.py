@@ -13,6 +13,7 @@ from harness.config import (
     EnvironmentFacts,
     EvaluationConfig,
     HostFacts,
+    RatioLoopConfig,
     RunConfig,
     Share,
     any_task,
@@ -21,7 +22,7 @@ from harness.config import (
     validate_auxiliary,
     validate_run,
 )
-from mlr.config import AugmentationConfig
+from mlr.config import AugmentationConfig, without_extra
 
 
 @dataclass(config=STRICT)
@@ -98,7 +99,12 @@ class AtariConfig(AuxiliarySections, RunConfig):
     agent: AgentConfig
     replay: ReplayConfig
     augmentation: AugmentationConfig
+    loop: RatioLoopConfig
     evaluation: AtariEvaluationConfig
+
+    @property
+    def without_host_work(self) -> "RunConfig":
+        return without_extra(self)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from harness.config import (
     Decay,
     EnvironmentFacts,
     HostFacts,
+    RatioLoopConfig,
     RunConfig,
     Share,
     any_task,
@@ -20,7 +21,7 @@ from harness.config import (
     validate_auxiliary,
     validate_run,
 )
-from mlr.config import AugmentationConfig
+from mlr.config import AugmentationConfig, without_extra
 
 RGB = 3  # channels of a frame
 WITH_AUXILIARY = ("augmentation", "aux_optimizer", "aux_networks")  # sections that only an auxiliary reads
@@ -109,6 +110,7 @@ class DMControlConfig(AuxiliarySections, RunConfig):
     camera_by_domain: dict[str, NonNegativeInt]
     agent: AgentConfig
     replay: ReplayConfig
+    loop: RatioLoopConfig
     augmentation: AugmentationConfig | None = None
     aux_optimizer: AuxOptimizerConfig | None = None
     aux_networks: AuxNetworksConfig | None = None
@@ -126,6 +128,10 @@ class DMControlConfig(AuxiliarySections, RunConfig):
     def eval_every(self) -> int:
         """Agent steps."""
         return self.eval_every_env_steps // self.environment.action_repeat
+
+    @property
+    def without_host_work(self) -> "RunConfig":
+        return without_extra(self)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

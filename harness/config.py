@@ -52,6 +52,10 @@ Tags = list[Annotated[str, Field(min_length=1, max_length=64)]]
 class LoopConfig:
     order: Annotated[str, one_of("overlapped", "released")]
     learning_starts: NonNegativeInt  # agent steps before the iteration of the first update
+
+
+@dataclass(config=STRICT)
+class RatioLoopConfig(LoopConfig):
     replay_ratio: NonNegativeFloat  # updates per agent step
 
 
@@ -105,6 +109,16 @@ class RunConfig:
     loop: LoopConfig
     logger: LoggerConfig
     evaluation: EvaluationConfig
+
+    @property
+    def eval_first(self) -> int:
+        """Agent steps before the first evaluation; later ones follow every `eval_every`."""
+        return 0
+
+    @property
+    def without_host_work(self) -> "RunConfig":
+        """The configuration without what updates do on the host, which no recording repeats."""
+        return self
 
     @property
     def auxiliary_section(self) -> Any:

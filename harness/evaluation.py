@@ -118,7 +118,7 @@ class Evaluations:
     """
 
     def __init__(self, config, folder: RunFolder, evaluate: Evaluate, units, console: Console, keep_until: int):
-        self._steps = evaluation_steps(config.agent_steps, config.eval_every)
+        self._steps = evaluation_steps(config.agent_steps, config.eval_every, config.eval_first)
         self._settings = config.evaluation
         self._episodes = config.evaluation.episodes
         self._video = config.video
@@ -228,10 +228,10 @@ def is_finished(config, folder: RunFolder) -> bool:
     return len(rows) == config.evaluation.episodes
 
 
-def evaluation_steps(agent_steps: int, every: int) -> list[int]:
-    """After how many agent steps the weights are evaluated: 0 and each multiple of `every`, and the end.
+def evaluation_steps(agent_steps: int, every: int, first: int = 0) -> list[int]:
+    """Numbers of agent steps after which the weights are evaluated: `first`, each `every` later ones, and the end.
 
     `every` = 0: the end alone.
     """
-    regular = range(0, agent_steps, every) if every else ()
+    regular = range(first, agent_steps, every) if every else ()
     return [*regular, agent_steps]

@@ -34,9 +34,7 @@ def update_operations(method: Method, config: Any, spaces: Spaces) -> float | No
 
 def built_on_meta(method: Method, config: Any, spaces: Spaces) -> tuple[Any, Any]:
     """An agent and its replay of any size, which take no memory and hold no values. Optimisers take no step."""
-    config = replace(config, precision="fp32")  # torch has no autocast there
-    if config.augmentation:  # kornia takes seconds there
-        config = replace(config, augmentation=replace(config.augmentation, extra=[]))
+    config = replace(config.without_host_work, precision="fp32")  # torch has no autocast there
     with META:  # initial weights are made there, too
         agent, replay = method.make_agent(config, spaces, META), method.make_replay(config, spaces, META)
     for optimizer in agent.optimizers.values():

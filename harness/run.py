@@ -185,9 +185,8 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
 
 
 def is_captured(config, device: torch.device) -> bool:
-    """Tells whether updates run as CUDA graphs; kornia's augmentations draw on the host, which no graph repeats."""
-    on_host = config.augmentation is not None and config.augmentation.extra
-    return config.capture == "auto" and device.type == "cuda" and not on_host
+    """Tells whether updates run as CUDA graphs; no graph repeats what an update does on the host."""
+    return config.capture == "auto" and device.type == "cuda" and config.without_host_work == config
 
 
 def make_evaluate(config, recipe: Recipe, device: torch.device) -> Evaluate:

@@ -3,8 +3,9 @@
 Nothing here imports torch: a wrong configuration must be refused before the slow imports start.
 """
 
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -109,6 +110,13 @@ class AugmentationConfig:
             not self.extra or find_spec("kornia") is not None,
             f"augmentation.extra={self.extra} needs kornia: pip install -e '.[augment]'",
         )
+
+
+def without_extra(config: Any) -> Any:
+    """The configuration of a run without kornia's augmentations, which draw on the host."""
+    if config.augmentation is None:
+        return config
+    return replace(config, augmentation=replace(config.augmentation, extra=[]))
 
 
 def _check_stage(mask: MaskConfig, facts: HostFacts) -> None:

@@ -24,7 +24,7 @@ def make_config(run_dir, order="released", **evaluation) -> Config:
         experiment="none-ours-tiny", run_dir=str(run_dir), device="cpu", threads=1, precision="fp32",
         deterministic=False, capture="auto", checkpoint_every=15, log_every=10, video=False, keep_weights=False,
         agent_steps=70, eval_every=35,
-        loop=LoopConfig(order=order, learning_starts=20, replay_ratio=0.0),
+        loop=LoopConfig(order=order, learning_starts=20),
         logger=LoggerConfig(
             tensorboard=False, wandb="off", project="p", entity="", group="", tags=[], send_every_seconds=1,
             start_spread_seconds=0, start_timeout_seconds=1, finish_timeout_seconds=1,
