@@ -32,6 +32,7 @@ BOUNDS = {
     "greater_than_equal": "be at least {ge:g}",
     "greater_than": "be above {gt:g}",
     "less_than_equal": "be at most {le:g}",
+    "less_than": "be below {lt:g}",
     "too_short": "have {min_length} or more entries",
     "string_too_short": "have {min_length} or more characters",
     "string_too_long": "have at most {max_length} characters",
@@ -50,7 +51,7 @@ def launch(
     try:
         arguments = read_arguments(sys.argv[1:] if argv is None else argv)
         if arguments.help:
-            print(help_text(command.name, about))
+            print(help_text(command, about))
             return 0
         check_single(arguments.overrides)
         config = command.resolve(arguments.overrides)
@@ -84,6 +85,7 @@ class Command:
     hints: what to do instead, by group or key.
     sections: schema of the section that a choice of `auxiliary` fills, as module:class.
     unread: sections that no part of a run with this choice of `auxiliary` reads, beside those of the others.
+    resolvers: functions that its files in `configs/` call, by name.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Command:
     hints: Mapping[str, str] = field(default_factory=dict)
     sections: Mapping[str, str] = field(default_factory=dict)
     unread: Callable[[str], Sequence[str]] = lambda auxiliary: ()
+    resolvers: Mapping[str, Callable] = field(default_factory=dict)
 
     def resolve(self, overrides: Sequence[str]) -> Any:
         """The validated configuration; raises ConfigError for whatever is wrong with the settings."""
@@ -103,9 +106,9 @@ class Command:
         from hydra.core.config_store import ConfigStore
         from omegaconf import OmegaConf
 
-        for name, resolver in RESOLVERS.items():
+        for name, resolver in (RESOLVERS | self.resolvers).items():
             OmegaConf.register_new_resolver(name, resolver, replace=True)
-        groups, kinds = config_groups(self.name), self.keys()
+        groups, kinds = self.groups(), self.keys()
         added = set(groups) - chosen_groups(self.name).keys()
         for override in overrides:
             check_override(override, groups, added, kinds, self.hints)
@@ -139,7 +142,7 @@ class Command:
 
         section, where = values.get("auxiliary"), ""
         if section not in (None, "none", *self.sections):
-            raise ConfigError(f"auxiliary={section} is not one of none, {', '.join(self.sections)}")
+            raise ConfigError(f"auxiliary={section} is not one of {', '.join(('none', *self.sections))}")
         unread = self.unread_sections(section)
         values = {key: value for key, value in values.items() if key not in unread and value is not None}
         try:
@@ -152,6 +155,12 @@ class Command:
             raise ConfigError(describe_violation(error, where)) from error
         self.validate(config)
         return config
+
+    def groups(self) -> dict[str, list[str]]:
+        """Names to choose from, by group; of the auxiliaries those that have a section here."""
+        groups = config_groups(self.name)
+        known = ("none", *self.sections)
+        return groups | {"auxiliary": [name for name in groups["auxiliary"] if name in known]}
 
     def unread_sections(self, auxiliary: str | None) -> list[str]:
         """Sections that no part of a run with this auxiliary reads."""
@@ -199,13 +208,13 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return Arguments().parse_intermixed_args(list(argv))
 
 
-def help_text(name: str, about: str) -> str:
-    chosen = chosen_groups(name)
+def help_text(command: Command, about: str) -> str:
+    chosen = chosen_groups(command.name)
     choices = [
         f"  {group}={'|'.join(names)}"
         if group in chosen
         else f"  +{group}=NAME  one of {len(names)} in configs/{group}/"
-        for group, names in config_groups(name).items()
+        for group, names in command.groups().items()
     ]
     return "\n".join([(about or "").strip(), "", "Choices:", *choices])
 
@@ -262,7 +271,12 @@ def pick(name: str, values: Mapping[str, Any], other: Any) -> Any:
     return values.get(name, other)
 
 
-RESOLVERS = {"task_of": task_of, "suite_of": suite_of, "pick": pick}
+def prefix(text: str) -> str:
+    """The text before the first underscore."""
+    return text.partition("_")[0]
+
+
+RESOLVERS = {"task_of": task_of, "suite_of": suite_of, "pick": pick, "prefix": prefix}
 
 
 def parse(override: str):
@@ -428,9 +442,16 @@ def is_entry(key: str, kinds: dict[str, Any]) -> bool:
 
 
 def config_groups(name: str) -> dict[str, list[str]]:
-    """Names to choose from, by group: shared ones from `configs/`, those of primary file `name` from its folder."""
+    """Names to choose from, by group: those of primary file `name` from its folder, and shared ones from `configs/`.
+
+    The folder's group stands for a shared one of its name.
+    """
+    return files_by_group("*/*.yaml") | files_by_group(f"{name}/*/*.yaml")
+
+
+def files_by_group(pattern: str) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
-    for file in sorted([*CONFIGS.glob("*/*.yaml"), *CONFIGS.glob(f"{name}/*/*.yaml")]):
+    for file in sorted(CONFIGS.glob(pattern)):
         groups.setdefault(file.parent.name, []).append(file.stem)
     return groups
 

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.pixels import to_unit_range
-from mwm.config import PATCH, MWMSection, kept_tokens
+from mwm.config import PATCH, RGB, MWMSection, kept_tokens
 from mwm.networks import Transformer
 from mwm.rewards import reward_error
 from mwm.tokens import grid_positions
 
-RGB = 3
 VALUES = RGB * PATCH**2  # of a cell
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in 0..1
 CONVOLUTIONS = 3  # of the stem, each of stride 2

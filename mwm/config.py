@@ -1,4 +1,4 @@
-"""Schema of the section `mwm:`. Values live in `configs/`; a field without one is an error.
+"""Schema of MWM's runs. Values live in `configs/`; a field without one is an error.
 
 Nothing here imports torch: a wrong configuration must be refused before the slow imports start.
 """
@@ -8,8 +8,10 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from harness.config import STRICT, Decay, Share, one_of, require
+from harness.config import STRICT, Decay, EnvironmentFacts, RunConfig, Share, one_of, require, validate_run
+from mwm.tasks import MANIPULATION_PREFIX, SUITE_PREFIX, require_task
 
+RGB = 3  # channels of a picture
 PATCH = 8  # pixels a side of a token's cell; the convolutional stem halves three times
 KINDS = ("autoencoder", "dynamics")  # of updates, in their order; dynamics: with actor and critic on its states
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # of an MLP's hidden layers
@@ -132,6 +134,116 @@ class MWMSection:
         require(kl.free < kl.largest, f"mwm.kl.free={kl.free} must be below mwm.kl.largest={kl.largest}")
 
 
+def suite_of_task(task: str) -> str:
+    """Suite of a task, by the beginning of its name."""
+    return "dmcontrol" if task.startswith((SUITE_PREFIX, MANIPULATION_PREFIX)) else "metaworld"
+
+
 def kept_tokens(tokens: int, mask_ratio: float) -> int:
     """Number of tokens that a mask leaves; the float product is cut as it comes."""
     return int(tokens * (1 - mask_ratio))
+
+
+@dataclass(config=STRICT)
+class EnvironmentConfig:
+    image_size: Annotated[int, Field(ge=1, le=1024)]  # pixels a side, as rendered and stored
+    action_repeat: PositiveInt  # environment steps per agent step
+    episode_env_steps: PositiveInt  # time limit
+    shadows: bool  # whether the renderer draws shadows and reflections, which is most of a picture's cost in software
+
+
+@dataclass(config=STRICT)
+class ReplayConfig:
+    capacity: PositiveInt  # agent steps
+    window: PositiveInt  # pictures
+    shortest_window: PositiveInt  # pictures; shorter episodes are left out
+    prioritize_ends: bool  # whether starts behind the last one count as that one
+
+
+@dataclass(config=STRICT, kw_only=True)
+class MWMConfig(RunConfig):
+    method: Annotated[str, one_of("mwm")]
+    auxiliary: Annotated[str, one_of("none")]
+    env_steps: PositiveInt  # the budget
+    eval_first_env_steps: NonNegativeInt
+    eval_every_env_steps: NonNegativeInt  # 0: at the end only
+    environment: EnvironmentConfig
+    replay: ReplayConfig
+    mwm: MWMSection
+
+    @property
+    def agent_steps(self) -> int:
+        return self.env_steps // self.environment.action_repeat
+
+    @property
+    def episode_agent_steps(self) -> int:
+        """Length of an episode that reaches its time limit."""
+        return -(-self.environment.episode_env_steps // self.environment.action_repeat)
+
+    @property
+    def eval_first(self) -> int:
+        return self.eval_first_env_steps // self.environment.action_repeat
+
+    @property
+    def eval_every(self) -> int:
+        """Agent steps."""
+        return self.eval_every_env_steps // self.environment.action_repeat
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """[3, S, S]"""
+        return RGB, self.environment.image_size, self.environment.image_size
+
+    def environment_facts(self, training: bool) -> EnvironmentFacts:
+        """Needs of MWM in an environment of the user's own, in training and evaluation alike."""
+        environment = self.environment
+        return EnvironmentFacts(
+            image_size=environment.image_size,
+            channels=RGB,
+            frame_stack=1,
+            padding="repeat",
+            action_repeat=environment.action_repeat,
+            time_limit=environment.episode_env_steps,
+            discrete=False,
+            elsewhere="scripts/train_atari.py takes Discrete",
+        )
+
+
+def validate(config: MWMConfig) -> None:
+    """Raises ConfigError, with what to do, for a configuration that cannot run."""
+    if not config.env:
+        require(config.task != "", "task has no value: add task=NAME, such as window_close, or env=module:callable")
+        require_task(config.task)
+    validate_run(config, suite_of_task(config.task), *([] if config.env else [config.task]))
+    config.mwm.check(config.environment.image_size)
+    require(
+        config.loop.order == "released",
+        f"loop.order={config.loop.order}: the pretraining can be stopped inside with loop.order=released only",
+    )
+    repeat = config.environment.action_repeat
+    for key in ("env_steps", "eval_first_env_steps", "eval_every_env_steps"):
+        value = getattr(config, key)
+        require(value % repeat == 0, f"{key}={value} is no multiple of environment.action_repeat={repeat}")
+    validate_replay(config)
+
+
+def validate_replay(config: MWMConfig) -> None:
+    """Raises ConfigError where an update would find no window."""
+    replay, episode = config.replay, config.episode_agent_steps
+    require(
+        replay.shortest_window <= replay.window,
+        f"replay.shortest_window={replay.shortest_window} must be at most replay.window={replay.window}",
+    )
+    require(
+        replay.shortest_window <= episode + 1,
+        f"replay.shortest_window={replay.shortest_window} does not fit an episode of {episode + 1} pictures: lower it",
+    )
+    require(
+        config.loop.learning_starts >= episode,
+        f"loop.learning_starts={config.loop.learning_starts} must be at least {episode}, an episode's agent steps: "
+        "updates read finished episodes",
+    )
+    require(
+        replay.capacity >= 2 * episode,
+        f"replay.capacity={replay.capacity} must be at least {2 * episode}: a finished episode beside the running one",
+    )

@@ -17,9 +17,8 @@ from harness.replay.frames import FrameStore, copy_from_host
 from harness.replay.ring import Ring
 from harness.seeding import numpy_generator
 from mwm.batch import PictureBatch, WindowBatch
-from mwm.config import KINDS
+from mwm.config import KINDS, RGB
 
-RGB = 3
 DrawBelow = Callable[[int], int]  # a uniform integer below a bound
 
 

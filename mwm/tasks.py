@@ -49,3 +49,9 @@ def require_task(task: str) -> None:
         task not in METAWORLD_TASKS or find_spec("metaworld") is not None,
         f"task={task} needs the package metaworld: pip install 'metaworld>=3.1.1,<3.2'",
     )
+
+
+def task_settings(task: str) -> list[str]:
+    """Settings that choose a task by its name. Raises ConfigError."""
+    require_task(task)
+    return [f"task={task}"]

@@ -9,6 +9,7 @@ import atari.config
 import atari.scores
 import dmcontrol.config
 import dmcontrol.scores
+import mwm.config
 from auxiliaries import SCHEMAS, unread
 from harness.command_line import Command, launch
 from harness.config import ConfigError
@@ -30,9 +31,12 @@ COMMANDS = {
         sections=SCHEMAS,
         unread=partial(unread, dmcontrol.config.WITH_AUXILIARY),
     ),
+    "mwm": Command(
+        "mwm", mwm.config.MWMConfig, mwm.config.validate, resolvers={"suite_of_task": mwm.config.suite_of_task}
+    ),
 }
 SUITE_SCORES = {scores.name: scores for scores in (atari.scores.SCORES, dmcontrol.scores.SCORES)}
-METHODS = {"rainbow": "atari", "sac": "dmcontrol"}  # command whose runs have a method
+METHODS = {"rainbow": "atari", "sac": "dmcontrol", "mwm": "mwm"}  # command whose runs have a method
 
 
 def command_of(run: str | Path, config: dict) -> Command:
@@ -88,6 +92,10 @@ def load_suite(config: Any) -> "Suite":
         from harness.own_suite import OWN as suite
     elif config.method == "rainbow":
         from atari.suite import ATARI as suite
+    elif config.method == "mwm":
+        from mwm.suite import DMCONTROL_PIXELS, METAWORLD
+
+        suite = METAWORLD if config.suite == "metaworld" else DMCONTROL_PIXELS
     else:
         from dmcontrol.suite import DMCONTROL as suite
     return suite
@@ -96,6 +104,8 @@ def load_suite(config: Any) -> "Suite":
 def load_method(config: Any) -> "Method":
     if config.method == "rainbow":
         from atari.method import RAINBOW as method
+    elif config.method == "mwm":
+        from mwm.method import MWM as method
     else:
         from dmcontrol.method import SAC as method
     return method

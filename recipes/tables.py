@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from atari.games import PAPER_GAMES, game_settings
 from dmcontrol.tasks import PAPER_TASKS, task_settings
+from mwm.tasks import task_settings as mwm_settings
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,6 @@ TABLES = {
     "dmcontrol100k": Table("dmcontrol", sorted(PAPER_TASKS), ("budget=100k",)),
     "dmcontrol500k": Table("dmcontrol", sorted(PAPER_TASKS), ("budget=500k",)),
 }
-TASK_SETTINGS = {"atari": game_settings, "dmcontrol": task_settings}  # by command: choose a task by its name
+# By command: settings that choose a task by its name.
+TASK_SETTINGS = {"atari": game_settings, "dmcontrol": task_settings, "mwm": mwm_settings}
 TASK_KEYS = ("game", "task", "domain", "task_name")  # settings that choose a task of a suite

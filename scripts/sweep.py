@@ -14,7 +14,8 @@ Examples:
 
 What to run:
   table=atari100k         a suite's tasks and length; or dmcontrol100k, dmcontrol500k, or several with commas between
-  suite=atari             instead of a table, with tasks=pong,boxing; of a table, tasks= are some of its own
+  suite=atari             or dmcontrol, mwm: instead of a table, with tasks=pong,boxing; of a table, tasks= are some of
+                          its own
   env=PACKAGE.MODULE:NAME instead of tasks=, with suite=: environments of your own
   seeds=3                 that many, from 1 on; seeds=4,5,6 are just these
   key=value               any setting of a training script is one of all runs: preset=cpu, fidelity=paper, ...
@@ -23,7 +24,7 @@ What to run:
   key=value,value         each value, in all combinations with those of other keys:
                           auxiliary=mlr,none mlr.mask.ratio=0.3,0.7
                           The experiment is named for them: mlr-ratio_0.3-released-full.
-  atari.key=value         a setting of one suite's runs only, or dmcontrol.key=value
+  atari.key=value         a setting of one suite's runs only, or dmcontrol.key=value, mwm.key=value
   ablation=base,tau_1     files of configs/ablation; base is none of them
   group=mask_ratio        a group of configs/ablation_groups.yaml: its base, and arms that change one key of it each
   arms=ratio_0.1          some of the group's arms
@@ -164,10 +165,14 @@ def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], l
 
 def key_of(setting: str) -> str:
     """Key of a setting, without a suite's name and Hydra's signs."""
+    return setting.partition("=")[0].removeprefix(f"{suite_named(setting)}.").lstrip("+~")
+
+
+def suite_named(setting: str) -> str | None:
+    """The suite whose runs alone a setting is for; `mwm.mask_ratio` is a key itself."""
     key = setting.partition("=")[0]
-    for suite in COMMANDS:
-        key = key.removeprefix(f"{suite}.")
-    return key.lstrip("+~")
+    named = next((name for name in COMMANDS if key.startswith(f"{name}.")), None)
+    return None if named is None or key in COMMANDS[named].keys() else named
 
 
 def make_plan(what: dict[str, str], common: Sequence[str]) -> Plan:
@@ -180,7 +185,7 @@ def make_plan(what: dict[str, str], common: Sequence[str]) -> Plan:
     ablations = names(what, "ablation") if "ablation" in what else []
     parts = choose_parts(what)
     for setting in common:
-        suite = next((name for name in COMMANDS if setting.startswith(f"{name}.")), None)
+        suite = suite_named(setting)
         there = [part.command for part in parts]
         require(suite is None or suite in there, f"{shorten(setting)} is of no run here: leave it out")
     plans = []
@@ -236,8 +241,8 @@ def choose_group(what: dict[str, str]) -> Group | None:
 
 def settings_of(suite: str, common: Sequence[str]) -> list[str]:
     """Settings among `common` that are meant for a suite, without its name before them."""
-    others = tuple(f"{name}." for name in COMMANDS if name != suite)
-    return [setting.removeprefix(f"{suite}.") for setting in common if not setting.startswith(others)]
+    named = [(setting, suite_named(setting)) for setting in common]
+    return [setting.removeprefix(f"{own}.") for setting, own in named if own in (None, suite)]
 
 
 def choose_seeds(what: dict[str, str]) -> list[int]:

@@ -18,7 +18,11 @@ from harness.config import ConfigError
 from recipes import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-AUXILIARIES_OF = {"atari": [name for name in AUXILIARIES if name != "autoencoder"], "dmcontrol": [*AUXILIARIES]}
+AUXILIARIES_OF = {
+    "atari": [name for name in AUXILIARIES if name != "autoencoder"],
+    "dmcontrol": [*AUXILIARIES],
+    "mwm": [],
+}
 
 # Tests run side by side, and on sizes for which several threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

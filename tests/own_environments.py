@@ -80,6 +80,24 @@ class PulledDot(Dot):
         return self.push(float(action[0] - 2) / 100)
 
 
+class PulledSeenDot(PulledDot):
+    """Observed as a picture. Success is a further column."""
+
+    def __init__(self):
+        super().__init__(render_mode=None)
+        self.observation_space = Box(0, 255, (32, 32, 3), np.uint8)
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"columns": {"success": float(reward > 1.4)}}
+
+    def observation(self):
+        return self.picture(32, 32)
+
+    def render(self):
+        raise NotImplementedError
+
+
 class CentredDot(Dot):
     """Seen by a camera that the first picture of an object fixes."""
 

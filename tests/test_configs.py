@@ -22,17 +22,18 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from auxiliaries import AUXILIARIES
-from harness.command_line import chosen_groups, config_groups, is_optional, launch, load
+from harness.command_line import chosen_groups, is_optional, launch, load
 from harness.config import ConfigError, as_dict
 from harness.run_folder import config_hash
 from recipes import COMMANDS
 from tests.conftest import AUXILIARIES_OF
 
 ROOT = Path(__file__).parents[1]
-TASK = {"atari": "game=pong", "dmcontrol": "task=ball_in_cup_catch"}
+TASK = {"atari": "game=pong", "dmcontrol": "task=ball_in_cup_catch", "mwm": "task=window_close"}
+SUITE = {"atari": "atari", "dmcontrol": "dmcontrol", "mwm": "metaworld"}
 TASK_KEYS = ("game=", "task=", "domain=", "env=")
 NAMES = {"auxiliary", "fidelity", "preset", "experiment", "run_dir"}  # keys that only say what was chosen
-GROUPS = {name: config_groups(name) for name in COMMANDS}
+GROUPS = {name: command.groups() for name, command in COMMANDS.items()}
 COMBINATIONS = [
     (name, *choices)
     for name, groups in GROUPS.items()
@@ -72,17 +73,18 @@ def difference(a: Any, b: Any) -> dict[str, tuple]:
 
 
 def test_the_choices_are_the_documented_ones():
-    for groups in GROUPS.values():
+    for name, groups in GROUPS.items():
         assert {"full", "cpu", "quick", "tiny"} <= set(groups["preset"])
         assert {"released", "paper"} <= set(groups["fidelity"])
-        assert {"mlr", "none"} <= set(groups["auxiliary"])
+        assert {"none", *AUXILIARIES_OF[name]} <= set(groups["auxiliary"])
 
 
 @pytest.mark.parametrize("name, preset, fidelity, auxiliary", COMBINATIONS)
 def test_every_combination_is_valid_and_survives_a_file_and_a_process(name, preset, fidelity, auxiliary):
     config = compose(name, f"preset={preset}", f"fidelity={fidelity}", f"auxiliary={auxiliary}")
-    assert (config.suite, config.preset, config.fidelity, config.auxiliary) == (name, preset, fidelity, auxiliary)
-    assert config.run_dir == f"runs/{name}/{config.task}/{auxiliary}-{fidelity}-{preset}/seed_1"
+    suite, method = SUITE[name], auxiliary if AUXILIARIES_OF[name] else config.method
+    assert (config.suite, config.preset, config.fidelity, config.auxiliary) == (suite, preset, fidelity, auxiliary)
+    assert config.run_dir == f"runs/{suite}/{config.task}/{method}-{fidelity}-{preset}/seed_1"
     assert (config.auxiliary_section is None) == (auxiliary == "none")
     written = yaml.safe_load(yaml.safe_dump(as_dict(config)))
     assert COMMANDS[name].build(written) == config
@@ -131,6 +133,12 @@ FIDELITY = {
         "aux_networks.redraw": (True, False),  # F7
         "augmentation.crop": ("resample", "slice"),  # F9
         "agent.rl_crop_last_offset": (False, True),  # F10
+    },
+    "mwm": {
+        "mwm.reward_head": ("last_patch", "reward_token"),  # M1
+        "mwm.actor_gradient": ("released", "pathwise"),  # M2
+        "mwm.adam_eps": ("tensorflow", "torch"),  # M3
+        "mwm.update_at": ("first", "last"),  # M4
     },
 }
 
@@ -247,8 +255,8 @@ def test_every_key_is_read(name):
     for path in ROOT.glob("configs/**/*.yaml"):
         for expression in re.findall(r"\$\{.*", path.read_text()):
             read |= set(re.findall(r"\w+", expression))
-    if name == "dmcontrol":
-        read.add("eval_every_env_steps")  # by the property `eval_every` of the configuration itself
+    # By properties of the configuration itself.
+    read |= {"eval_first_env_steps", "eval_every_env_steps", "episode_env_steps"}
     by_name = {*COMMANDS[name].sections}  # RunConfig.auxiliary_section
     unread = [key for key in COMMANDS[name].keys() if key.split(".")[-1] not in read | by_name]
     assert not unread
@@ -260,9 +268,13 @@ SHARED = ("auxiliaries", "mlr", "harness", "recipes", "studies", "scripts")
 def test_every_file_belongs_to_a_group_or_a_command():
     files = [path.relative_to(ROOT / "configs").with_suffix("") for path in ROOT.glob("configs/**/*.yaml")]
     for name in COMMANDS:
-        mine = [path for path in files if path.parts[0] not in COMMANDS.keys() - {name}]
+        mine = [path for path in files if path.parts[0] not in (COMMANDS.keys() | NOT_TAKEN.get(name, set())) - {name}]
         grouped = {f"{group}/{choice}" for group, choices in GROUPS[name].items() for choice in choices}
-        assert {"/".join(path.parts[-2:]) for path in mine if len(path.parts) > 1} == grouped
+        found = {"/".join(path.parts[-2:]) for path in mine if len(path.parts) > 1}
+        assert found | {"auxiliary/none"} == grouped
+
+
+NOT_TAKEN = {"mwm": {"ablation", "auxiliary"}}  # shared groups of which a command takes none, or not all
 
 
 # Bounds
@@ -308,6 +320,8 @@ def beyond(bound: Any, kind: Any) -> list:
             return [gt]
         case bounds.Le(le):
             return [le + 1]
+        case bounds.Lt(lt):
+            return [lt]
         case bounds.MinLen(least):
             return ["x" * (least - 1)] if kind is str else [[1] * (least - 1)]
         case bounds.MaxLen(most):
@@ -317,10 +331,10 @@ def beyond(bound: Any, kind: Any) -> list:
     raise LookupError(f"no value is known to lie outside {bound}")
 
 
-def auxiliary_of(key: str) -> str:
+def auxiliary_of(name: str, key: str) -> str:
     """An auxiliary whose runs read the key."""
     section = key.split(".")[0]
-    return section if section in AUXILIARIES else "mlr"
+    return section if section in AUXILIARIES else "mlr" if AUXILIARIES_OF[name] else "none"
 
 
 BOUNDS = [
@@ -328,7 +342,7 @@ BOUNDS = [
     for name in COMMANDS
     for key, kind in fields_of_command(name).items()
     for number, values in enumerate(outside(kind))
-    if auxiliary_of(key) in AUXILIARIES_OF[name]
+    if auxiliary_of(name, key) in ["none", *AUXILIARIES_OF[name]]
 ]
 
 
@@ -342,7 +356,7 @@ def values_of(name: str, auxiliary: str) -> dict:
 def test_every_bound_of_a_field_is_enforced_and_names_its_key(name, key, values):
     messages = []
     for value in values:
-        tree = json.loads(json.dumps(values_of(name, auxiliary_of(key))))
+        tree = json.loads(json.dumps(values_of(name, auxiliary_of(name, key))))
         node, (*sections, last) = tree, key.split(".")
         for section in sections:
             node = node[section]
@@ -358,6 +372,7 @@ def test_every_bound_of_a_field_is_enforced_and_names_its_key(name, key, values)
 @pytest.mark.parametrize("name, free", [
     ("atari", {"agent.v_min", "agent.v_max", "replay.beta_end"}),
     ("dmcontrol", {"agent.log_std_min", "agent.log_std_max"}),
+    ("mwm", set()),
 ])  # fmt: skip
 def test_every_number_has_a_bound_but_these(name, free):
     numbers = {key for key, kind in COMMANDS[name].keys().items() if kind in (int, float)}
@@ -494,6 +509,8 @@ def quick(arguments: list, folder: Path) -> subprocess.CompletedProcess:
     ("atari", ["game=pacmn"], "did you mean"),
     ("atari", ["game=pong", "replay.window=15"], "mlr.mask.cube_depth"),
     ("dmcontrol", ["task=walker_wlak"], "did you mean walker_walk?"),
+    ("mwm", [], "task has no value"),
+    ("mwm", ["task=dmc_walker_wlak"], "did you mean dmc_walker_walk?"),
 ])  # fmt: skip
 def test_the_scripts_refuse_at_once(tmp_path, name, arguments, expected):
     done = quick([ROOT / f"scripts/train_{name}.py", *arguments], tmp_path)
@@ -501,7 +518,9 @@ def test_the_scripts_refuse_at_once(tmp_path, name, arguments, expected):
     assert expected in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name, shown", [("atari", "preset=cpu|full|quick|tiny"), ("dmcontrol", "budget=100k|500k")])
+@pytest.mark.parametrize("name, shown", [
+    ("atari", "preset=cpu|full|quick|tiny"), ("dmcontrol", "budget=100k|500k"), ("mwm", "fidelity=paper|released"),
+])  # fmt: skip
 def test_the_scripts_show_help_and_keys_at_once(tmp_path, name, shown):
     script = ROOT / f"scripts/train_{name}.py"
     done = quick([script, "--help"], tmp_path)

@@ -250,15 +250,17 @@ def _rank(group: Group) -> tuple:
 def score_columns(config: dict, manifest: dict) -> dict[str, str | int]:
     """The constant columns of a score file, from a run folder's configuration and manifest.
 
-    The method is the auxiliary, or the experiment where that has a name of its own.
+    The method is the auxiliary or the run's method, whichever the experiment begins with. An experiment of another name
+    stands for itself.
     """
-    usual = f"{config['auxiliary']}-{config['fidelity']}-{config['preset']}"
+    names = (config["auxiliary"], config.get("method"))
+    usual = {f"{name}-{config['fidelity']}-{config['preset']}": name for name in names}
     start = manifest["starts"][-1]
     gpu = start["gpu"] if config["device"] != "cpu" else None
     return {
         "suite": config["suite"],
         "task": config["task"],
-        "method": config["auxiliary"] if config["experiment"] == usual else config["experiment"],
+        "method": usual.get(config["experiment"], config["experiment"]),
         "preset": config["preset"],
         "fidelity": config["fidelity"],
         "seed": config["seed"],

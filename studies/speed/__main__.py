@@ -32,7 +32,7 @@ REPEATABLE = "deterministic=true"
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__, PROGRAM)
-    parser.add_argument("suite", choices=list(COMMANDS))
+    parser.add_argument("suite", choices=list(TASKS))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--size", choices=("tiny", "quick", "cpu", "full"), default="full", help="the preset")
     parser.add_argument("--auxiliary", default="mlr", help="none: the Baseline")

@@ -1,0 +1,82 @@
+"""MWM as a method: its parts from a configuration."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from harness.recipe import Method, Spaces
+from mwm.agent import MWMAgent, TrainedAgent
+from mwm.cells import hidden_pixels
+from mwm.config import PATCH, MWMConfig, kept_tokens
+from mwm.replay import EpisodeReplay, WindowRule
+from mwm.schedule import Rounds
+
+
+def make_agent(config: MWMConfig, spaces: Spaces, device: torch.device) -> MWMAgent:
+    return MWMAgent(
+        config.mwm,
+        image_size=config.environment.image_size,
+        action_size=spaces.action.shape[0],
+        random_steps=config.loop.learning_starts,
+        seed=config.seed,
+        precision=config.precision,
+        device=device,
+    )
+
+
+def make_replay(config: MWMConfig, spaces: Spaces, device: torch.device) -> EpisodeReplay:
+    replay, batch = config.replay, config.mwm.batch
+    return EpisodeReplay(
+        capacity=min(replay.capacity, config.agent_steps),  # a run of more steps may go on from this one
+        rule=WindowRule(replay.shortest_window, replay.window, replay.prioritize_ends),
+        batch_pictures=batch.pictures,
+        batch_windows=batch.windows,
+        image_size=config.environment.image_size,
+        action_size=spaces.action.shape[0],
+        usual_episode=config.episode_agent_steps,
+        seed=config.seed,
+        device=device,
+    )
+
+
+def make_schedule(config: MWMConfig) -> Rounds:
+    return Rounds(config.loop.learning_starts, config.mwm.schedule, config.mwm.update_at)
+
+
+def load_trained(config: MWMConfig, weights: Path, device: torch.device) -> TrainedAgent:
+    return TrainedAgent(config.mwm, config.environment.image_size, weights, device)
+
+
+def make_player(config: MWMConfig, weights: Path, seed: int, device: torch.device) -> Callable:
+    """The trained agent with a memory for each place of an evaluation."""
+    places, size = config.evaluation.environments, config.environment.image_size
+    return TrainedAgent(config.mwm, size, weights, device, places=places, seed=seed).act
+
+
+def describe(config: MWMConfig, agent: MWMAgent) -> list[str]:
+    section, size = config.mwm, config.environment.image_size
+    tokens = (size // PATCH) ** 2
+    hidden = tokens - kept_tokens(tokens, section.mask_ratio)
+    share = hidden_pixels(section.stem, size, section.mask_ratio)
+    rssm, schedule, starts = section.rssm, section.schedule, config.loop.learning_starts
+    trained = sum(weight.numel() for weight in agent.trained_parameters())
+    return [
+        f"world model  {section.world_model}, {trained / 1e6:.2f} M trained parameters with actor and critic",
+        f"networks     ViT of {section.encoder.blocks} and {section.decoder.blocks} blocks, {section.encoder.width} "
+        f"wide; state {rssm.deter} + {rssm.variables} x {rssm.classes}",
+        f"mask         {hidden} of {tokens} tokens of a {section.stem} stem, which hides {share:.1%} of the pixels",
+        f"batch        {section.batch.pictures} pictures; {section.batch.windows} windows of {config.replay.window}",
+        f"schedule     {starts:,} random steps, {schedule.pretraining + 1:,} autoencoder updates, then one round every "
+        f"{schedule.every} steps",
+    ]
+
+
+MWM = Method(
+    make_agent=make_agent,
+    make_replay=make_replay,
+    make_player=make_player,
+    load_trained=load_trained,
+    make_schedule=make_schedule,
+    describe=describe,
+)

@@ -1,0 +1,179 @@
+"""Whole tiny runs of Masked World Models: layout, stops, kills in the pretraining, evaluation, the trained agent."""
+
+import os
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from harness.exit_codes import DONE, RESUME_ME
+from harness.inspection import inspect
+from harness.report.scores import read_runs
+from harness.run import run
+from harness.run_folder import RunFolder, checkpoint_names
+from mwm.agent import MWMAgent
+from recipes import COMMANDS, load_agent, load_recipe
+from scripts import evaluate, inspect_run, report, sweep
+from tests.conftest import composed
+from tests.test_runs import read
+
+OWN = "env=tests.own_environments:PulledSeenDot"  # pictures without a renderer, and a column "success"
+PRETRAINING = 31 + 2  # updates after agent step 20
+ROUNDS = 8  # after agent steps 21, 26, ..., 56
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing more is saved."""
+
+
+def make_config(folder, *settings):
+    return composed("mwm", folder, OWN, *settings)
+
+
+def train(config):
+    return run(config, load_recipe(config))
+
+
+def digests(folder):
+    return [part[:2] for part in inspect(folder)]
+
+
+@contextmanager
+def at_update(number, act):
+    """Calls `act` before the update of this number, counted from 0."""
+    update, made = MWMAgent.update, []
+
+    def watched(*arguments):
+        if len(made) == number:
+            act()
+        made.append(arguments[1:])
+        return update(*arguments)
+
+    MWMAgent.update = watched
+    try:
+        yield made
+    finally:
+        MWMAgent.update = update
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def kill():
+    raise Killed
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run, and what every update was told."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with at_update(-1, kill) as made:
+        assert train(make_config(folder)) == DONE
+    return SimpleNamespace(folder=RunFolder(folder), made=made)
+
+
+def test_the_updates_are_those_of_the_schedule(finished):
+    kinds = [(step, kind) for _, step, kind in finished.made]
+    assert kinds[:PRETRAINING] == [(19, "autoencoder"), (19, "dynamics"), *[(19, "autoencoder")] * 30, (19, "dynamics")]
+    later = [(step, kind) for step in range(20, 60, 5) for kind in ("autoencoder", "dynamics")]
+    assert kinds[PRETRAINING:] == later and len(later) == 2 * ROUNDS
+
+
+def test_a_finished_run_holds_what_the_layout_says(finished):
+    rows = read(finished.folder.metrics)
+    assert [int(row["env_steps"]) for row in rows] == list(range(20, 121, 20))
+    assert rows[-1]["updates"] == str(PRETRAINING + 2 * ROUNDS)
+    names = ("autoencoder/image_loss", "autoencoder/reward_loss", "dynamics/token_loss", "dynamics/kl_loss")
+    names += ("behaviour/actor_loss", "behaviour/critic_loss")
+    assert rows[0]["train/dynamics/kl_loss"] == ""  # before the first update
+    assert all(np.isfinite(float(rows[-1][f"train/{name}"])) for name in names)
+    episodes = read(finished.folder.evaluations)
+    assert [(row["agent_steps"], row["episode"]) for row in episodes] == [
+        (str(steps), episode) for steps in (0, 30, 60) for episode in "01"
+    ]
+    assert {row["success"] for row in episodes} <= {"0.0", "1.0"} and {row["method"] for row in episodes} == {"mwm"}
+    assert cv2.imread(str(finished.folder.media / "learning_curve.png")).std() > 0
+    assert list(finished.folder.media.glob("episode_000000060.mp4"))
+
+
+def test_runs_that_are_stopped_and_killed_end_as_if_nothing_had_happened(finished, tmp_path, capsys):
+    """Stopped in the pretraining, killed after it, and stopped in the middle of an episode."""
+    config = make_config(tmp_path / "run")
+    folder = RunFolder(config.run_dir)
+    with at_update(12, stop):
+        assert train(config) == RESUME_ME
+    assert "stopped after agent step 20 and 13 of its 33 updates" in capsys.readouterr().out
+    assert checkpoint_names(folder.checkpoints) == ["000000019+000000013"]
+    with at_update(26, kill), pytest.raises(Killed):
+        train(config)
+    assert "resumed at agent step 20 and 13 of its 33 updates" in capsys.readouterr().out
+    assert checkpoint_names(folder.checkpoints)[-1] == "000000025"
+    with at_update(3, stop):
+        assert train(config) == RESUME_ME
+    assert "resumed at agent step 25\n" in capsys.readouterr().out
+    assert train(config) == DONE
+    assert digests(folder.path) == digests(finished.folder.path)
+    assert read(folder.evaluations) == read(finished.folder.evaluations)
+
+
+def test_a_run_may_be_prolonged(finished, tmp_path):
+    config = make_config(tmp_path / "run", "env_steps=80")
+    assert train(config) == DONE
+    assert train(replace(config, env_steps=120)) == DONE
+    final = "000000060.safetensors"
+    weights = [(RunFolder(path).weights / final).read_bytes() for path in (config.run_dir, finished.folder.path)]
+    assert weights[0] == weights[1]
+
+
+def test_evaluate_inspect_and_report(finished, tmp_path, capsys):
+    rows = tmp_path / "rows.csv"
+    arguments = [str(finished.folder.path), "--episodes", "2", "--video", "--csv", str(rows), "--device", "cpu"]
+    assert evaluate.main(arguments) == 0
+    assert "score  " in capsys.readouterr().out and len(read(rows)) == 2
+    assert inspect_run.main([str(finished.folder.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"weights", "optimisers", "replay", "generators"} <= {line.split()[0] for line in lines}
+    (found,) = read_runs([finished.folder.path])
+    assert (found.suite, found.method, found.is_finished) == ("gymnasium", "mwm", True)
+    assert report.main([str(finished.folder.path), "--out", str(tmp_path / "report"), "--repeats", "10"]) == 0
+
+
+def test_the_trained_agent_for_other_code(finished):
+    agent = load_agent(finished.folder.path)
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
+    actions = agent.act(pictures, np.array([True]))
+    assert actions.shape == (1, 1) and actions.dtype == np.float32 and (abs(actions) <= 1).all()
+    tokens = agent.encoder(torch.from_numpy(pictures))
+    assert tokens.shape == (1, 1 + 16, 16) and not tokens.requires_grad
+
+
+def test_operations_of_updates_are_counted_without_any_memory():
+    from harness.operations import update_operations
+    from harness.recipe import Spaces
+    from mwm.method import MWM
+
+    config = COMMANDS["mwm"].resolve(["task=window_close", "preset=cpu"])
+    boxes = load_spaces(config)
+    assert 1e10 < update_operations(MWM, config, Spaces(*boxes)) < 1e12
+
+
+def load_spaces(config):
+    from gymnasium.spaces import Box
+
+    return Box(0, 255, config.observation_shape, np.uint8), Box(-1, 1, (4,), np.float32)
+
+
+def test_a_sweep_plans_runs_with_an_axis_of_the_section_and_an_ablation(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = ["suite=mwm", "tasks=window_close,dmc_cartpole_balance", "seeds=2", "preset=tiny"]
+    assert sweep.main([*settings, "mwm.mask_ratio=0.5,0.75", "ablation=base,stem_patch", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "16 runs"
+    assert any("metaworld/window_close/mwm-stem_patch-mask_ratio_0.5-released-tiny/seed_2" in line for line in lines)
+    assert all("train_mwm.py task=" in line for line in lines[:-1])
