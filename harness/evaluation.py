@@ -162,7 +162,7 @@ class Evaluations:
 
     def _play(self, index: int, due: int, watch: Watch, wait: bool) -> tuple[list[dict], float] | None:
         """The rows of an evaluation and the seconds that it took; None if it is still under way in the background."""
-        video = self._folder.media / f"episode_{due:09d}.mp4" if self._video and due == self._steps[-1] else None
+        video = self._folder.video_at(due) if self._video and due == self._steps[-1] else None
         weights, settings = self._folder.weights_at(due), self._settings
         if self._background is None or not self._background.busy:
             if not weights.is_file():

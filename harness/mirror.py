@@ -25,12 +25,15 @@ from harness.config import LoggerConfig
 from harness.disk import lock
 from harness.logs import whole_lines
 from harness.report.scores import score_columns
-from harness.run_folder import RunFolder, read_config, read_manifest
+from harness.run_folder import RunFolder, leaves, read_config, read_manifest
 from harness.stop import STOP_SIGNALS
 
 SENT = Path("wandb/sent.json")  # in the run folder
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
+ANIMATION_FRAMES = 150
+SIZES = ("height", "width", "colorspace")  # of an image; TensorBoard asks for them and reads the picture's own
+COMPARED = ("task", "seed", "auxiliary", "fidelity", "preset")
 UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
 
 Row = dict[str, int | float]
@@ -43,9 +46,12 @@ class TensorBoard:
     def __init__(self, config: dict, folder: RunFolder, say: Say):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import summary_v2 as hparams
+        from tensorboard.plugins.text.metadata import create_summary_metadata
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.util.tensor_util import make_tensor_proto
 
-        self._make_event, self._make_summary = Event, Summary
+        self._make_event, self._make_summary, self._folder = Event, Summary, folder
         self.sent = {"metrics": -1, "evaluations": -1}
         path = folder.path / "tensorboard"
         for file in path.glob("events.out.tfevents.*"):
@@ -53,16 +59,29 @@ class TensorBoard:
         self._writer = EventFileWriter(str(path))
         start = SessionLog(status=SessionLog.START)  # an open TensorBoard drops what it has read from the older files
         self._writer.add_event(Event(wall_time=time.time(), step=0, session_log=start))
+        settings = compared_settings(config, read_manifest(folder.path))
+        metric = hparams.Metric("eval/score", display_name="score")
+        self._add(0, hparams.hparams_config_pb([hparams.HParam(key) for key in settings], [metric]))
+        self._add(0, hparams.hparams_pb(settings, trial_id=str(folder.path)))
+        text = "".join(f"    {line}\n" for line in (folder.path / "config.yaml").read_text().splitlines())  # as code
+        form = create_summary_metadata(display_name="configuration", description="")
+        value = Summary.Value(tag="configuration", metadata=form, tensor=make_tensor_proto(text))
+        self._add(0, Summary(value=[value]))
         say(f"to look at it: tensorboard --logdir {folder.path}")
 
     def write(self, rows: list[tuple[str, Row]]) -> None:
         """rows: (`metrics` or `evaluations`, the row)."""
         for kind, row in rows:
-            keys = [key for key in row if kind == "metrics" or key not in UNITS]  # a metrics row has these already
-            values = [self._make_summary.Value(tag=key, simple_value=row[key]) for key in keys]
-            summary = self._make_summary(value=values)
-            self._writer.add_event(self._make_event(wall_time=time.time(), step=row["agent_steps"], summary=summary))
+            value = self._make_summary.Value
+            values = [value(tag=key, simple_value=row[key]) for key in row if key not in UNITS]
+            if kind == "evaluations" and (video := self._folder.video_at(row["agent_steps"])).is_file():
+                image = self._make_summary.Image(encoded_image_string=animation(video), **dict.fromkeys(SIZES, 1))
+                values.append(value(tag="eval/video", image=image))
+            self._add(row["agent_steps"], self._make_summary(value=values))
         self._writer.flush()
+
+    def _add(self, step: int, summary) -> None:
+        self._writer.add_event(self._make_event(wall_time=time.time(), step=step, summary=summary))
 
     def summarise(self, scores: Row) -> None:
         """Nothing: it has no summary values."""
@@ -83,7 +102,7 @@ class WandB:
         os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
         import wandb
 
-        self._file = folder.path / SENT
+        self._folder, self._video, self._file = folder, wandb.Video, folder.path / SENT
         self._file.parent.mkdir(exist_ok=True)
         self._state = {"id": secrets.token_hex(8), "order": []}  # order: (kind, agent steps) of each row
         if self._file.is_file():
@@ -107,6 +126,8 @@ class WandB:
         self._state["order"] = self._state["order"][:arrived] + unknown
         self.sent = {"metrics": -1, "evaluations": -1} | {kind: steps for kind, steps in self._state["order"]}
         self._run.define_metric("*", step_metric="agent_steps")
+        for unit in UNITS:
+            self._run.define_metric(unit, hidden=True)  # as a curve; the x axis may still be any of them
         self._remember()
 
     def _start(self, wandb, config: dict, folder: RunFolder, mode: str):
@@ -141,8 +162,10 @@ class WandB:
         first = len(self._state["order"])
         self._state["order"] += [(kind, row["agent_steps"]) for kind, row in rows]
         self._remember()  # before W&B has them: a kill in between must not leave rows that nobody can name
-        for i, (_, row) in enumerate(rows, first):
-            self._run.log(row, step=i, commit=True)
+        for i, (kind, row) in enumerate(rows, first):
+            video = self._folder.video_at(row["agent_steps"])
+            shown = {"eval/video": self._video(str(video))} if kind == "evaluations" and video.is_file() else {}
+            self._run.log(row | shown, step=i, commit=True)
 
     def summarise(self, scores: Row) -> None:
         if scores != self._summary:
@@ -223,7 +246,9 @@ def summary_scores(evaluations: list[Row], milestones: list[int]) -> Row:
 
 
 def metrics_rows(folder: RunFolder) -> list[Row]:
-    return [{key: number(text) for key, text in row.items() if text} for row in read_rows(folder.metrics)]
+    """The rows as numbers, empty cells left out. Counts go to the section `time`, so that scores stand first."""
+    rows = [{key: number(text) for key, text in row.items() if text} for row in read_rows(folder.metrics)]
+    return [{key if "/" in key or key in UNITS else f"time/{key}": row[key] for key in row} for row in rows]
 
 
 def evaluation_rows(folder: RunFolder, episodes: int) -> list[Row]:
@@ -232,6 +257,23 @@ def evaluation_rows(folder: RunFolder, episodes: int) -> list[Row]:
     for row in read_rows(folder.evaluations):
         by_step.setdefault(row["agent_steps"], []).append(row)
     return [evaluation_row(rows) for rows in by_step.values() if len(rows) == episodes]
+
+
+def compared_settings(config: dict, manifest: dict) -> dict[str, bool | int | float | str]:
+    """Settings that tell one run from another: the usual ones, and what the command line has set."""
+    given = {argument.lstrip("+").partition("=")[0] for argument in manifest["starts"][0]["command"]}
+    chosen = {key: value for key, value in leaves(config).items() if key in COMPARED or key in given}
+    return {key: value for key, value in chosen.items() if isinstance(value, (bool, int, float, str))}
+
+
+def animation(video: Path) -> bytes:
+    """A GIF of an mp4 file, with `ANIMATION_FRAMES` of its frames at most."""
+    import imageio.v2 as imageio
+
+    with imageio.get_reader(video) as reader:
+        frames, fps = [frame for frame in reader], reader.get_meta_data()["fps"]
+    skip = -(-len(frames) // ANIMATION_FRAMES)
+    return imageio.mimwrite("<bytes>", frames[::skip], format="gif", duration=1000 * skip / fps, loop=0)
 
 
 def evaluation_row(rows: list[dict[str, str]]) -> Row:

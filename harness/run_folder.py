@@ -69,6 +69,9 @@ class RunFolder:
     def weights_at(self, agent_steps: int) -> Path:
         return self.weights / f"{agent_steps:09d}.safetensors"
 
+    def video_at(self, agent_steps: int) -> Path:
+        return self.media / f"episode_{agent_steps:09d}.mp4"
+
     def saved_weights(self, agent_steps: int | None = None) -> Path:
         """The newest weights, or those after `agent_steps`. Raises ConfigError if the run has not saved them."""
         files = sorted(self.weights.glob("*.safetensors"))
@@ -108,7 +111,7 @@ def with_todays_names(config: dict) -> dict:
     table = renamed()
     if not table["keys"].keys() & config.keys():
         return config
-    suite, old, new = config.get("benchmark"), _leaves(config), {}
+    suite, old, new = config.get("benchmark"), leaves(config), {}
     for key, value in old.items():
         name = next((each for each in (key, *_parents(key)) if each in table["keys"]), None)
         targets = key if name is None else table["keys"][name]
@@ -131,11 +134,11 @@ def read_manifest(path: str | Path) -> dict:
     return _read(RunFolder(path).manifest, json.loads)
 
 
-def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
     """Values by dotted key; an empty mapping is a value."""
     found = {}
     for name, value in tree.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
     return found
 
 

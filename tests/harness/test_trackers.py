@@ -64,12 +64,13 @@ def wandb_logs(folder):
 
 
 def wandb_history(path):
-    """{W&B's step: row} without W&B's own keys."""
+    """{W&B's step: row} without W&B's own keys and without videos."""
     rows = {}
     for record in wandb_records(path):
         if record.WhichOneof("record_type") == "history":
             items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            rows[record.history.step.num] = {key: value for key, value in items.items() if not key.startswith("_")}
+            numbers = {key: value for key, value in items.items() if not key.startswith(("_", "eval/video"))}
+            rows[record.history.step.num] = numbers
     return rows
 
 
@@ -96,13 +97,13 @@ def test_trackers_show_what_the_csv_files_hold_and_the_run_is_the_same(tmp_path,
     assert [line[:2] for line in inspect(folder.path)] == [line[:2] for line in inspect(finished_run)]
     metrics, evaluations = metrics_rows(folder), evaluation_rows(folder, 2)
     assert len(metrics) == 6 and len(evaluations) == 1
-    own = [{key: row[key] for key in row if key not in UNITS - {"agent_steps"}} for row in evaluations]
-    expected = by_tag(metrics) | {key: tags for key, tags in by_tag(own).items() if key.startswith("eval/")}
-    assert tensorboard_scalars(folder) == expected
+    expected = by_tag(metrics) | by_tag(evaluations)
+    assert tensorboard_scalars(folder) == {tag: points for tag, points in expected.items() if tag not in UNITS}
     [log] = wandb_logs(folder)
     assert wandb_history(log) == dict(enumerate(pytest.approx(row) for row in [*metrics, *evaluations]))
     with folder.metrics.open() as file:
-        assert set(next(csv.reader(file))) == {key for row in metrics for key in row} | {"train/episode_return"}
+        columns = {key if "/" in key or key in UNITS else f"time/{key}" for key in next(csv.reader(file))}
+    assert columns == {key for row in metrics for key in row} | {"train/episode_return"}
     records = list(wandb_records(log))
     started = only(records, "run")
     assert (started.project, started.run_group) == ("mlr", "atari/pong/mlr-released-tiny")
@@ -121,6 +122,32 @@ def test_trackers_show_what_the_csv_files_hold_and_the_run_is_the_same(tmp_path,
     output = capsys.readouterr().out
     assert output.count("wandb:") == output.count("tensorboard:") == 1
     assert f"wandb sync --yes {folder.path}/wandb/offline-run-*" in output
+
+
+def test_the_configuration_the_video_and_the_settings_are_shown(tmp_path, finished_run):
+    """In TensorBoard as its own reader finds them, in W&B as files of the run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    shutil.copytree(finished_run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    config = make_config(folder.path, "logger.tensorboard=true", "logger.wandb=offline", PATIENT)
+    manifest = json.loads(folder.manifest.read_text())
+    manifest["starts"][0]["command"] = ["train", "mlr.tau=0.05", "loop.replay_ratio=1"]
+    folder.manifest.write_text(json.dumps(manifest))
+    followed(folder, config, lambda: None)
+    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    (text,) = events.Tensors("configuration")
+    lines = text.tensor_proto.string_val[0].decode().splitlines()
+    assert [line.removeprefix("    ") for line in lines] == folder.config.read_text().splitlines()
+    (image,) = events.Images("eval/video")
+    assert image.encoded_image_string[:4] == b"GIF8" and image.step == config.agent_steps
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert set(HParamsPluginData.FromString(content).session_start_info.hparams) == {
+        *("task", "seed", "auxiliary", "fidelity", "preset", "mlr.tau", "loop.replay_ratio")
+    }
+    (log,) = wandb_logs(folder)
+    assert list(log.parent.glob("files/media/videos/eval/*.mp4"))
 
 
 def make_folder(path, *overrides):
