@@ -12,6 +12,7 @@ import gymnasium
 import torch
 
 from harness.evaluation import Player
+from harness.report.published import SuiteScores
 from harness.schedule import Schedule
 
 
@@ -56,6 +57,7 @@ class Suite:
     columns: Callable[[Any, float], dict[str, float]] = no_columns  # configuration, score -> evaluation columns
     references: Callable[[Any], dict[str, float]] = no_references  # scores to compare with, by name
     milestones: Callable[[Any], list[int]] = last_step  # agent steps of the published tables' scores, and the last
+    scores: SuiteScores | None = None  # where a run's curve shows another measure than the score, or published curves
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,8 @@ def describe_cost(config, recipe: Recipe, environment: Any, updates: int) -> lis
 def report_results(config, recipe: Recipe, folder: RunFolder, console: Console) -> None:
     """Draws the learning curve and names what the run wrote. Raises OSError if its rows are not there any more."""
     folder.evaluations.stat()
-    curve = draw_run(folder, recipe.suite.references(config), read_manifest(folder.path).get("curve"))
+    agreement, suite = read_manifest(folder.path).get("curve"), recipe.suite
+    curve = draw_run(folder, suite.references(config), agreement, suite.scores)
     rows = CsvLog(folder.evaluations).read()
     for step in recipe.suite.milestones(config):
         env_steps = recipe.suite.units(config, step)["env_steps"]

@@ -9,6 +9,7 @@ from dmcontrol.environment import DMControlEnv
 from dmcontrol.rendering import with_advice
 from harness.recipe import Suite, repeated_steps
 from mwm.environments import make_environment
+from mwm.scores import SCORES
 
 
 def manifest(config: Any, environment: gymnasium.Env) -> dict:
@@ -31,6 +32,10 @@ def renderer_of(environment: gymnasium.Env) -> str:
 
 
 METAWORLD = Suite(
-    make_environment=make_environment, units=repeated_steps, manifest=metaworld_manifest, describe=describe
+    make_environment=make_environment,
+    units=repeated_steps,
+    manifest=metaworld_manifest,
+    describe=describe,
+    scores=SCORES,
 )
 DMCONTROL_PIXELS = Suite(make_environment=make_environment, units=repeated_steps, manifest=manifest, describe=describe)

@@ -10,6 +10,7 @@ import atari.scores
 import dmcontrol.config
 import dmcontrol.scores
 import mwm.config
+import mwm.scores
 from auxiliaries import SCHEMAS, unread
 from harness.command_line import Command, launch
 from harness.config import ConfigError
@@ -35,7 +36,8 @@ COMMANDS = {
         "mwm", mwm.config.MWMConfig, mwm.config.validate, resolvers={"suite_of_task": mwm.config.suite_of_task}
     ),
 }
-SUITE_SCORES = {scores.name: scores for scores in (atari.scores.SCORES, dmcontrol.scores.SCORES)}
+SCORES = (atari.scores.SCORES, dmcontrol.scores.SCORES, mwm.scores.SCORES)
+SUITE_SCORES = {scores.name: scores for scores in SCORES}
 METHODS = {"rainbow": "atari", "sac": "dmcontrol", "mwm": "mwm"}  # command whose runs have a method
 
 

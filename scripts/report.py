@@ -38,7 +38,7 @@ def report(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: pip install -e '.[report]'") from error
 
-    runs = read_runs(options.runs)
+    runs = read_runs(options.runs, SUITE_SCORES)
     settings = {} if options.repeats is None else {"repeats": options.repeats}
     written = write_report(runs, SUITE_SCORES, options.out, options.media, **settings)
     for path in written:

@@ -4,31 +4,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.logs import CsvLog
+from harness.report.published import SuiteScores
 from harness.report.scores import read_run
 from harness.run_folder import RunFolder
 
-AXES = ("environment steps", "score")
+STEPS, SCORE = "environment steps", "score"
 WIDTH = 6.4  # inches: room for the legend of a task with a long name
 
 
-def draw_run(folder: RunFolder, references: Mapping[str, float], agreement: Sequence[str] | None = None) -> Path:
+def draw_run(
+    folder: RunFolder,
+    references: Mapping[str, float],
+    agreement: Sequence[str] | None = None,
+    scores: SuiteScores | None = None,
+) -> Path:
     """Draws a run's learning curve into its folder; returns the PNG's path.
 
     references: scores to compare with, by name. agreement: column under train/aux/ that nears 1 as the auxiliary
-    learns, and a label of its distance from 1. Raises ConfigError for damaged rows.
+    learns, and a label of its distance from 1. scores: of the run's suite, whose measure and published curves are
+    shown; single episodes are left out where the measure is no score. Raises ConfigError for damaged rows.
     """
     from harness.report import figures  # imports matplotlib
 
-    run, metrics = read_run(folder.evaluations), CsvLog(folder.metrics).read()
-    episodes = [(steps, score) for steps, scores in run.evaluations.items() for score in scores]
-    points = {"training episodes": _series(metrics, "train/episode_return"), "evaluation episodes": episodes}
+    run, metrics = read_run(folder.evaluations, {scores.name: scores} if scores else {}), CsvLog(folder.metrics).read()
+    measure, behind = (scores.measure, scores.curves(run.task)) if scores else (SCORE, {})
+    points = {}
+    if measure == SCORE:
+        episodes = [(steps, score) for steps, values in run.evaluations.items() for score in values]
+        points = {"training episodes": _series(metrics, "train/episode_return"), "evaluation episodes": episodes}
     panel = None
     if agreement and (values := _series(metrics, f"train/aux/{agreement[0]}")):
         panel = agreement[1], [(steps, 1 - value) for steps, value in values]
     label = f"{run.task}, {run.group.label}, seed {run.seed}"
     style = figures.styles([label])
+    axes, shown = (STEPS, measure), {label: [run]}
     png, *_ = figures.draw_learning_curve(
-        folder.media, "learning_curve", {label: [run]}, style, AXES, references, points, panel, width=WIDTH
+        folder.media, "learning_curve", shown, style, axes, references, points, panel, behind=behind, width=WIDTH
     )
     return png
 

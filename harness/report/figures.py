@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from harness.report.published import Curve
 from harness.report.scores import Run
 from harness.report.statistics import Interval
 
@@ -173,6 +174,8 @@ def draw_learning_curve(
     lines: Mapping[str, float],
     points: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     panel: tuple[str, Sequence[tuple[float, float]]] | None = None,
+    *,
+    behind: Mapping[str, Curve] | None = None,
     width: float = 3.5,
 ) -> tuple[Path, ...]:
     """Mean evaluation score of each group's runs of one task over environment steps.
@@ -180,13 +183,17 @@ def draw_learning_curve(
     groups: label -> runs. Thin lines are the runs. The mean and a band of one standard deviation cover the steps at
     which every run of the group was evaluated. lines: label -> a score to compare with, drawn across where it is near
     the curves. points: label -> single episodes. panel: label and values of a curve below, on a logarithmic scale.
-    width: inches.
+    behind: label -> a published curve, drawn in grey up to the last evaluation here. width: inches.
     """
-    points, ratios = points or {}, [2, 1] if panel else [1]
-    height = 2.6 + 0.17 * (len(groups) + len(lines) + len(points)) + (1.3 if panel else 0)
+    points, behind, ratios = points or {}, behind or {}, [2, 1] if panel else [1]
+    height = 2.6 + 0.17 * (len(groups) + len(lines) + len(points) + len(behind)) + (1.3 if panel else 0)
     with _canvas(folder, name, height, width) as (canvas, table):
         table.append(("group", "seed", "environment steps", "score", "episodes", "file"))
         axes, *below = canvas.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        last_step = max((run.env_steps for runs in groups.values() for run in runs), default=0)
+        for (label, curve), line in zip(behind.items(), cycle(ACROSS), strict=False):
+            drawn = _draw_behind(axes, label, curve, last_step, line)
+            table += [(label, "", steps, mean, "", "") for steps, mean in drawn]
         for (label, values), marker in zip(points.items(), ("x", "."), strict=False):
             axes.plot(*_columns(values), color=INK, alpha=0.5, linestyle="", marker=marker, label=label)
         for label, runs in groups.items():
@@ -210,6 +217,16 @@ def draw_learning_curve(
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
+
+
+def _draw_behind(axes, label: str, curve: Curve, last_step: int, line) -> list[tuple[int, float]]:
+    """Draws a published curve and its band as far as `last_step`; returns its points."""
+    shown = [each for each in zip(*curve, strict=True) if each[0] <= last_step]
+    steps, means, deviations = (np.array(values) for values in zip(*shown, strict=True)) if shown else ([], [], [])
+    axes.plot(steps, means, color=INK, alpha=0.55, linewidth=1, ls=line, zorder=1, label=label)
+    if shown:
+        axes.fill_between(steps, means - deviations, means + deviations, color=INK, alpha=0.08, linewidth=0, zorder=0)
+    return [(steps, mean) for steps, mean, _ in shown]
 
 
 def _draw_lines(axes, lines: Mapping[str, float]) -> None:

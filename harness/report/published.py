@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "results" / "published"
@@ -72,6 +73,18 @@ def _no_references(task: str) -> dict[str, float]:
     return {}
 
 
+class Curve(NamedTuple):
+    """A published learning curve."""
+
+    env_steps: tuple[int, ...]
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]  # over seeds
+
+
+def _no_curves(task: str) -> dict[str, Curve]:
+    return {}
+
+
 @dataclass(frozen=True)
 class SuiteScores:
     """Facts about a suite that its score files lack. The defaults are those of a suite without published scores.
@@ -85,6 +98,8 @@ class SuiteScores:
     legend: str = "Tasks: mean return of an episode, ± standard deviation over seeds."
     task_word: str = "task"
     score_unit: str = "return"
+    measure: str = "score"  # column of score files, of an episode, that results are means of
+    averaged_evaluations: int = 1  # a result is the mean of as many of the last evaluations
     normalised_unit: str = ""
     tasks: tuple[str, ...] = ()  # of the published tables, in their order
     # Name -> environment steps; None is the end of training, whatever its length.
@@ -98,6 +113,7 @@ class SuiteScores:
     normalised: Callable[[str, float], float | None] = _no_scale  # task, score; None where the task has no scale
     averaged: Callable[[str, float], float | None] = _no_scale  # the scale of the table's means over tasks
     references: Callable[[str], dict[str, float]] = _no_references  # task -> scores to compare with, by name
+    curves: Callable[[str], Mapping[str, Curve]] = _no_curves  # task -> published curves, by label
 
     @property
     def methods(self) -> tuple[PublishedMethod, ...]:

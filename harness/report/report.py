@@ -41,7 +41,8 @@ DIFFERENCE = (
 CURVES = (
     "Scores of the evaluations during training: mean over episodes, then over runs. Thin lines are single runs; a band "
     "is one standard deviation over runs (their number less one), and mean and band stop where a run is missing. "
-    "Horizontal lines are players to compare with and, beside runs of the paper's size, published means."
+    "Horizontal lines are players to compare with and, beside runs of the paper's size, published means. "
+    "Grey curves with bands are published ones: mean and standard deviation over seeds."
 )
 TRACE = (
     "A score of ours is a mean over rows of the file in its line; what tables and figures make of these scores "
@@ -81,7 +82,7 @@ def _sections(runs: Sequence[Run], suites: Suites, folder: Path, media: bool, re
     yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))
     if media:
         yield Section("Videos", videos=list(_videos(runs)))
-    origins = [tables.provenance_table(runs)] if runs else []
+    origins = [tables.provenance_table(runs, suites)] if runs else []
     yield Section("Provenance", [TRACE], [*origins, tables.sources_table(suites)])
 
 
@@ -207,7 +208,8 @@ def _curves(runs: Sequence[Run], suites: Suites, folder: Path, style: Mapping[st
             labels = (_steps_label(list(chain(*groups.values()))), suite.score_unit)
             file = f"{suite.name}_{_slug(task)}_curve"
             lines = _lines(suite, task, any(run.preset == "full" for run in chain(*groups.values())))
-            paths = figures.draw_learning_curve(folder, file, groups, style, labels, lines)
+            behind = suite.curves(task)
+            paths = figures.draw_learning_curve(folder, file, groups, style, labels, lines, behind=behind)
             yield Figure(file, f"{suite.label}: {task}", caption, paths)
 
 
@@ -246,7 +248,8 @@ def _videos(runs: Sequence[Run]) -> Iterator[Video]:
 
 
 def _lead(runs: Sequence[Run], suites: Suites) -> str:
-    names = " and ".join(suite.label for suite in suites.values() if suite.methods)
+    *others, last = (suite.label for suite in suites.values() if suite.methods)
+    names = " and ".join([", ".join(others), last] if others else [last])
     return f"Published scores of {names}" + (f", with {_count(len(runs), 'run')} of ours beside." if runs else ".")
 
 

@@ -20,6 +20,7 @@ NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")
 HASHES = ("config_hash", "settings_hash")  # a run folder's configuration decides, whatever version wrote the rows
 MAY_CHANGE = ("version", "hardware")  # when a run goes on elsewhere
 OPTIONAL = ("settings_hash",)
+NO_SUITES: Mapping[str, SuiteScores] = {}
 PER_EPISODE = ("agent_steps", "env_steps", "frames", "episode", "score")
 
 
@@ -60,6 +61,7 @@ class Run:
     frames: dict[int, int] = field(default_factory=dict)  # environment steps -> frames
     settings_hash: str = ""  # of the configuration without its seed; empty where not recorded
     total_agent_steps: int = 0  # of the whole training; 0 where not recorded
+    averaged: int = 1  # evaluations that a result is the mean of
 
     @property
     def group(self) -> Group:
@@ -72,9 +74,13 @@ class Run:
 
     @property
     def final(self) -> float:
-        """Mean score of the last evaluation; NaN without any."""
-        score = self.mean_at(self.env_steps)
-        return math.nan if score is None else score
+        """Result after the last evaluation; NaN without any."""
+        return self.result_at(self.env_steps) if self.evaluations else math.nan
+
+    def result_at(self, env_steps: int) -> float:
+        """Mean of the last evaluations up to `env_steps`, each the mean of its episodes."""
+        last = [step for step in self.evaluations if step <= env_steps][-self.averaged :]
+        return sum(self.mean_at(step) for step in last) / len(last)
 
     def mean_at(self, env_steps: int) -> float | None:
         """Mean score of the evaluation after `env_steps`, None without one."""
@@ -120,11 +126,11 @@ class Results:
         return {task: runs for task, runs in self.runs.items() if task in self.suite.tasks}
 
     def score(self, task: str, seed: int) -> float:
-        """Mean raw score of a run."""
-        return self.runs[task][seed].mean_at(self.steps(task))
+        """Raw result of a run."""
+        return self.runs[task][seed].result_at(self.steps(task))
 
     def raw(self) -> dict[str, list[float]]:
-        """Mean raw score of each run, by task."""
+        """Raw result of each run, by task."""
         return {task: [self.score(task, seed) for seed in runs] for task, runs in self.runs.items()}
 
     def paired(self) -> dict[str, dict[int, float]]:
@@ -282,9 +288,10 @@ def _version(project: str | None, commit: str | None, dirty: bool) -> str:
     return "+".join(part for part in (project, commit) if part) or "unknown"
 
 
-def read_runs(paths: Iterable[str | Path]) -> list[Run]:
+def read_runs(paths: Iterable[str | Path], suites: Mapping[str, SuiteScores] = NO_SUITES) -> list[Run]:
     """The runs of run folders, score files, and folders that are searched for both; sorted by what they are.
 
+    suites: by name, whose measures count; the score is that of any other.
     Raises ConfigError, in one line, for a path without runs, a damaged or foreign file, the same run in two files, and
     runs that would share a column with other settings.
     """
@@ -294,19 +301,23 @@ def read_runs(paths: Iterable[str | Path]) -> list[Run]:
         if not found:
             raise ConfigError(f"{path} holds neither a run folder nor a score file")
         files |= dict.fromkeys(found)
-    runs = [read_run(file) for file in {file.resolve(): file for file in files}.values()]
+    runs = [read_run(file, suites) for file in {file.resolve(): file for file in files}.values()]
     runs.sort(key=lambda run: (run.suite, run.task, run.method, run.preset, run.fidelity, run.seed))
     _refuse_mixtures(runs)
     return runs
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES) -> Run:
     """The run of one score file; columns that an `evaluations.csv` lacks come from its run folder.
 
     An evaluation with fewer episodes than it was to have is left out, as in a run that goes on. Raises ConfigError.
     """
     columns, episodes = _from_run_folder(path)
     rows = _read_rows(path, columns)
+    suite_name = rows[0]["suite"] if rows else columns["suite"]
+    suite = suites.get(suite_name, SuiteScores(suite_name, suite_name))
+    if rows and suite.measure not in rows[0]:
+        raise ConfigError(f"{path} is no score file of {suite.label}: it lacks the column {suite.measure}")
     evaluations: dict[int, dict[int, float]] = {}
     agent_steps, frames = {}, {}
     for line, row in enumerate(rows, start=2):
@@ -314,7 +325,7 @@ def read_run(path: Path) -> Run:
         scores = evaluations.setdefault(step, {})
         if episode in scores:
             raise ConfigError(f"{path}, line {line}: episode {episode} after {step} environment steps is there twice")
-        scores[episode] = _number(path, line, row, "score", float)
+        scores[episode] = _number(path, line, row, suite.measure, float)
         agent_steps[step] = _number(path, line, row, "agent_steps")
         frames[step] = _number(path, line, row, "frames")
     episodes = episodes or max(map(len, evaluations.values()))
@@ -333,6 +344,7 @@ def read_run(path: Path) -> Run:
         evaluations={step: tuple(evaluations[step][i] for i in range(episodes)) for step in complete},
         agent_steps={step: agent_steps[step] for step in complete},
         frames={step: frames[step] for step in complete},
+        averaged=suite.averaged_evaluations,
     )
 
 

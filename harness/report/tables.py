@@ -193,7 +193,8 @@ def _published_column(suite: SuiteScores, method: PublishedMethod, budget: str) 
 def _our_column(results: Results, repeats: int) -> dict[str, str]:
     suite, averaged, mark = results.suite, results.averaged(), _mark_of(results)
     raw = results.raw().items()
-    column = {task: _runs(values, len(results.expected(task))) for task, values in raw}
+    digits = max(suite.score_digits, 1)
+    column = {task: _runs(values, len(results.expected(task)), digits) for task, values in raw}
     if averaged:
         column |= _of_means(suite, [mean(runs) for runs in averaged.values()], mark)
         intervals = statistics.aggregate(averaged, repeats)
@@ -286,18 +287,24 @@ def _difference_table(reference: Results, others: Sequence[Results], repeats: in
     )
 
 
-def provenance_table(runs: Sequence[Run]) -> Table:
+def provenance_table(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> Table:
     """A row for each run: what it is, how far it came, and the file that has its episodes."""
     rows = []
     for run in runs:
         steps, episodes = run.env_steps, len(run.evaluations.get(run.env_steps, ()))
         counts = [Number(f"{count:,}", count) for count in (run.agent_steps.get(steps, 0), steps, episodes)]
-        score = _score(run.final, mark="" if run.is_finished else "not finished") if episodes else "not evaluated yet"
+        digits, mark = max(suites[run.suite].score_digits, 1), "" if run.is_finished else "not finished"
+        score = _score(run.final, digits=digits, mark=mark) if episodes else "not evaluated yet"
         names = [run.suite, run.task, run.method, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
         rows.append([*names, *counts, score, run.config_hash, run.version, run.hardware, _shown(run.path)])
     header = ["suite", "task", "method", "preset", "fidelity", "seed", "agent steps", "environment steps"]
     header += ["episodes", "score", "configuration", "version", "hardware", "file"]
     notes = ["A score is the mean of the column `score` over the file's rows with these environment steps."]
+    notes += [
+        f"{suite.label}: of the column `{suite.measure}`, and of the last {suite.averaged_evaluations} evaluations."
+        for suite in suites.values()
+        if suite.measure != "score" and any(run.suite == suite.name for run in runs)
+    ]
     return Table("provenance", "Where our numbers come from", header, rows, notes, key=1)
 
 
@@ -385,7 +392,7 @@ def _share(count: int, whole: int, what: str) -> str:
     return "" if count == whole else f"{count} of {whole} {what}"
 
 
-def _runs(scores: Sequence[float], seeds: int, digits: int = 1) -> Number:
+def _runs(scores: Sequence[float], seeds: int, digits: int) -> Number:
     """Mean and deviation of the runs of a task."""
     std = stdev(scores) if len(scores) > 1 else None
     return _score(mean(scores), std, digits, _share(len(scores), seeds, "seeds"), seeds=len(scores))

@@ -280,7 +280,7 @@ def test_a_suite_without_published_scores_has_a_table_of_raw_scores():
     seeds = [(seed, method) for seed in (1, 2) for method in ("mlr", "x")]
     runs = [make_run("CartPole-v1", seed, 20.0 * seed, "gymnasium", method=method) for seed, method in seeds]
     suites = every_suite(runs, SUITES)
-    assert list(suites) == ["atari", "dmcontrol", "gymnasium"] and every_suite([], SUITES) == SUITES
+    assert list(suites) == ["atari", "dmcontrol", "metaworld", "gymnasium"] and every_suite([], SUITES) == SUITES
     table = suite_table(suites["gymnasium"], runs, 10)
     assert (table.name, table.title) == ("gymnasium", "Gymnasium: scores")
     assert table.header == ["task", "ours: MLR, preset cpu", "ours: x, preset cpu"]
@@ -342,7 +342,8 @@ def test_every_pair_of_methods_with_a_reference_has_one_difference():
 def test_provenance_names_the_file_of_every_run():
     runs = [make_run("pong", 1, {100: 1.0, 200: 3.0}, total=200), make_run("boxing", 2, 5.0, path=Path("/else/b.csv"))]
     runs.append(make_run("alien", 1, {}))
-    rows = [dict(zip(provenance_table(runs).header, row, strict=True)) for row in provenance_table(runs).rows]
+    table = provenance_table(runs, every_suite(runs, SUITES))
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert rows[0]["file"] == "results/runs/pong_mlr_1.csv" and rows[1]["file"] == "/else/b.csv"
     assert rows[0]["score"] == "3.0 (not finished)" and rows[1]["score"] == "5.0"
     assert rows[2]["score"] == "not evaluated yet"
@@ -414,7 +415,7 @@ def test_latex_is_accepted(tmp_path):
     runs = [*full_atari([1, 2, 3]), make_run("pong", 1, 3.0), make_run("pong", 1, 2.0, method="none")]
     tables = [suite_table(suite, runs, 10) for suite in SUITES.values()]
     tables += [aggregates_table(runs, SUITES, 10), *difference_tables(runs, SUITES, 10)]
-    tables += [provenance_table(runs[:2]), sources_table(SUITES), AWKWARD]
+    tables += [provenance_table(runs[:2], SUITES), sources_table(SUITES), AWKWARD]
     lines = [r"\documentclass{article}\usepackage{graphicx}\begin{document}", *(table.latex() for table in tables)]
     (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
