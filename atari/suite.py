@@ -1,5 +1,7 @@
 """Atari as a suite: units of a step, scores, and what identifies the emulator."""
 
+from importlib.metadata import version
+
 from atari import scores
 from atari.config import AtariConfig
 from atari.emulators import emulator_note, rom_md5
@@ -26,6 +28,12 @@ def manifest(config: AtariConfig, environment: AtariEnv) -> dict:
     return {"game": config.game, "emulator": emulator, "rom_md5": rom_md5(config.game, emulator)}
 
 
+def simulator(config: AtariConfig) -> dict[str, str]:
+    emulator = config.environment.emulator
+    package = {"ale": "ale-py", "atari_py": "atari-py"}[emulator]
+    return {package: version(package), "rom_md5": rom_md5(config.game, emulator)}
+
+
 def describe(config: AtariConfig, environment: AtariEnv, device_type: str) -> list[str]:
     note = emulator_note(config.game, config.environment.emulator)
     return [f"emulator     {note}"] if note else []
@@ -42,4 +50,5 @@ ATARI = Suite(
     references=references,
     manifest=manifest,
     describe=describe,
+    simulator=simulator,
 )

@@ -4,6 +4,7 @@
 the OpenGL backend is chosen. Nothing here imports torch: environment workers stay small.
 """
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -28,17 +29,17 @@ class DMControlEnv(gymnasium.Env):
 
     Observations are uint8 [3K, H, W], old to new; actions float32 [A] in [-1, 1]. The reward is the sum over the
     repeated environment steps. An episode that ends with discount 0 is terminated, one that ends with another is
-    truncated. Only the task's random state, which `seed` starts and resets continue, drives the physics. Raises
-    ConfigError for an unknown task or camera and where nothing can draw, NotFinite from a step at which the physics
-    diverges.
+    truncated. Only the task's random state, which `seed` starts and resets continue, drives the physics. Without
+    `pictures` observations stay blank. Raises ConfigError for an unknown task or camera and where nothing can draw,
+    NotFinite from a step at which the physics diverges.
     """
 
-    def __init__(self, domain: str, task_name: str, config: EnvironmentConfig, seed: int):
+    def __init__(self, domain: str, task_name: str, config: EnvironmentConfig, seed: int, pictures: bool = True):
         require_task(domain, task_name)
         self.task = f"{domain}_{task_name}"
         self.render_mode = "rgb_array"
-        self._config = config
-        self._suite = load_from_suite(domain, task_name, seed)
+        self._config, self._pictures = config, pictures
+        self._suite = load_from_suite(domain, task_name, seed, pictures)
         model = self._physics.model
         require(
             config.camera < model.ncam,
@@ -165,8 +166,10 @@ class DMControlEnv(gymnasium.Env):
     def _large_camera(self):
         return make_camera(self._physics, RENDER_SCALE * self._config.image_size, self._config.camera)
 
-    def _frame(self) -> np.ndarray:
+    def _frame(self) -> np.ndarray | np.uint8:
         """The current picture, uint8 [3, H, W], in memory that the next one overwrites."""
+        if not self._pictures:
+            return np.uint8(0)
         with span("render"):
             return self._camera.render().transpose(2, 0, 1)
 
@@ -181,8 +184,17 @@ def make_environment(config: DMControlConfig, seed: int, episode: int, training:
     return DMControlEnv(config.domain, config.task_name, config.environment, derive_seed(seed, purpose, episode))
 
 
-def load_from_suite(domain: str, task_name: str, seed: int):
-    choose_backend()
+def make_scorer(config: DMControlConfig, seed: int, episode: int) -> DMControlEnv:
+    """The environment of an evaluation episode without pictures; it needs no OpenGL."""
+    seed = derive_seed(seed, "evaluation_environment", episode)
+    return DMControlEnv(config.domain, config.task_name, config.environment, seed, pictures=False)
+
+
+def load_from_suite(domain: str, task_name: str, seed: int, pictures: bool = True):
+    if pictures:
+        choose_backend()
+    else:
+        os.environ.setdefault("MUJOCO_GL", "off")
     from dm_control import suite
 
     return suite.load(domain, task_name, task_kwargs={"random": task_seed(seed)})

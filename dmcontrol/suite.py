@@ -1,9 +1,11 @@
 """DMControl as a suite: units of a step, scores, and what renders."""
 
+from importlib.metadata import version
+
 from dmcontrol.config import DMControlConfig
-from dmcontrol.environment import DMControlEnv, make_environment
+from dmcontrol.environment import DMControlEnv, make_environment, make_scorer
 from dmcontrol.rendering import with_advice
-from dmcontrol.scores import BUDGETS, SCORES
+from dmcontrol.scores import BUDGETS, SCORES, score_bound
 from harness.recipe import Suite, repeated_steps
 from harness.report.published import label_of
 
@@ -14,6 +16,10 @@ def manifest(config: DMControlConfig, environment: DMControlEnv) -> dict:
 
 def describe(config: DMControlConfig, environment: DMControlEnv, device_type: str) -> list[str]:
     return [f"renderer     {with_advice(environment.renderer, device_type)}"]
+
+
+def simulator(config: DMControlConfig) -> dict[str, str]:
+    return {name: version(name) for name in ("mujoco", "dm_control")}
 
 
 def references(config: DMControlConfig) -> dict[str, float]:
@@ -40,4 +46,7 @@ DMCONTROL = Suite(
     milestones=milestones,
     manifest=manifest,
     describe=describe,
+    simulator=simulator,
+    make_scorer=make_scorer,
+    score_bound=lambda config: score_bound(config.task),
 )

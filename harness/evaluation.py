@@ -17,6 +17,7 @@ from rich.console import Console
 from harness.background import Background
 from harness.config import ConfigError, as_dict, require
 from harness.environments import Environments
+from harness.episodes import taken
 from harness.errors import NotFinite, WorkerLost
 from harness.logs import CsvLog
 from harness.report.scores import score_columns
@@ -26,7 +27,8 @@ from harness.stop import StopRequested
 Player = Callable[[np.ndarray, np.ndarray], Sequence]  # see play_episodes
 Watch = Callable[[int], None]  # told after every step how many episodes are over; may raise StopRequested
 Film = Callable[[gymnasium.Env], None]
-# weights, index, video file, watch, worker processes -> a row per episode; may raise WorkerLost
+# weights, index, video file, watch, worker processes -> a row per episode, with the way it was played under PLAYED;
+# may raise WorkerLost
 Evaluate = Callable[[Path, int, Path | None, Watch, int], list[dict]]
 POLL_SECONDS = 0.2  # between looks at what is waited for
 
@@ -35,6 +37,7 @@ POLL_SECONDS = 0.2  # between looks at what is waited for
 class Episode:
     score: float = 0.0  # sum of raw rewards
     agent_steps: int = 0
+    actions: list = field(default_factory=list)
     columns: dict[str, float] = field(default_factory=dict)  # further results that the environment reports at the end
 
 
@@ -74,6 +77,7 @@ def _play_together(
         for place, outcome in outcomes.items():
             episodes[place].score += outcome.reward
             episodes[place].agent_steps += 1
+            episodes[place].actions.append(np.asarray(actions[place]).tolist())
             if outcome.over:
                 episodes[place].columns = outcome.columns
                 playing.remove(place)
@@ -97,12 +101,6 @@ def episode_rows(episodes: list[Episode], columns: Callable[[float], dict[str, f
     return rows
 
 
-def own_columns(row: dict) -> list[str]:
-    """Names of a row's columns that the environment reported."""
-    names = list(row)
-    return names[names.index("episode_agent_steps") + 1 :]
-
-
 def joined(row: dict, further: dict) -> dict:
     """Raises ConfigError for a name that both have."""
     taken = sorted(row.keys() & further.keys())
@@ -111,7 +109,7 @@ def joined(row: dict, further: dict) -> dict:
 
 
 class Evaluations:
-    """evaluations.csv: a row per episode, which says itself what run it is of.
+    """evaluations.csv: a row per episode, which says itself what run it is of. episodes.csv: how it was played.
 
     An evaluation whose rows are not all there is pending. In the background one at a time goes on beside the training,
     until `close`.
@@ -125,9 +123,11 @@ class Evaluations:
         self._columns = score_columns(as_dict(config), read_manifest(folder.path))
         self._folder, self._evaluate, self._units, self._console = folder, evaluate, units, console
         self._log = CsvLog(folder.evaluations, keep_until)
+        self._played = CsvLog(folder.episodes, keep_until)
         counts = Counter(int(row["agent_steps"]) for row in self._log.read())
         self._done = {step for step, count in counts.items() if count == self._episodes}
-        self._log.keep(row for row in self._log.read() if int(row["agent_steps"]) in self._done)
+        for log in (self._log, self._played):
+            log.keep(row for row in log.read() if int(row["agent_steps"]) in self._done)
         self._background: Background | None = None  # from the first evaluation on
         self.last_score: float | None = None
 
@@ -194,6 +194,7 @@ class Evaluations:
                 return None
 
     def _write(self, index: int, due: int, rows: list[dict], seconds: float) -> None:
+        played = taken(due, rows)
         for name in dict.fromkeys(name for row in rows for name, value in row.items() if not math.isfinite(value)):
             raise NotFinite(f"a {name} of the evaluation after agent step {due} is a NaN or an infinity")
         constant = {**self._columns, "evaluation": index, **self._units(due)}
@@ -201,6 +202,7 @@ class Evaluations:
         changed = sorted(rows[0].keys() ^ set(self._log.columns)) if self._log.columns else []
         require(not changed, f'{self._log.path} and info["columns"] of the environment differ in {changed}: keep them')
         self._console.print(f"evaluation after agent step {due}: {speed(rows, seconds, self._units)}")
+        self._played.append(*played)  # first: rows without a score are dropped at the next start
         self._log.append(*rows)
         self._done.add(due)
         self.last_score = float(np.mean([row["score"] for row in rows]))

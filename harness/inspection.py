@@ -35,7 +35,7 @@ def inspect(run: Path) -> Iterator[tuple[str, str, str]]:
             mine |= replay_digests(folder.checkpoints / "replay", manifest)
             note = f"{len(manifest['pieces'])} pieces"
         yield part, _digest(mine), f"{note}, checkpoint of agent step {manifest['agent_steps']}"
-    for file in (folder.metrics, folder.evaluations):
+    for file in (folder.metrics, folder.evaluations, folder.episodes):
         rows = [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in CsvLog(file).read()]
         yield file.name, _digest(dict(enumerate(rows))), f"{len(rows)} rows, without columns under {TIMES}"
 

@@ -6,14 +6,17 @@ Worker processes import these functions from their modules; that of `make_enviro
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
-import torch
 
-from harness.evaluation import Player
 from harness.report.published import SuiteScores
-from harness.schedule import Schedule
+
+if TYPE_CHECKING:  # playing episodes again needs a suite and no torch
+    import torch
+
+    from harness.evaluation import Player
+    from harness.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Spaces:
 
 def no_columns(config: Any, score: float) -> dict[str, float]:
     return {}
+
+
+def no_simulator(config: Any) -> dict[str, str]:
+    return {}
+
+
+def exact(config: Any) -> float:
+    return 0.0
 
 
 def no_references(config: Any) -> dict[str, float]:
@@ -58,17 +69,21 @@ class Suite:
     references: Callable[[Any], dict[str, float]] = no_references  # scores to compare with, by name
     milestones: Callable[[Any], list[int]] = last_step  # agent steps of the published tables' scores, and the last
     scores: SuiteScores | None = None  # where a run's curve shows another measure than the score, or published curves
+    simulator: Callable[[Any], dict[str, str]] = no_simulator  # versions and files here that decide a score, by name
+    make_scorer: Callable[[Any, int, int], gymnasium.Env] | None = None  # an evaluation's environment without pictures
+    # Largest difference of an episode's score on another simulator or kind of CPU.
+    score_bound: Callable[[Any], float] = exact
 
 
 @dataclass(frozen=True)
 class Method:
     """Agent, replay and player."""
 
-    make_agent: Callable[[Any, Spaces, torch.device], Any]
-    make_replay: Callable[[Any, Spaces, torch.device], Any]
-    make_player: Callable[[Any, Path, int, torch.device], Player]  # configuration, weights, seed, device
-    make_schedule: Callable[[Any], Schedule]
-    load_trained: Callable[[Any, Path, torch.device], Any]  # the trained agent for other code
+    make_agent: "Callable[[Any, Spaces, torch.device], Any]"
+    make_replay: "Callable[[Any, Spaces, torch.device], Any]"
+    make_player: "Callable[[Any, Path, int, torch.device], Player]"  # configuration, weights, seed, device
+    make_schedule: "Callable[[Any], Schedule]"
+    load_trained: "Callable[[Any, Path, torch.device], Any]"  # the trained agent for other code
     describe: Callable[[Any, Any], list[str]]  # configuration, agent -> lines
 
 

@@ -16,6 +16,7 @@ from harness.checkpoint import require_finite_state
 from harness.command_line import complain
 from harness.config import DEVICE, ConfigError, require
 from harness.environments import Environments, LocalEnvironments, SpreadEnvironments
+from harness.episodes import PLAYED, own_columns, pack, taken
 from harness.errors import CheckpointError, Miscounted, NotFinite, WorkerLost
 from harness.evaluation import (
     Evaluate,
@@ -23,7 +24,6 @@ from harness.evaluation import (
     episode_rows,
     is_finished,
     joined,
-    own_columns,
     play_episodes,
     played_again,
     speed,
@@ -44,6 +44,7 @@ from harness.run_folder import (
     RunFolder,
     check_run,
     checkpoint_names,
+    episodes_beside,
     read_config,
     read_manifest,
     record_failure,
@@ -216,7 +217,9 @@ def evaluate_weights(
     ):
         player = recipe.method.make_player(config, weights, seed, device)
         episodes = play_episodes(player, environments, config.evaluation.episodes, film, watch)
-    return episode_rows(episodes, partial(recipe.suite.columns, config))
+    rows = episode_rows(episodes, partial(recipe.suite.columns, config))
+    played = ({"environment_seed": seed, "actions": pack(episode.actions)} for episode in episodes)
+    return [row | {PLAYED: how} for row, how in zip(rows, played, strict=True)]
 
 
 def make_environments(config, recipe: Recipe, seed: int, film: bool, workers: int) -> Environments:
@@ -321,7 +324,7 @@ def evaluate_run(
 ) -> None:
     """Plays `episodes` with the newest weights of a run folder, or those after `agent_steps`.
 
-    Prints the score, writes CSV and video if asked.
+    Prints the score, writes video, CSV and the episodes beside it if asked.
     """
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if csv and not csv.absolute().parent.is_dir():
@@ -347,6 +350,7 @@ def evaluate_run(
         except WorkerLost as error:
             console.print(played_again(error))
             rows, seconds = timed(evaluate, weights, 0, video_file, watch, 0)
+    played = taken(units["agent_steps"], rows)
     console.print(f"{config.task}, weights after {units['env_steps']:,} environment steps")
     console.print(speed(rows, seconds, partial(recipe.suite.units, config)))
     console.print(summary(config, recipe, rows))
@@ -355,6 +359,17 @@ def evaluate_run(
         columns = score_columns(read_config(run), read_manifest(run))
         columns |= {"source": "evaluate", "evaluation_seed": seed, **units}
         CsvLog(csv).append(*(joined(columns, row) for row in rows))
-        console.print(f"rows   {csv}")
+        record_episodes(csv, played, config, run)
+        console.print(f"rows   {csv}, to be checked with scripts/verify.py")
     if video_file:
         console.print(f"video  {video_file}")
+
+
+def record_episodes(csv: Path, played: list[dict], config: Any, run: Path) -> None:
+    """Writes what checks the rows of `csv` into a folder beside it: episodes, configuration and manifest."""
+    folder = RunFolder(episodes_beside(csv))
+    for file in (folder.manifest, folder.episodes):  # of an earlier evaluation
+        file.unlink(missing_ok=True)
+    manifest = {name: value for name, value in read_manifest(run).items() if name not in ("config_hash", "starts")}
+    record_start(replace(config, run_dir=str(folder.path)), manifest)
+    CsvLog(folder.episodes).append(*played)

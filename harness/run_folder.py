@@ -42,6 +42,7 @@ class RunFolder:
         self.manifest = self.path / "manifest.json"
         self.metrics = self.path / "metrics.csv"
         self.evaluations = self.path / "evaluations.csv"
+        self.episodes = self.path / "episodes.csv"
         self.checkpoints = self.path / "checkpoints"
         self.weights = self.path / "weights"
         self.media = self.path / "media"
@@ -89,6 +90,11 @@ class RunFolder:
         for file in self.weights.glob("*.safetensors"):
             if int(file.stem) < before and int(file.stem) not in but:
                 file.unlink()
+
+
+def episodes_beside(table: Path) -> Path:
+    """Folder of what checks a table that is not a run's own."""
+    return table.with_suffix(".episodes")
 
 
 def checkpoint_names(folder: Path) -> list[str]:
@@ -236,7 +242,7 @@ def environment() -> dict:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -299,7 +305,7 @@ def _git(*arguments: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -102,8 +102,12 @@ def _children(process: int) -> list[int]:
         return []
 
 
-def _work(target: Callable, connection, *arguments) -> None:
+def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _work(target: Callable, connection, *arguments) -> None:
+    end_with_parent()
     try:
         target(connection, *arguments)
     except (EOFError, ConnectionError):  # there is nobody left to work for

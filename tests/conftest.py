@@ -34,7 +34,7 @@ SLOW = {
     "test_curves", "test_dmcontrol_runs", "test_extending", "test_fidelity", "test_golden_other_sizes",
     "test_golden_sets", "test_operations", "test_own_environment_runs", "test_phases", "test_plan", "test_precision",
     "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers", "test_unchanged_runs",
-    "test_visualize",
+    "test_verify", "test_visualize",
 }  # fmt: skip
 # Tests of other files that take several seconds of processor time.
 SLOW |= {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.config import ConfigError
 from harness.report.published import PUBLISHED, ROOT, SuiteScores, label_of, main_methods
-from harness.run_folder import RunFolder, config_hash, read_config, read_manifest, renamed
+from harness.run_folder import RunFolder, config_hash, episodes_beside, read_config, read_manifest, renamed
 
 NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
 HASHES = ("config_hash", "settings_hash")  # a run folder's configuration decides, whatever version wrote the rows
@@ -297,7 +297,7 @@ def read_runs(paths: Iterable[str | Path], suites: Mapping[str, SuiteScores] = N
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
-        found = list(_score_files(path))
+        found = list(score_files(path))
         if not found:
             raise ConfigError(f"{path} holds neither a run folder nor a score file")
         files |= dict.fromkeys(found)
@@ -348,7 +348,7 @@ def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES) -> Run:
     )
 
 
-def _score_files(path: Path) -> Iterator[Path]:
+def score_files(path: Path) -> Iterator[Path]:
     """Score files at or below `path`; in a run folder only evaluations.csv is one."""
     if path.is_file():
         yield path
@@ -356,8 +356,8 @@ def _score_files(path: Path) -> Iterator[Path]:
         yield RunFolder(path).evaluations
     elif path.is_dir() and path.resolve() != PUBLISHED:
         for entry in sorted(path.iterdir()):
-            if entry.is_dir():
-                yield from _score_files(entry)
+            if entry.is_dir() and entry.suffix != episodes_beside(entry).suffix:
+                yield from score_files(entry)
             elif entry.suffix == ".csv" and {"task", "episode", "score"} <= _header(entry):
                 yield entry
 

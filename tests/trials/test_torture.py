@@ -20,6 +20,7 @@ def test_runs_that_are_killed_starved_and_misled_come_out_whole(tmp_path):
     assert result.returncode == 0, result.stderr
     assert {name for name, row in rows.items() if row["cases"]} == {
         "kill", "save", "signals", "damage", "config", "hostile", "disk", "evaluation", "finite",
+        "altered",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ Trials, each with the number of cases that --count replaces:
   disk 50       disk full at any write, folder read-only or removed; one line, exit 74, the checkpoint stays good
   evaluation 20 workers of an evaluation killed and stopped; found in time, none is left over, and the run ends as ever
   finite 100    NaN and infinity in reward, loss, gradient, weight, moment, priority, score; exit 70 before it is saved
+  altered 1000  scores, actions and seeds changed; playing the episodes again names each
   seeds 20      equal seeds end equal, different ones differ
   sweep 40      runs of a sweep killed at random, the sweep stopped and killed; each run must finish exactly once
   memory 50000  agent steps in which the process must not grow
@@ -32,6 +33,7 @@ import torch
 
 from harness.command_line import Options, refuse
 from harness.config import ConfigError
+from tests.trials.altered import altered
 from tests.trials.config import config
 from tests.trials.damage import damage
 from tests.trials.disk import disk
@@ -55,6 +57,7 @@ TRIALS = {  # with the goal, and the cases of --short
     "disk": (disk, 50, 2),
     "evaluation": (evaluation, 20, 2),
     "finite": (finite, 100, 2),
+    "altered": (altered, 1000, 10),
     "seeds": (seeds, 20, 0),
     "sweep": (sweep, 40, 0),  # ten of them are a test of tests/test_sweep.py
     "memory": (memory, 50_000, 0),

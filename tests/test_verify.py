@@ -1,0 +1,53 @@
+"""scripts/verify.py on real runs of both suites, and on the table of an evaluation."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness.logs import CsvLog
+from harness.report.scores import read_runs
+from scripts import evaluate, verify
+from tests.conftest import ROOT
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from scripts import verify; sys.exit(verify.main())"
+
+
+def test_runs_are_played_again_without_torch_and_opengl(finished_run, finished_dmcontrol_run):
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(finished_run), str(finished_dmcontrol_run)],
+        cwd=ROOT, env=os.environ | {"MUJOCO_GL": "off"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2 and all("as in the table, to the last digit; made with" in line for line in lines)
+    assert "ale-py " in lines[0] and "mujoco " in lines[1]
+
+
+def test_the_table_of_an_evaluation_has_its_episodes_beside_it(finished_run, tmp_path, capsys):
+    table = tmp_path / "scores.csv"
+    for episodes in ("3", "2"):  # the second takes the place of the first
+        assert evaluate.main([str(finished_run), "--episodes", episodes, "--seed", "7", "--csv", str(table)]) == 0
+    assert len(read_runs([tmp_path])) == 1
+    capsys.readouterr()
+    assert verify.main([str(table), "--processes", "1"]) == 0
+    assert "2 of 2 episodes played again, as in the table" in capsys.readouterr().out
+    rows = CsvLog(table).read()
+    rows[1]["score"] = "1.0"
+    table.unlink()
+    CsvLog(table).append(*rows)
+    assert verify.main([str(table), "--processes", "1"]) == 70
+    assert "agent step 120, episode 1: score is 1.0 in the table" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what, message", [("missing", "holds neither"), ("older", "nothing was checked")])
+def test_a_run_without_episodes_is_named(finished_run, tmp_path, capsys, what, message):
+    run = tmp_path / "run"
+    if what == "older":
+        shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("episodes.csv", "checkpoints"))
+    assert verify.main([str(run)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+    assert out.endswith("no episodes stored\n") == (what == "older")
