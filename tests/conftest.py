@@ -32,9 +32,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SLOW = {
     "test_ablations", "test_any_task", "test_attempt", "test_auxiliary_runs", "test_background", "test_capture",
     "test_curves", "test_dmcontrol_runs", "test_extending", "test_fidelity", "test_golden_other_sizes",
-    "test_golden_sets", "test_operations", "test_own_environment_runs", "test_phases", "test_plan", "test_precision",
-    "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers", "test_unchanged_runs",
-    "test_verify", "test_visualize",
+    "test_golden_sets", "test_mwm_runs", "test_operations", "test_own_environment_runs", "test_phases", "test_plan",
+    "test_precision", "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers",
+    "test_unchanged_runs", "test_verify", "test_visualize",
 }  # fmt: skip
 # Tests of other files that take several seconds of processor time.
 SLOW |= {

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from harness.exit_codes import DONE, RESUME_ME
 from harness.inspection import inspect
@@ -127,8 +128,8 @@ def test_a_run_may_be_prolonged(finished, tmp_path):
     assert train(config) == DONE
     assert train(replace(config, env_steps=120)) == DONE
     final = "000000060.safetensors"
-    weights = [(RunFolder(path).weights / final).read_bytes() for path in (config.run_dir, finished.folder.path)]
-    assert weights[0] == weights[1]
+    ours, expected = (load_file(RunFolder(path).weights / final) for path in (config.run_dir, finished.folder.path))
+    assert ours.keys() == expected.keys() and all(torch.equal(ours[name], expected[name]) for name in ours)
 
 
 def test_evaluate_inspect_and_report(finished, tmp_path, capsys):
