@@ -1,5 +1,6 @@
 """Operations of an update, counted where nothing is computed: on torch's meta device."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import mean
 from typing import Any
@@ -13,7 +14,26 @@ META = torch.device("meta")
 
 
 def update_operations(method: Method, config: Any, spaces: Spaces) -> float | None:
-    """Floating-point operations of one update, two per multiply-add, the mean over a cycle of updates.
+    """Floating-point operations of one update, the mean over a cycle of updates; see `operations_by_variant`."""
+    counts = operations_by_variant(method, config, spaces)
+    return None if counts is None else mean(count for _, count in counts)
+
+
+def run_operations(method: Method, config: Any, spaces: Spaces, updates: Mapping[str, int]) -> float | None:
+    """Floating-point operations of all updates of a run. updates: their number by kind.
+
+    A kind's updates have the variants that begin with its name, or else all variants of a cycle in equal shares.
+    """
+    counts = operations_by_variant(method, config, spaces)
+    if counts is None:
+        return None
+    own = {kind: [count for variant, count in counts if variant[:1] == (kind,)] for kind in updates}
+    everything = [count for _, count in counts]
+    return sum(number * mean(own[kind] or everything) for kind, number in updates.items())
+
+
+def operations_by_variant(method: Method, config: Any, spaces: Spaces) -> list[tuple[tuple, int]] | None:
+    """The variants of a cycle of updates with their operations, two per multiply-add.
 
     Products and convolutions count, with their backward passes; elementwise work does not. None where updates are no
     functions of tensors alone: an agent without `update_on_device`, or one that reads values on the host.
@@ -29,7 +49,7 @@ def update_operations(method: Method, config: Any, spaces: Spaces) -> float | No
             counts[variant] = counter.get_total_flops()
     except RuntimeError:
         return None
-    return mean(counts[variant] for variant in agent.cycle)
+    return [(variant, counts[variant]) for variant in agent.cycle]
 
 
 def built_on_meta(method: Method, config: Any, spaces: Spaces) -> tuple[Any, Any]:

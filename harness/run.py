@@ -1,6 +1,7 @@
 """A whole run of any recipe: parts from the configuration, training, evaluation, curve and video."""
 
 import re
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,7 @@ from harness.hardware import cpu_flops_per_second
 from harness.logs import CsvLog
 from harness.loop import Parts, require_order
 from harness.memory import available_bytes
-from harness.operations import update_operations
+from harness.operations import run_operations
 from harness.precision import set_precision
 from harness.progress import RunProgress
 from harness.recipe import Recipe, Spaces
@@ -50,6 +51,7 @@ from harness.run_folder import (
     record_failure,
     record_start,
 )
+from harness.schedule import count_kinds
 from harness.seeding import derive_seed
 from harness.stop import StopRequest
 from harness.trackers import tracked
@@ -270,14 +272,15 @@ def describe(
         f"memory       {memory_needed(parts) / 1e9:.3f} GB with networks and optimisers; an update takes more",
     ]
     if device.type == "cpu" and updates > FEW_UPDATES:
-        lines += describe_cost(config, recipe, parts.environment, updates)
+        kinds = count_kinds(parts.schedule, config.agent_steps)
+        lines += describe_cost(config, recipe, parts.environment, kinds)
     console.print("\n".join(lines))
 
 
-def describe_cost(config, recipe: Recipe, environment: Any, updates: int) -> list[str]:
-    """A line on the time that a CPU needs at the least, where that is a minute or more."""
-    operations = update_operations(recipe.method, config, Spaces.of(environment))
-    hours = updates * (operations or 0) / cpu_flops_per_second() / 3600
+def describe_cost(config, recipe: Recipe, environment: Any, updates: Mapping[str, int]) -> list[str]:
+    """A line on the time that updates, given by kind, need on a CPU at the least, where that is a minute or more."""
+    operations = run_operations(recipe.method, config, Spaces.of(environment), updates)
+    hours = (operations or 0) / cpu_flops_per_second() / 3600
     if hours < 1 / 60:
         return []
     length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"

@@ -1,5 +1,6 @@
 """Schedules: which updates belong to an agent step. The loop, its counts and the progress bar read the same one."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,11 @@ class Schedule(Protocol):
     def total(self, steps: int) -> int:
         """Number of updates in the first `steps` agent steps: the sum of `len(due(step))`."""
         ...
+
+
+def count_kinds(schedule: Schedule, steps: int) -> Counter[str]:
+    """Number of updates of each kind in the first `steps` agent steps."""
+    return Counter(kind for step in range(steps) for kind in schedule.due(step))
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from safetensors.torch import load_file
 
 from harness.exit_codes import DONE, RESUME_ME
 from harness.inspection import inspect
+from harness.operations import operations_by_variant, run_operations
+from harness.recipe import Spaces
 from harness.report.scores import read_runs
 from harness.run import run
 from harness.run_folder import RunFolder, checkpoint_names
+from harness.schedule import count_kinds
 from mwm.agent import MWMAgent
+from mwm.method import MWM
 from recipes import COMMANDS, load_agent, load_recipe
 from scripts import evaluate, inspect_run, report, sweep
 from tests.conftest import composed
@@ -154,19 +159,17 @@ def test_the_trained_agent_for_other_code(finished):
     assert tokens.shape == (1, 1 + 16, 16) and not tokens.requires_grad
 
 
-def test_operations_of_updates_are_counted_without_any_memory():
-    from harness.operations import update_operations
-    from harness.recipe import Spaces
-    from mwm.method import MWM
-
-    config = COMMANDS["mwm"].resolve(["task=window_close", "preset=cpu"])
-    boxes = load_spaces(config)
-    assert 1e10 < update_operations(MWM, config, Spaces(*boxes)) < 1e12
+def test_operations_of_a_run_count_each_kind_as_often_as_it_comes():
+    config = COMMANDS["mwm"].resolve(["task=window_close", "preset=tiny"])
+    spaces = Spaces(*load_spaces(config))
+    kinds = count_kinds(MWM.make_schedule(config), config.agent_steps)
+    assert kinds == {"autoencoder": 31 + ROUNDS, "dynamics": 2 + ROUNDS}
+    (_, autoencoder), (_, dynamics) = operations_by_variant(MWM, config, spaces)
+    expected = (31 + ROUNDS) * autoencoder + (2 + ROUNDS) * dynamics
+    assert run_operations(MWM, config, spaces, kinds) == expected > 1e6
 
 
 def load_spaces(config):
-    from gymnasium.spaces import Box
-
     return Box(0, 255, config.observation_shape, np.uint8), Box(-1, 1, (4,), np.float32)
 
 

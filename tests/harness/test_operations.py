@@ -121,5 +121,5 @@ def test_the_header_names_the_time_that_counted_operations_take(updates, words, 
     spaces = make_spaces(config)
     environment = SimpleNamespace(observation_space=spaces.observation, action_space=spaces.action)
     monkeypatch.setattr(runs, "cpu_flops_per_second", lambda: count("atari") * 72)
-    lines = describe_cost(config, ATARI, environment, updates)
+    lines = describe_cost(config, ATARI, environment, {"update": updates})
     assert len(lines) == bool(words) and words in "".join(lines)
