@@ -1,10 +1,10 @@
 """Names of games that the command line, the emulators and the score files share."""
 
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from harness.command_line import advice
 from harness.config import ConfigError, require, require_choice
 
 NAMES = """
@@ -36,9 +36,8 @@ def require_game(game: str) -> None:
         return
     if game in TWO_PLAYERS:
         raise ConfigError(f"{game} is a game for two players: choose another, such as pong")
-    nearest = get_close_matches(game.lower(), games(), n=1)
     others = f"choose one that ale-py ships, such as {', '.join(PAPER_GAMES)}"
-    raise ConfigError(f"no game named '{game}'; " + (f"did you mean '{nearest[0]}'?" if nearest else others))
+    raise ConfigError(f"no game named '{game}'; {advice(game, games(), others)}")
 
 
 def require_emulator(emulator: str, sticky_actions: float) -> None:

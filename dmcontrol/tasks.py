@@ -3,10 +3,7 @@
 Linear quadratic regulators (lqr) are left out: their actions have no bounds and their episodes no time limit.
 """
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-
-from harness.command_line import config_groups
+from harness.command_line import advice, config_groups
 from harness.config import ConfigError
 
 TASKS = {
@@ -54,27 +51,21 @@ def require_task(domain: str, task_name: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has this task."""
     require_domain(domain)
     if task_name not in TASKS[domain]:
-        raise ConfigError(f"{domain} has no task named '{task_name}'; {_advice(task_name, TASKS[domain])}")
+        raise ConfigError(f"{domain} has no task named '{task_name}'; {advice(task_name, TASKS[domain])}")
 
 
 def require_domain(domain: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has this domain."""
     if domain not in TASKS:
-        raise ConfigError(f"no domain named '{domain}'; {_advice(domain, TASKS)}")
+        raise ConfigError(f"no domain named '{domain}'; {advice(domain, TASKS)}")
 
 
 def require_named(task: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has the task DOMAIN_NAME."""
     if task not in named_tasks():
-        raise ConfigError(f"no task named '{task}'; {_advice(task, named_tasks())}")
+        raise ConfigError(f"no task named '{task}'; {advice(task, named_tasks())}")
 
 
 def named_tasks() -> dict[str, tuple[str, str]]:
     """Domain and name of each task, by its name in folders and tables."""
     return {f"{domain}_{name}": (domain, name) for domain, names in TASKS.items() for name in names}
-
-
-def _advice(name: str, known: Iterable[str]) -> str:
-    by_lower_case = {choice.lower(): choice for choice in known}
-    nearest = get_close_matches(name.lower(), by_lower_case, n=1)
-    return f"did you mean {by_lower_case[nearest[0]]}?" if nearest else f"choose one of {', '.join(known)}"

@@ -1,7 +1,7 @@
 """Command line of a training script: compose the configuration, refuse it in one line, or run it.
 
-Hydra is imported inside the functions, so that `--help` does without it, and torch is left to `run`, so that a
-refused configuration answers at once.
+Hydra is imported inside the functions, so that `--help` does without it. torch is left to `run`, so that a refused
+configuration answers at once.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.config import ConfigError, as_dict, suite_of, task_of
@@ -115,7 +116,7 @@ class Command:
         auxiliary = chosen(self.name, "auxiliary", overrides)
         ConfigStore.instance().store(name=f"{self.name}_schema", node=self.typed(auxiliary))
         unread = self.unread_sections(auxiliary)
-        overrides = [override for override in overrides if section_of(override) not in unread]
+        overrides = [override for override in overrides if section_of(parse(override)) not in unread]
         try:
             with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
                 composed = compose(self.name, overrides=[search_path(self.name), *overrides])
@@ -158,9 +159,10 @@ class Command:
 
     def groups(self) -> dict[str, list[str]]:
         """Names to choose from, by group; of the auxiliaries those that have a section here."""
-        groups = config_groups(self.name)
-        known = ("none", *self.sections)
-        return groups | {"auxiliary": [name for name in groups["auxiliary"] if name in known]}
+        return {
+            group: [name for name in names if group != "auxiliary" or name in ("none", *self.sections)]
+            for group, names in config_groups(self.name).items()
+        }
 
     def unread_sections(self, auxiliary: str | None) -> list[str]:
         """Sections that no part of a run with this auxiliary reads."""
@@ -181,31 +183,24 @@ class Command:
 
 
 class Options(argparse.ArgumentParser):
-    """Options of a command, which `about` describes; a wrong one is a ConfigError."""
+    """Options of a command, which `about` describes; a wrong one is a ConfigError with `advice`."""
 
-    def __init__(self, about: str, prog: str | None = None):
+    def __init__(self, about: str, prog: str | None = None, advice: str = "--help shows the options", **settings):
         formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=about, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(prog, description=about, formatter_class=formatter, allow_abbrev=False, **settings)
+        self._advice = advice
 
     def error(self, message: str):
-        raise ConfigError(f"{message}; --help shows the options")
-
-
-class Arguments(argparse.ArgumentParser):
-    """Options of every training script; a wrong one is a ConfigError."""
-
-    def __init__(self):
-        super().__init__(add_help=False, allow_abbrev=False)
-        self.add_argument("--help", "-h", action="store_true")
-        self.add_argument("--cfg", choices=["job"])
-        self.add_argument("overrides", nargs="*")
-
-    def error(self, message: str):
-        raise ConfigError(f"{message}; settings are written key=value, --help shows the options")
+        raise ConfigError(f"{message}; {self._advice}")
 
 
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    return Arguments().parse_intermixed_args(list(argv))
+    """Options of every training script."""
+    parser = Options("", advice="settings are written key=value, --help shows them", add_help=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--cfg", choices=["job"])
+    parser.add_argument("overrides", nargs="*")
+    return parser.parse_intermixed_args(list(argv))
 
 
 def help_text(command: Command, about: str) -> str:
@@ -243,9 +238,9 @@ def overridden(name: str, file: str, group: str) -> Iterator[str]:
             yield from re.findall(rf"^ *- override /{group}: (\w+)", path.read_text(), flags=re.M)
 
 
-def section_of(override: str) -> str:
+def section_of(parsed) -> str:
     """The first part of an override's key."""
-    return parse(override).key_or_group.split(".")[0]
+    return re.split("[./]", parsed.key_or_group)[0]
 
 
 def search_path(name: str) -> str:
@@ -305,7 +300,7 @@ def check_single(overrides: Sequence[str]) -> None:
 
 
 def is_hydra(parsed) -> bool:
-    return parsed.key_or_group.split("/")[0].split(".")[0] == "hydra"
+    return section_of(parsed) == "hydra"
 
 
 def check_override(
@@ -347,9 +342,7 @@ def further(key: str, hints: dict[str, str]) -> str:
 
 def check_choice(group: str, choice: Any, names: Sequence[str], hints: dict[str, str]) -> None:
     if not isinstance(choice, str) or choice not in names:
-        close = nearest(str(choice), names)
-        hint = f"did you mean {close}?" if close else f"choose one of {', '.join(names)}"
-        raise ConfigError(f"no {group} named '{choice}'; {hint}{further(group, hints)}")
+        raise ConfigError(f"no {group} named '{choice}'; {advice(str(choice), names)}{further(group, hints)}")
 
 
 def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> str:
@@ -371,10 +364,9 @@ def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> s
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and key not in kinds:
         return str(error) if is_entry(key, kinds) else unknown_key(key, kinds)
     message = str(cause).splitlines()[0]
-    if isinstance(cause, MissingMandatoryValue):
-        return f"{key} has no value: add {key}=value{further(key, hints)}"
     if isinstance(cause, InterpolationToMissingValueError):
         key = message.rsplit(maxsplit=1)[-1]
+    if isinstance(cause, (MissingMandatoryValue, InterpolationToMissingValueError)):
         return f"{key} has no value: add {key}=value{further(key, hints)}"
     if isinstance(cause, ValidationError) and kinds.get(key) in KINDS:
         return f"{key} must be {KINDS[kinds[key]]}: {message}"
@@ -405,18 +397,23 @@ def unknown_key(key: str, names: Sequence[str]) -> str:
     today = renamed()["keys"].get(key)
     if isinstance(today, str):
         return f"no key {key}; it is called {today} now"
-    close = nearest(key, names)
-    return f"no key {key}; " + (f"did you mean {close}?" if close else "--cfg job shows them all")
+    return f"no key {key}; {advice(key, names, '--cfg job shows them all')}"
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The most similar of `names`, which are also compared by their last parts: `mask_ratio` is near mlr.mask.ratio."""
+def advice(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """The nearest of `names`; where none is near `otherwise`, or all of them."""
+    close = nearest(name, names)
+    return f"did you mean {close}?" if close else otherwise or f"choose one of {', '.join(names)}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar of `names`, also by their last parts: `mask_ratio` is near mlr.mask.ratio. Case says nothing."""
     endings: dict[str, str] = {}
     for full in names:
         parts = full.split(".")
         for start in range(len(parts)):
-            endings.setdefault(".".join(parts[start:]), full)
-    close = difflib.get_close_matches(name, endings, n=1)
+            endings.setdefault(".".join(parts[start:]).lower(), full)
+    close = difflib.get_close_matches(name.lower(), endings, n=1)
     return endings[close[0]] if close else None
 
 
@@ -424,15 +421,12 @@ def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
     """Type of every key, sections included, by its full dotted name."""
     keys: dict[str, Any] = {}
     for name, kind in get_type_hints(schema).items():
-        kind = next((each for each in get_args(kind) if each is not type(None)), kind) if is_optional(kind) else kind
+        if NoneType in get_args(kind):
+            kind = next(each for each in get_args(kind) if each is not NoneType)
         keys[prefix + name] = kind
         if is_dataclass(kind):
             keys |= schema_keys(kind, f"{prefix}{name}.")
     return keys
-
-
-def is_optional(kind: Any) -> bool:
-    return type(None) in get_args(kind)
 
 
 def is_entry(key: str, kinds: dict[str, Any]) -> bool:

@@ -52,7 +52,7 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Path, dict]:
 
 
 def part_of(name: str) -> str:
-    """Which part an entry of a checkpoint belongs to, by its path."""
+    """Name of the part that an entry of a checkpoint belongs to, by its path."""
     section, _, rest = name.partition("/")
     if section != "agent":
         return section if section in PARTS else "counters"

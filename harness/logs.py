@@ -63,8 +63,7 @@ class CsvLog:
 
 
 def whole_lines(text: str) -> io.StringIO:
-    """A file without a last line that is still being written, or that a kill or a full disk left unfinished, though it
-    may have every column."""
+    """A file without its last line if that has no end: it is being written, or a kill or a full disk cut it short."""
     return io.StringIO(text[: text.rfind("\n") + 1])
 
 

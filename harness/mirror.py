@@ -2,8 +2,8 @@
 
 python -m harness.mirror tensorboard|wandb RUN LOGGER MILESTONE...     LOGGER: section of the configuration, as JSON
 
-A run starts it (harness/trackers.py). It imports the library of its tracker and no torch, and reports in single
-lines on its standard output, which that library never gets to see.
+A run starts it (harness/trackers.py). It imports the library of its tracker and no torch. It reports in single lines
+on its standard output, which that library never gets to see.
 """
 
 import csv

@@ -117,8 +117,8 @@ def train(
     """Trains until config.agent_steps, from the newest checkpoint if there is one. Returns the exit code.
 
     `started` is called when the checkpoint has been read, before anything is written.
-    Raises CheckpointError if there are checkpoints and none can be used, NotFinite before a NaN or an infinity is
-    written, OSError where the disk fails, Miscounted if the run ends with other counts than the configuration's.
+    Raises CheckpointError if there are checkpoints and none can be used, and OSError where the disk fails. Raises
+    NotFinite before a NaN or an infinity is written, and Miscounted if the counts at the end are not as configured.
     """
     loop = TrainingLoop(parts, config.loop.order)
     checkpoints = Checkpoints(folder.checkpoints, parts.replay.capacity, config_hash(config))

@@ -54,7 +54,7 @@ class Worker:
             raise WorkerLost(self._death()) from error
 
     def ready(self, seconds: float) -> bool:
-        """Says if a message arrives within `seconds`. Raises WorkerLost after too long a silence."""
+        """Tells whether a message arrives within `seconds`. Raises WorkerLost after too long a silence."""
         left = max(0.0, self._heard + self._timeout - time.monotonic())
         if self._connection.poll(min(seconds, left)):
             return True

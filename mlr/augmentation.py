@@ -93,7 +93,7 @@ class RandomCrop(nn.Module):
 
 
 def resampled_lines(padded_size: int, crop_size: int) -> Tensor:
-    """Where the output's lines of pixels are read for each offset, float32 [offsets, crop].
+    """Places at which the output's lines of pixels are read for each offset, float32 [offsets, crop].
 
     In `grid_sample`'s unit: -1 and 1 are the outer edges of the padded image.
     """

@@ -101,5 +101,5 @@ def sine_positions(seq_len: int, dim: int) -> Tensor:
 
 
 def reads_actions(config: MLRConfig) -> bool:
-    """Says if actions reach the decoded states: without a block no action token does."""
+    """Tells whether actions reach the decoded states: without a block no action token does."""
     return config.action_tokens and config.decoder.depth > 0

@@ -3,11 +3,11 @@
 Nothing here imports a simulator: a misspelt name must be refused before the slow imports start.
 """
 
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 
 from dmcontrol.tasks import named_tasks
+from harness.command_line import advice
 from harness.config import ConfigError, require
 
 METAWORLD_NAMES = """
@@ -42,9 +42,8 @@ def require_task(task: str) -> None:
         f"task={task}: RLBench needs CoppeliaSim, which no package index has; choose a task of Meta-world or DMControl",
     )
     if task not in tasks():
-        close = get_close_matches(task.lower(), tasks(), n=1)
         others = "choose one of Meta-world, such as window_close, or of DMControl, such as dmc_cartpole_balance"
-        raise ConfigError(f"no task named '{task}'; " + (f"did you mean {close[0]}?" if close else others))
+        raise ConfigError(f"no task named '{task}'; {advice(task, tasks(), others)}")
     require(
         task not in METAWORLD_TASKS or find_spec("metaworld") is not None,
         f"task={task} needs the package metaworld: pip install 'metaworld>=3.1.1,<3.2'",

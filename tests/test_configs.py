@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import is_dataclass
 from itertools import product
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import annotated_types as bounds
@@ -22,7 +23,7 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from auxiliaries import AUXILIARIES
-from harness.command_line import chosen_groups, is_optional, launch, load
+from harness.command_line import chosen_groups, launch, load
 from harness.config import ConfigError, as_dict
 from harness.run_folder import config_hash
 from recipes import COMMANDS
@@ -283,7 +284,7 @@ NOT_TAKEN = {"mwm": {"ablation", "auxiliary"}}  # shared groups of which a comma
 def fields_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Keys of a schema, those of its sections included, and their annotations."""
     for name, kind in get_type_hints(schema, include_extras=True).items():
-        if is_optional(kind):
+        if NoneType in get_args(kind):
             kind = get_args(kind)[0]
         if is_dataclass(kind):
             yield from fields_of(kind, f"{prefix}{name}.")
@@ -397,7 +398,7 @@ REFUSED = [
     ("auxiliary=autoencoder", "use scripts/train_dmcontrol.py, or another auxiliary"),
     ("auxiliary=curl curl.hidden=0", "which Rainbow lacks: it must be at least 1"),
     ("auxiliary=curl curl.width=0", "curl.width=0 must be at least 1"),
-    ("auxiliary=curl +curl.weight_by_task.pogn=1", "did you mean 'pong'?"),
+    ("auxiliary=curl +curl.weight_by_task.pogn=1", "did you mean pong?"),
     ("+original=curl", "no original named 'curl'"),
     ("auxiliary=spr spr.steps=16", "spr.steps=16 reads 17 steps, more than replay.window=16: raise replay.window"),
     ("auxiliary=playvirtual replay.window=9", "playvirtual.steps=9 reads 10 steps, more than replay.window=9"),
@@ -443,7 +444,7 @@ REFUSED = [
     ("agent.v_min=10", "agent.v_min=10.0 must be below agent.v_max=10.0"),
     ("mlr.weight=-1", "at least 0"),
     ("mlr.decoder.heads=5", "multiple of mlr.decoder.heads"),
-    ("+mlr.weight_by_task.alein=2", "did you mean 'alien'"),
+    ("+mlr.weight_by_task.alein=2", "did you mean alien"),
     ("replay.capacity=20", "for these windows"),
     ("loop.learning_starts=5", "no window is complete"),
     ("augmentation.pad=500", "augmentation.pad=500 must be at most 84"),

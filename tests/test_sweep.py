@@ -182,7 +182,7 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("table=atari100k env=a:b seeds=3", "of no table"),
         ("suite=atar tasks=pong seeds=3", "did you mean atari"),
         ("suite=atari tasks=pong,pong seeds=3", "different names"),
-        ("suite=atari tasks=pogn seeds=3", "did you mean 'pong'"),
+        ("suite=atari tasks=pogn seeds=3", "did you mean pong"),
         ("suite=dmcontrol tasks=hoper_hop seeds=3", "did you mean hopper_hop?"),
         ("table=atari100k", "seeds"),
         ("table=atari10k seeds=3", "did you mean atari100k"),

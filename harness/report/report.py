@@ -95,25 +95,17 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def _groups(runs: Sequence[Run]) -> list[Group]:
-    """The main methods first, the paper's size before others."""
-    main = main_methods()
-
-    def rank(group: Group) -> tuple:
-        order = main.index(group.method) if group.method in main else len(main)
-        return group.suite, order, group.method, group.preset != "full", group.preset, group.fidelity
-
-    return sorted({run.group for run in runs}, key=rank)
+    return sorted({run.group for run in runs}, key=lambda group: group.rank)
 
 
 def _families(runs: Sequence[Run], suites: Suites) -> Iterator[list[Results]]:
     """Counted results that may be compared: same suite, preset, fidelity and number of environment steps."""
-    order = _groups(runs)
-    for size in dict.fromkeys(replace(group, method="") for group in order):
+    for size in dict.fromkeys(replace(group, method="") for group in _groups(runs)):
         members = [run for run in runs if replace(run.group, method="") == size]
         for env_steps in compared_at(members, suites[size.suite], collect(members, suites)):
             found = [results for results in collect(members, suites, env_steps) if results.counted]
             if found:
-                yield sorted(found, key=lambda results: order.index(results.group))
+                yield found
 
 
 def _comparisons(family: Sequence[Results]) -> Iterator[tuple[str, list[Results]]]:
@@ -231,8 +223,8 @@ def _steps_label(runs: Sequence[Run]) -> str:
 
 def _videos(runs: Sequence[Run]) -> Iterator[Video]:
     """The newest video in the folder of the first run of each task and group that has one."""
-    seen, order = set(), _groups(runs)
-    for run in sorted(runs, key=lambda run: (run.suite, run.task, order.index(run.group), run.seed)):
+    seen = set()
+    for run in sorted(runs, key=lambda run: (run.suite, run.task, run.group.rank, run.seed)):
         folder = RunFolder(run.path.parent)
         recorded = sorted(folder.media.glob("episode_*.mp4")) if run.path == folder.evaluations else []
         if not recorded or (run.group, run.task) in seen:
@@ -277,8 +269,7 @@ def _covered(suite: SuiteScores, tasks: set[str]) -> str:
 def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
     """Caveats that stand before the first number."""
     warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
-    order = _groups(runs)
-    for results in sorted(collect(runs, suites), key=lambda results: order.index(results.group)):
+    for results in collect(runs, suites):
         name = results.suite.label
         if results.group.preset != "full" and results.suite.methods:
             warnings.append(f"{name}, {results.group.label}: smaller than the paper's, so no reproduction of it.")
@@ -290,7 +281,7 @@ def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
 
 
 def _gaps(family: Sequence[Results]) -> Iterator[str]:
-    """Why a comparison lacks figures."""
+    """Reasons for which comparisons lack figures."""
     task = family[0].suite.task_word
     for kind, members in _comparisons(family):
         names, common = "; ".join(results.group.label for results in members), _common(members)

@@ -41,6 +41,13 @@ class Group:
         parts += [f"fidelity {self.fidelity}"] if self.fidelity != "released" else []
         return ", ".join(parts)
 
+    @property
+    def rank(self) -> tuple:
+        """The paper's size and fidelity come first, and in each of them its own methods."""
+        main = main_methods()
+        order = main.index(self.method) if self.method in main else len(main)
+        return self.suite, self.preset != "full", self.preset, self.fidelity != "released", order, self.method
+
 
 @dataclass(frozen=True)
 class Run:
@@ -197,7 +204,7 @@ def collect(runs: Iterable[Run], suites: Mapping[str, SuiteScores], env_steps: i
     for run in runs:
         groups.setdefault(run.group, []).append(run)
     found = []
-    for group in sorted(groups, key=_rank):
+    for group in sorted(groups, key=lambda group: group.rank):
         members, suite = groups[group], suites[group.suite]
         steps = env_steps or _end(run for run in members if run.task in suite.tasks) or _end(members)
         further = {run.task for run in members if run.task not in suite.tasks and not env_steps}
@@ -246,13 +253,6 @@ def compared_at(runs: Iterable[Run], suite: SuiteScores, groups: Iterable[Result
     return sorted(ends | budgets)
 
 
-def _rank(group: Group) -> tuple:
-    """The paper's size and fidelity come first, and in each of them its own methods."""
-    main = main_methods()
-    order = main.index(group.method) if group.method in main else len(main)
-    return (group.suite, group.preset != "full", group.preset, group.fidelity != "released", order, group.method)
-
-
 def score_columns(config: dict, manifest: dict) -> dict[str, str | int]:
     """The constant columns of a score file, from a run folder's configuration and manifest.
 
@@ -292,8 +292,8 @@ def read_runs(paths: Iterable[str | Path], suites: Mapping[str, SuiteScores] = N
     """The runs of run folders, score files, and folders that are searched for both; sorted by what they are.
 
     suites: by name, whose measures count; the score is that of any other.
-    Raises ConfigError, in one line, for a path without runs, a damaged or foreign file, the same run in two files, and
-    runs that would share a column with other settings.
+    Raises ConfigError for a path without runs, and for a damaged or foreign file. It also does for the same run in two
+    files, and for runs of one column whose settings differ.
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):

@@ -434,7 +434,7 @@ def _seed_count(results: Results) -> Number:
 
 
 def rounded(value: float, digits: int) -> str:
-    """As a person rounds: a half goes up, and nothing is minus zero."""
+    """Rounds as a person does: a half goes up, and nothing is minus zero."""
     text = str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
     return text.lstrip("-") if float(text) == 0 else text
 

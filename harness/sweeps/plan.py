@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.command_line import CONFIGS, Command, config_groups, parse, repeated
 from harness.config import ConfigError, require
-from harness.run_folder import check_run
+from harness.run_folder import check_run, leaves
 from harness.sweeps.grid import ABLATION, Choice, Grid
 
 SCRIPTS = CONFIGS.parent / "scripts"
@@ -99,7 +99,7 @@ def flatten(composed: Any) -> dict[str, Any]:
     """Values by their dotted keys, without those that say where a run lies."""
     from omegaconf import OmegaConf
 
-    entries = _entries(OmegaConf.to_container(composed, resolve=True))
+    entries = leaves(OmegaConf.to_container(composed, resolve=True))
     return {key: value for key, value in entries.items() if key not in PLACE and value is not None}
 
 
@@ -114,13 +114,6 @@ def changes(base: Mapping[str, Any], values: Mapping[str, Any], keys: Sequence[s
         for key, value in values.items()
         if (key in base or key in keys) and base.get(key) != value
     }
-
-
-def _entries(tree: dict, prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in tree.items():
-        found |= _entries(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def _compose(command: Command, settings: Sequence[str], *overrides: str) -> tuple[Any, Any]:

@@ -147,7 +147,7 @@ def first_steps(lab: Lab, seed: int, *overrides: str) -> dict[str, Tensor]:
 
 
 def transitions(lab: Lab) -> int:
-    """As many as the windows have frames."""
+    """Number of transitions with as many frames as the windows have."""
     return lab.sizes.windows * lab.config().mlr.seq_len
 
 
