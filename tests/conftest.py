@@ -31,22 +31,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whole runs, sweeps, studies, and what starts many processes, composes or draws a lot.
 SLOW = {
     "test_ablations", "test_any_task", "test_attempt", "test_auxiliary_runs", "test_background", "test_capture",
-    "test_curves", "test_dmcontrol_runs", "test_extending", "test_fidelity", "test_golden_other_sizes",
-    "test_golden_sets", "test_mwm_runs", "test_operations", "test_own_environment_runs", "test_phases", "test_plan",
-    "test_precision", "test_report", "test_runs", "test_speed", "test_sweep", "test_torture", "test_trackers",
-    "test_unchanged_runs", "test_verify", "test_visualize",
+    "test_curves", "test_dmcontrol_runs", "test_environments", "test_extending", "test_fidelity",
+    "test_golden_other_sizes", "test_golden_sets", "test_mwm_runs", "test_operations", "test_own_environment_runs",
+    "test_phases", "test_plan", "test_precision", "test_report", "test_runs", "test_speed", "test_sweep",
+    "test_torture", "test_trackers", "test_unchanged_runs", "test_verify", "test_visualize",
 }  # fmt: skip
 # Tests of other files that take several seconds of processor time.
 SLOW |= {
-    "test_a_dmcontrol_worker_does_without_torch_and_draws_with_one_thread",
-    "test_a_lost_worker_is_found_and_the_others_end", "test_a_new_process_goes_on_from_a_checkpoint",
-    "test_an_atari_worker_does_without_torch", "test_an_evaluation_depends_on_weights_index_and_seed_alone",
+    "test_a_new_process_goes_on_from_a_checkpoint", "test_an_evaluation_depends_on_weights_index_and_seed_alone",
     "test_an_output_that_takes_no_more_is_one_line_and_the_run_goes_on",
     "test_both_orders_are_bit_identical_and_updates_see_only_complete_windows", "test_config_is_never_written_to",
+    "test_every_combination_is_valid_and_survives_a_file_and_a_process",
     "test_every_figure_is_a_png_a_svg_and_a_csv_and_two_calls_write_the_same_bytes",
     "test_intervals_agree_with_all_resamples", "test_texts_are_large_enough_to_print_and_nothing_is_cut_off",
-    "test_the_score_file_of_a_real_run_stands_alone", "test_they_do_what_local_ones_do", "test_traces",
-    "test_two_equal_runs_are_equal_and_another_seed_is_not",
+    "test_the_document_has_the_facts_of_every_game", "test_the_page_has_every_auxiliary_and_its_numbers",
+    "test_the_score_file_of_a_real_run_stands_alone", "test_traces",
+    "test_two_equal_runs_are_equal_and_another_seed_is_not", "test_what_a_chosen_file_says_wins_over_the_base",
+    "test_without_atari_py_the_study_prints_the_facts_alone",
 }  # fmt: skip
 
 
