@@ -63,4 +63,4 @@ $(BIN)/pip:
 clean:
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 	rm -rf .pytest_cache .ruff_cache *.egg-info
-	find atari auxiliaries dmcontrol harness mlr recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +
+	find atari auxiliaries commands dmcontrol harness mlr recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +

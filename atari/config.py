@@ -124,7 +124,7 @@ class AtariConfig(AuxiliarySections, RunConfig):
             action_repeat=environment.action_repeat,
             time_limit=horizon * environment.action_repeat,
             discrete=True,
-            elsewhere="scripts/train_dmcontrol.py takes a Box",
+            elsewhere="mlr train dmcontrol takes a Box",
         )
 
 

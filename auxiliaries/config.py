@@ -43,7 +43,7 @@ class AutoencoderConfig:
         """Raises ConfigError for an agent without a step of its own for the auxiliary."""
         require(
             not facts.discrete,
-            "auxiliary=autoencoder needs a step of its own, which Rainbow lacks: use scripts/train_dmcontrol.py, or "
+            "auxiliary=autoencoder needs a step of its own, which Rainbow lacks: use mlr train dmcontrol, or "
             "another auxiliary",
         )
 

@@ -150,7 +150,7 @@ class DMControlConfig(AuxiliarySections, RunConfig):
             action_repeat=environment.action_repeat,
             time_limit=environment.episode_env_steps,
             discrete=False,
-            elsewhere="scripts/train_atari.py takes Discrete",
+            elsewhere="mlr train atari takes Discrete",
         )
 
 

@@ -13,16 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.config import ConfigError, as_dict, suite_of, task_of
 from harness.exit_codes import REFUSED
+from harness.files import CONFIGS
 from harness.output import lasting_output
 from harness.run_folder import renamed
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LARGEST = 1e9  # a float beyond it is a slip of the keyboard
 LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
@@ -294,7 +293,7 @@ def check_single(overrides: Sequence[str]) -> None:
     for override in overrides:
         parsed = parse(override)
         if parsed.is_sweep_override():
-            raise ConfigError(f"{override} gives several values: scripts/sweep.py runs them, or quote the value twice")
+            raise ConfigError(f"{override} gives several values: mlr sweep runs them, or quote the value twice")
         if is_hydra(parsed):
             raise ConfigError(f"{override} concerns Hydra itself: leave it out")
 

@@ -31,6 +31,7 @@ from harness.evaluation import (
     timed,
 )
 from harness.exit_codes import DISK_FAILED, DONE, FAILED
+from harness.files import project_version
 from harness.hardware import cpu_flops_per_second
 from harness.logs import CsvLog
 from harness.loop import Parts, require_order
@@ -40,7 +41,7 @@ from harness.precision import set_precision
 from harness.progress import RunProgress
 from harness.recipe import Recipe, Spaces
 from harness.report.curves import draw_run
-from harness.report.scores import project_version, score_columns
+from harness.report.scores import score_columns
 from harness.run_folder import (
     RunFolder,
     check_run,
@@ -363,7 +364,7 @@ def evaluate_run(
         columns |= {"source": "evaluate", "evaluation_seed": seed, **units}
         CsvLog(csv).append(*(joined(columns, row) for row in rows))
         record_episodes(csv, played, config, run)
-        console.print(f"rows   {csv}, to be checked with scripts/verify.py")
+        console.print(f"rows   {csv}, to be checked with mlr verify")
     if video_file:
         console.print(f"video  {video_file}")
 

@@ -21,8 +21,9 @@ import yaml
 
 from harness.config import ConfigError, as_dict
 from harness.disk import lock
+from harness.files import CONFIGS
 
-RENAMED = Path(__file__).parents[1] / "configs" / "renamed.yaml"
+RENAMED = CONFIGS / "renamed.yaml"
 
 # Keys that do not change what is learned: a run may continue with other values.
 # `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.

@@ -11,10 +11,10 @@ from harness.config import as_dict
 from harness.errors import CheckpointError, Miscounted
 from harness.evaluation import Evaluations
 from harness.exit_codes import DONE, RESUME_ME
+from harness.files import project_version
 from harness.logs import CsvLog
 from harness.loop import Parts, Position, TrainingLoop
 from harness.progress import RunProgress
-from harness.report.scores import project_version
 from harness.run_folder import RunFolder, config_hash
 from harness.stop import StopRequest
 from harness.trackers import tracked

@@ -1,47 +1,8 @@
-"""Evaluates the newest weights of a run.
-
-python scripts/evaluate.py RUN --episodes 100 --video
-python scripts/evaluate.py RUN --agent-steps 12500       # of a budget that the run has passed
-"""
+"""Evaluates the newest weights of a run: commands/evaluate.py."""
 
 import sys
-from pathlib import Path
 
-from harness.command_line import Options, complain
-from harness.config import ConfigError
-from harness.errors import NotFinite
-from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
-from harness.output import lasting_output
-from harness.run_folder import RunFolder
-from recipes import load_config, load_recipe
-
-
-@lasting_output()
-def main(arguments: list[str] | None = None) -> int:
-    parser = Options(__doc__)
-    parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--agent-steps", type=int, help="evaluate the weights of this agent step, not the newest")
-    parser.add_argument("--episodes", type=int, help="as many as after training, if not given")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of what exploration there is")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--video", action="store_true", help="record the first episode")
-    parser.add_argument("--csv", type=Path, help="write one row per episode to this file")
-    parser.add_argument("--workers", type=int, help="processes over which the environments are spread")
-    try:
-        options = parser.parse_args(arguments)
-        if options.episodes is not None and options.episodes < 1:
-            raise ConfigError(f"--episodes {options.episodes} must be at least 1")
-        config = load_config(options.run)
-        RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
-        recipe = load_recipe(config)
-        from harness.run import evaluate_run
-
-        evaluate_run(config=config, recipe=recipe, **vars(options))
-        return DONE
-    except (ConfigError, NotFinite, OSError) as error:
-        complain(str(error))
-        return REFUSED if isinstance(error, ConfigError) else FAILED if isinstance(error, NotFinite) else DISK_FAILED
-
+from commands.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,52 +1,8 @@
-"""Builds tables, figures and one page from the scores of runs and from the published ones.
+"""Builds tables, figures and a page of runs: commands/report.py."""
 
-python scripts/report.py runs results/runs --out report --media
-python scripts/report.py --out report       # the published tables alone
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-from harness.command_line import Options, refuse
-from harness.config import ConfigError
-from harness.output import lasting_output
-from recipes import SUITE_SCORES
-
-
-@lasting_output()
-def main(arguments: list[str] | None = None) -> int:
-    parser = Options(__doc__)
-    parser.add_argument("runs", type=Path, nargs="*", help="run folders, score files, or folders that hold them")
-    parser.add_argument("--out", type=Path, required=True, help="folder for tables/, figures/ and index.html")
-    parser.add_argument("--media", action="store_true", help="put the runs' last videos into the page")
-    parser.add_argument("--repeats", type=int, help="resamples of each interval")
-    try:
-        options = parser.parse_args(arguments)
-        if options.repeats is not None and options.repeats < 1:
-            raise ConfigError(f"--repeats {options.repeats} must be at least 1")
-        report(options)
-    except (ConfigError, OSError) as error:
-        return refuse(error)
-    return 0
-
-
-def report(options: argparse.Namespace) -> None:
-    try:
-        from harness.report.report import write_report
-        from harness.report.scores import read_runs
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is missing: pip install -e '.[report]'") from error
-
-    runs = read_runs(options.runs, SUITE_SCORES)
-    settings = {} if options.repeats is None else {"repeats": options.repeats}
-    written = write_report(runs, SUITE_SCORES, options.out, options.media, **settings)
-    for path in written:
-        print(f"{path}  {path.stat().st_size / 1e3:,.0f} kB")
-    for folder in ("tables", "figures"):
-        for path in sorted(set((options.out / folder).glob("*")) - set(written)):
-            print(f"{path} is of an earlier report")
-
+from commands.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,8 @@
 """Shows a clip of a game or task with its mask, as PNG and GIF.
 
-python scripts/visualize.py game=ms_pacman
-python scripts/visualize.py task=cartpole_swingup mlr.mask.ratio=0.7 mlr.mask.strategy=spatial
-python scripts/visualize.py --run RUN
+mlr visualize game=ms_pacman
+mlr visualize task=cartpole_swingup mlr.mask.ratio=0.7 mlr.mask.strategy=spatial
+mlr visualize --run RUN
 
 Without --run the actions are random, and every key=value of the training scripts is understood. With --run the trained
 agent plays, and the picture also shows the cosine of its predictions and their targets.
@@ -126,7 +126,7 @@ def load_networks(agent, config, run: Path) -> int:
     from harness.checkpoint import Checkpoints
     from harness.errors import CheckpointError
 
-    refusal = f"{run} has no checkpoint that can be shown: scripts/inspect_run.py says what is there"
+    refusal = f"{run} has no checkpoint that can be shown: mlr inspect says what is there"
     checkpoints = Checkpoints(RunFolder(run).checkpoints, config.replay.capacity, config_hash(read_config(run)))
     try:
         loaded = checkpoints.load(lambda start, rows: None, lambda line: None)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import evaluate, report
 from harness.run import run
 from recipes import load_recipe
-from scripts import evaluate, report
 from tests.conftest import make_config, make_dmcontrol_config
 
 

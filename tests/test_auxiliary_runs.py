@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from auxiliaries import AUXILIARIES
+from commands import report
 from harness.exit_codes import DONE, RESUME_ME
 from harness.run import run
-from scripts import report
 from tests.conftest import AUXILIARIES_OF
 from tests.test_unchanged_runs import SUITES, numbers, stop_request
 

@@ -395,7 +395,7 @@ REFUSED = [
     ("preset=quik", "no preset named 'quik'; did you mean quick?"),
     ("fidelity=published", "choose one of paper, released"),
     ("auxiliary=novelty", "choose one of autoencoder, curl, mlr, none, playvirtual, spr"),
-    ("auxiliary=autoencoder", "use scripts/train_dmcontrol.py, or another auxiliary"),
+    ("auxiliary=autoencoder", "use mlr train dmcontrol, or another auxiliary"),
     ("auxiliary=curl curl.hidden=0", "which Rainbow lacks: it must be at least 1"),
     ("auxiliary=curl curl.width=0", "curl.width=0 must be at least 1"),
     ("auxiliary=curl +curl.weight_by_task.pogn=1", "did you mean pong?"),
@@ -533,7 +533,7 @@ def test_the_scripts_show_help_and_keys_at_once(tmp_path, name, shown):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_refused_setting_and_cfg_never_import_torch(tmp_path, name):
     program = (
-        f"import sys; from scripts.train_{name} import train\n"
+        f"import sys; from commands.train_{name} import train\n"
         f"for arguments in (['seed=x'], ['replay.window=15'], ['--cfg', 'job']):\n"
         f"    code = train('{name}', argv=['{TASK[name]}', *arguments])\n"
         "    print('answer', code, 'torch' in sys.modules)"

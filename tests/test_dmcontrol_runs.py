@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from commands import evaluate, inspect_run
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.report.scores import read_runs
 from harness.run_folder import RunFolder
 from recipes import load_agent
-from scripts import evaluate, inspect_run
 from tests.conftest import ROOT
 from tests.test_runs import assert_losses_near, learned, read, wait_for
 from tests.waiting import HANG

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-PACKAGES = ("atari", "auxiliaries", "configs", "dmcontrol", "harness", "mlr", "recipes", "scripts")
+PACKAGES = ("atari", "auxiliaries", "commands", "configs", "dmcontrol", "harness", "mlr", "recipes")
 
 # One process, so that torch is imported once.
 DRIVER = """
@@ -21,7 +21,7 @@ from pathlib import Path
 from harness.logs import CsvLog
 from harness.run_folder import RunFolder, read_manifest
 from recipes import train
-from scripts import evaluate, report
+from commands import evaluate, report
 
 found = {}
 for number, (script, *settings) in enumerate(json.loads(sys.argv[1])):

@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box
 from safetensors.torch import load_file
 
+from commands import evaluate, inspect_run, report, sweep
 from harness.exit_codes import DONE, RESUME_ME
 from harness.inspection import inspect
 from harness.operations import operations_by_variant, run_operations
@@ -24,7 +25,6 @@ from harness.schedule import count_kinds
 from mwm.agent import MWMAgent
 from mwm.method import MWM
 from recipes import COMMANDS, load_agent, load_recipe
-from scripts import evaluate, inspect_run, report, sweep
 from tests.conftest import composed
 from tests.test_runs import read
 

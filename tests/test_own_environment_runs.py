@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from commands import evaluate, report
 from harness.config import ConfigError
 from harness.exit_codes import DONE, RESUME_ME
 from harness.inspection import inspect
@@ -21,7 +22,6 @@ from harness.run import run
 from harness.run_folder import RunFolder, read_manifest
 from recipes import load_agent, load_recipe
 from recipes import train as train_script
-from scripts import evaluate, report
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.test_runs import read
 

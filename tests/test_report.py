@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from atari.scores import constants, human_normalised
+from commands import report
 from harness.video import video_writer
-from scripts import report
 from tests.conftest import ROOT
 from tests.waiting import HANG
 
@@ -340,7 +340,7 @@ def test_errors_are_one_line_and_exit_2(arguments, line, tmp_path, monkeypatch, 
 
 
 def test_no_torch_is_needed(runs, tmp_path):
-    code = "import sys; from scripts import report; print(report.main(sys.argv[1:]), 'torch' in sys.modules)"
+    code = "import sys; from commands import report; print(report.main(sys.argv[1:]), 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(runs / "boxing"), "--out", str(tmp_path), "--repeats", "10"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.stdout.splitlines()[-1:] == ["0 False"], result.stderr

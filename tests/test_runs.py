@@ -23,11 +23,11 @@ from onnx.reference import ReferenceEvaluator
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from commands import evaluate
 from harness.config import ConfigError
 from harness.run import run
 from harness.run_folder import RunFolder, read_config
 from recipes import load_agent, load_environment
-from scripts import evaluate
 from tests.conftest import ROOT, make_config
 from tests.recipes import ATARI
 from tests.waiting import HANG, until

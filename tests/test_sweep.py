@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
+from commands import sweep as script
 from recipes import COMMANDS
-from scripts import sweep as script
 from tests.sweeps import TINY, attempts, sweep, tiny
 from tests.test_configs import difference
 from tests.trials.sweep import sweep as trial
@@ -61,7 +61,7 @@ def test_tables_expand_to_stable_names_and_commands(capsys):
     lines = listed(capsys, "table=atari100k", "seeds=1")
     assert len(lines) == 27
     assert lines[0].startswith("atari/alien/mlr-released-full/seed_1: python ")
-    assert lines[0].endswith("scripts/train_atari.py game=alien seed=1")
+    assert lines[0].endswith("commands/train_atari.py game=alien seed=1")
     lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "auxiliary=mlr,none", "fidelity=paper")
     assert lines[-1] == "24 runs"
     assert lines[0].endswith("task=ball_in_cup_catch budget=500k fidelity=paper auxiliary=mlr seed=1")

@@ -1,4 +1,4 @@
-"""scripts/verify.py on real runs of both suites, and on the table of an evaluation."""
+"""`mlr verify` on real runs of both suites, and on the table of an evaluation."""
 
 import os
 import shutil
@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
+from commands import evaluate, verify
 from harness.logs import CsvLog
 from harness.report.scores import read_runs
-from scripts import evaluate, verify
 from tests.conftest import ROOT
 
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from scripts import verify; sys.exit(verify.main())"
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from commands import verify; sys.exit(verify.main())"
 
 
 def test_runs_are_played_again_without_torch_and_opengl(finished_run, finished_dmcontrol_run):

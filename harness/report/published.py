@@ -7,11 +7,10 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "results" / "published"
+from harness.files import PUBLISHED
+
 REFERENCE, BASELINE, PLAYER = "reference", "baseline", "player"  # the roles of methods.csv
 AT_THE_END = {"": None}
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.files import project_version
 from harness.report import figures, statistics, tables
 from harness.report.figures import Figure, Style
 from harness.report.page import Section, Video, build_page
 from harness.report.published import SuiteScores, label_of, main_methods, references
-from harness.report.scores import Group, Results, Run, collect, compared_at, every_suite, project_version
+from harness.report.scores import Group, Results, Run, collect, compared_at, every_suite
 from harness.report.statistics import METRICS
 from harness.report.tables import MEANS_ONLY, Table
 from harness.run_folder import RunFolder
@@ -255,7 +256,7 @@ def _facts(runs: Sequence[Run], suites: Suites, repeats: int) -> dict[str, str]:
         )
     if runs:
         facts["Intervals"] = f"95 %, {repeats:,} stratified bootstrap resamples (rliable)"
-    return {**facts, "Made by": f"mlr-rl {project_version()}, scripts/report.py"}
+    return {**facts, "Made by": f"mlr-rl {project_version()}, mlr report"}
 
 
 def _covered(suite: SuiteScores, tasks: set[str]) -> str:

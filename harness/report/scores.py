@@ -6,14 +6,14 @@ file stands alone. A run's own `evaluations.csv` is its score file.
 
 import csv
 import math
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from harness.config import ConfigError
-from harness.report.published import PUBLISHED, ROOT, SuiteScores, label_of, main_methods
+from harness.files import PUBLISHED
+from harness.report.published import SuiteScores, label_of, main_methods
 from harness.run_folder import RunFolder, config_hash, episodes_beside, read_config, read_manifest, renamed
 
 NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
@@ -277,10 +277,6 @@ def score_columns(config: dict, manifest: dict) -> dict[str, str | int]:
         "hardware": gpu or f"{start['cpu']}, {start['torch_threads']} torch threads",
         "source": "run",
     }
-
-
-def project_version() -> str:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def _version(project: str | None, commit: str | None, dirty: bool) -> str:

@@ -16,8 +16,9 @@ from itertools import chain
 from pathlib import Path
 from statistics import mean, median, stdev
 
+from harness.files import ROOT
 from harness.report import statistics
-from harness.report.published import PLAYER, ROOT, PublishedMethod, SuiteScores, references
+from harness.report.published import PLAYER, PublishedMethod, SuiteScores, references
 from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at
 
 MEANS_ONLY = "Published scores are means only, no per-run data: they carry no intervals."

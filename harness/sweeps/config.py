@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.command_line import CONFIGS, check_override, describe_violation, explain, require_finite, schema_keys
+from harness.command_line import check_override, describe_violation, explain, require_finite, schema_keys
 from harness.config import STRICT, ConfigError, matching, one_of, require
+from harness.files import CONFIGS
 
 
 @dataclass(config=STRICT)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from harness.command_line import CONFIGS, check_choice, is_hydra, parse, shorten
+from harness.command_line import check_choice, is_hydra, parse, shorten
 from harness.config import ConfigError, require
+from harness.files import CONFIGS
 
 GROUPS = CONFIGS / "ablation_groups.yaml"
 ABLATION = "ablation"  # folder of configs/ with a file for each

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain, product
+from pathlib import Path
 from typing import Any
 
-from harness.command_line import CONFIGS, Command, config_groups, parse, repeated
+from harness.command_line import Command, config_groups, parse, repeated
 from harness.config import ConfigError, require
 from harness.run_folder import check_run, leaves
 from harness.sweeps.grid import ABLATION, Choice, Grid
 
-SCRIPTS = CONFIGS.parent / "scripts"
+ENTRIES = Path(__file__).resolve().parents[2] / "commands"
 PLACE = ("experiment", "run_dir", "seed")  # keys that say where a run lies, not what it is
 
 
@@ -212,7 +213,7 @@ def _make_run(
         f"{config.suite}/{config.task}/{config.experiment}/seed_{seed}",
         config.suite,
         seed,
-        [str(SCRIPTS / f"train_{command.name}.py"), *settings, *experiment, f"seed={seed}"],
+        [str(ENTRIES / f"train_{command.name}.py"), *settings, *experiment, f"seed={seed}"],
         config.run_dir,
         config.agent_steps,
         config.evaluation.episodes,

@@ -19,9 +19,10 @@ import os
 import sys
 from pathlib import Path
 
-from harness.command_line import CONFIGS, Options, check_single, complain, refuse
+from harness.command_line import Options, check_single, complain, refuse
 from harness.config import ConfigError, at_least, require
 from harness.exit_codes import DISK_FAILED, DONE
+from harness.files import CONFIGS
 from recipes import COMMANDS, load_recipe
 
 PROGRAM = "python -m studies.speed"

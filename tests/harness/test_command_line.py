@@ -243,8 +243,8 @@ REFUSED = [
     ("title=${title}", "title: Recursive interpolation"),
     ("title=${oc.env:SURELY_NOT_SET}", "SURELY_NOT_SET"),
     # what only sweeps understand, and Hydra itself
-    ("title=sea,hill", "scripts/sweep.py"),
-    ("brush.bristles=range(3)", "scripts/sweep.py"),
+    ("title=sea,hill", "mlr sweep"),
+    ("brush.bristles=range(3)", "mlr sweep"),
     ("hydra.run.dir=elsewhere", "leave it out"),
     # the program's own check, options
     ("brush.bristles=0", "brush.bristles must be at least 1"),

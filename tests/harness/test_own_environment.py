@@ -230,10 +230,10 @@ REFUSED = [  # script, env, words of the line
     ("atari", "tests.own_environments:dot_of_size", "cannot be made: TypeError"),
     ("atari", "tests.own_environments:OldDot", "fails in its first step: ValueError"),
     ("atari", "tests.own_environments:BlindDot", "shows no pixels"),
-    ("atari", "tests.own_environments:PulledDot", "must be Discrete; scripts/train_dmcontrol.py takes a Box"),
+    ("atari", "tests.own_environments:PulledDot", "must be Discrete; mlr train dmcontrol takes a Box"),
     ("atari", "CartPol-v1", "no Gymnasium id CartPol-v1; did you mean CartPole-v1?"),
     ("atari", "tests.own_environments.Dot", "an environment of your own is env=package.module:callable"),
-    ("dmcontrol", "tests.own_environments:Dot", "finite bounds; scripts/train_atari.py takes Discrete"),
+    ("dmcontrol", "tests.own_environments:Dot", "finite bounds; mlr train atari takes Discrete"),
     ("dmcontrol", "tests.own_environments:UnboundedDot", "finite bounds"),
 ]
 

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from commands import evaluate, inspect_run
 from harness.command_line import launch
 from harness.run_folder import check_run
 from recipes import COMMANDS
-from scripts import evaluate, inspect_run
 from tests.trials.runs import Case, one_line
 
 WRONG = {

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import harness.run as run_module
+from commands import train_atari, train_dmcontrol
 from harness.command_line import refuse
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.output import lasting_output
 from recipes import COMMANDS, load_recipe
-from scripts import train_atari, train_dmcontrol
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 900  # seconds after which a process counts as hung, on a busy machine too

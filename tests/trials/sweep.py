@@ -88,7 +88,7 @@ def under_way(folder: Path) -> list[int]:
 
 def trains(pid: int) -> bool:
     try:
-        return b"/scripts/train_" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"/commands/train_" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -11,7 +11,8 @@ from statistics import mean, median, stdev
 
 import pytest
 
-from harness.report.published import ROOT, read_table
+from harness.files import ROOT
+from harness.report.published import read_table
 from harness.report.scores import Run, every_suite
 from harness.report.statistics import aggregate
 from harness.report.tables import (

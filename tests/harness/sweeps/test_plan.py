@@ -113,7 +113,7 @@ def test_all_combinations_run_each_where_its_own_command_puts_it():
     for run in runs:
         assert run.name == f"meal/{run.task}/{run.arm}/seed_{run.seed}" == run.run_dir.removeprefix("runs/")
         assert (run.suite, run.agent_steps, run.episodes) == ("meal", 10, 2)
-        assert run.arguments[0].endswith("scripts/train_meal.py")
+        assert run.arguments[0].endswith("commands/train_meal.py")
     assert [run.seed for run in runs] == [4, 7] * 4
     found = []
     for run in runs[1::2]:
