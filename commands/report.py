@@ -1,6 +1,7 @@
 """Builds tables, figures and one page from the scores of runs and from the published ones.
 
 mlr report runs results/runs --out report --media
+mlr report --scores mine.csv --out report    # a list of scores: method, task, run, score
 mlr report --out report       # the published tables alone
 """
 
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="run folders, score files, or folders that hold them")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables/, figures/ and index.html")
+    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="lists of single runs, yours first")
     parser.add_argument("--media", action="store_true", help="put the runs' last videos into the page")
     parser.add_argument("--repeats", type=int, help="resamples of each interval")
     try:
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> None:
     try:
+        from harness.report.methods import read_scores, terminal
         from harness.report.report import write_report
         from harness.report.scores import read_runs
     except ModuleNotFoundError as error:
@@ -39,7 +42,11 @@ def report(options: argparse.Namespace) -> None:
 
     runs = read_runs(options.runs, SUITE_SCORES)
     settings = {} if options.repeats is None else {"repeats": options.repeats}
-    written = write_report(runs, SUITE_SCORES, options.out, options.media, **settings)
+    for name, files in (("listed", options.scores[:1]), ("others", options.scores[1:])):
+        settings[name] = read_scores(files, SUITE_SCORES)
+    written, tables = write_report(runs, SUITE_SCORES, options.out, options.media, **settings)
+    for table in tables:
+        print(terminal(table))
     for path in written:
         print(f"{path}  {path.stat().st_size / 1e3:,.0f} kB")
     for folder in ("tables", "figures"):

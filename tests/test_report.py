@@ -230,11 +230,18 @@ def test_the_page_needs_nothing_from_outside(built):
 
 def test_without_runs_the_published_tables_stand_alone(tmp_path, capsys):
     assert report.main(["--out", str(tmp_path)]) == 0
-    assert {path.stem for path in (tmp_path / "tables").iterdir()} == {"atari", "dmcontrol", "sources"}
+    methods = {"atari_methods_100k", "dmcontrol_methods_100k", "dmcontrol_methods_500k"}
+    assert {path.stem for path in (tmp_path / "tables").iterdir()} == {
+        "atari",
+        "dmcontrol",
+        "metaworld",
+        "sources",
+        *methods,
+    }
     assert not (tmp_path / "figures").exists()
     page = (tmp_path / "index.html").read_text()
     assert "No runs were given" in page and "Learning curves" not in page
-    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert len(capsys.readouterr().out.splitlines()) == 3 * 7 + 1
 
 
 def test_what_cannot_be_compared_is_said(tmp_path):

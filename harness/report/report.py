@@ -12,6 +12,7 @@ import numpy as np
 from harness.files import project_version
 from harness.report import figures, statistics, tables
 from harness.report.figures import Figure, Style
+from harness.report.methods import Scores, improvement_table, is_own, methods_tables, own_scores
 from harness.report.page import Section, Video, build_page
 from harness.report.published import SuiteScores, label_of, main_methods, references
 from harness.report.scores import Group, Results, Run, collect, compared_at, every_suite
@@ -52,23 +53,43 @@ TRACE = (
 
 
 def write_report(
-    runs: Sequence[Run], suites: Suites, out: Path, media: bool = False, repeats: int = statistics.REPEATS
-) -> list[Path]:
-    """Writes tables, figures and index.html below `out` and returns their paths. With `media` the page holds videos.
+    runs: Sequence[Run],
+    suites: Suites,
+    out: Path,
+    media: bool = False,
+    repeats: int = statistics.REPEATS,
+    listed: Sequence[Scores] = (),
+    others: Sequence[Scores] = (),
+) -> tuple[list[Path], list[Table]]:
+    """Writes tables, figures and index.html below `out`; returns their paths, and the tables with rows of one's own.
 
     suites: by name; a run of another suite has no published scores. Without runs it is the published tables alone.
-    Raises ValueError where statistics.aggregate does.
+    listed: a user's scores, shown beside them; others: single runs that only these are compared with. With `media` the
+    page holds videos. Raises ValueError where statistics.aggregate does.
     """
     suites = every_suite(runs, suites)
-    sections = [section for section in _sections(runs, suites, out / "figures", media, repeats) if not section.is_empty]
+    ours = own_scores(runs, suites)
+    compared = methods_tables(ours, listed, suites, repeats)
+    improvement = improvement_table([*ours, *others], listed, repeats)
+    sections = list(_sections(runs, suites, out / "figures", media, repeats, compared, improvement))
+    sections = [section for section in sections if not section.is_empty]
     paths = [path for section in sections for table in section.tables for path in _write_table(table, out / "tables")]
     paths += [path for section in sections for figure in section.figures for path in figure.paths]
     page, lead, facts = out / "index.html", _lead(runs, suites), _facts(runs, suites, repeats)
     page.write_text(build_page("Results", lead, facts, _warnings(runs, suites), sections))
-    return [*paths, page]
+    own = [table for table in chain(*compared.values()) if any(is_own(row) for row in table.rows)]
+    return [*paths, page], [*own, *improvement]
 
 
-def _sections(runs: Sequence[Run], suites: Suites, folder: Path, media: bool, repeats: int) -> Iterator[Section]:
+def _sections(
+    runs: Sequence[Run],
+    suites: Suites,
+    folder: Path,
+    media: bool,
+    repeats: int,
+    compared: Mapping[str, list[Table]],
+    improvement: list[Table],
+) -> Iterator[Section]:
     style = figures.styles(list(dict.fromkeys(group.label for group in _groups(runs))))
     families = list(_families(runs, suites))
     if runs:
@@ -77,7 +98,9 @@ def _sections(runs: Sequence[Run], suites: Suites, folder: Path, media: bool, re
         own = [family for family in families if family[0].suite is suite]
         drawn = [figure for family in own for figure in _family_figures(family, folder, style, repeats)]
         text = [text for family in own for text in _gaps(family)]
-        yield Section(suite.label, text, [tables.suite_table(suite, runs, repeats)], drawn)
+        shown = [*compared.get(suite.name, ()), tables.suite_table(suite, runs, repeats)]
+        yield Section(suite.label, text, shown, drawn)
+    yield Section("Probability of improvement", tables=improvement)
     differences = [figure for family in families for figure in _differences(family, folder, style, repeats)]
     yield Section("Differences on equal seeds", [], tables.difference_tables(runs, suites, repeats), differences)
     yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))

@@ -13,8 +13,6 @@ from functools import cache
 
 import numpy as np
 
-from harness.config import ConfigError
-
 Interval = tuple[float, float, float]  # point, low, high; low and high are NaN where no task has a second run
 Scores = Mapping[str, Sequence[float]]  # task -> one normalised score for each run
 Paired = Mapping[str, Mapping[int, float]]  # task -> seed -> normalised score
@@ -22,14 +20,14 @@ Paired = Mapping[str, Mapping[int, float]]  # task -> seed -> normalised score
 METRICS = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
 REPEATS = 10_000  # 2 s of a core for 26 games x 10 seeds
 SEED = 20221  # of the resampling; any number would do
-MOST_ROWS = 2520  # holds one to ten runs in any mixture
+MOST_ROWS = 2520  # of a matrix with repeated runs; holds one to ten runs in any mixture
 
 
 def aggregate(scores: Scores, repeats: int = REPEATS) -> dict[str, Interval]:
     """IQM and optimality gap over runs x tasks, median and mean of the task means.
 
     With different numbers of runs each run stands for its share of the task. Raises ValueError without scores and for
-    a score that is not finite, and ConfigError for numbers of runs whose least common multiple is beyond MOST_ROWS.
+    a score that is not finite.
     """
     return dict(_aggregate(tuple(tuple(map(float, runs)) for runs in scores.values()), repeats))
 
@@ -47,14 +45,31 @@ def _aggregate(tasks: tuple[tuple[float, ...], ...], repeats: int) -> dict[str, 
     blocks = _blocks([(runs,) for runs in tasks])
     rows = math.lcm(*map(len, blocks))
     if rows > MOST_ROWS:
-        counts = ", ".join(map(str, sorted(map(len, blocks))))
-        raise ConfigError(f"tasks with {counts} runs cannot be mixed: leave runs out until the numbers are closer")
+        return dict(zip(METRICS, _intervals(blocks, _weighted, repeats), strict=True))
 
     def statistic(*blocks: np.ndarray) -> np.ndarray:
         matrix = np.concatenate([np.repeat(block, rows // len(block), axis=0) for block in blocks], axis=1)
         return np.array([function(matrix) for function in functions])
 
     return dict(zip(METRICS, _intervals(blocks, statistic, repeats), strict=True))
+
+
+def _weighted(*blocks: np.ndarray) -> np.ndarray:
+    """The aggregates with a weight for each run, where repeating runs until all tasks have as many takes too long."""
+    values = np.concatenate([block.ravel() for block in blocks])
+    weights = np.concatenate([np.full(block.size, 1 / len(block)) for block in blocks])
+    weights /= weights.sum()
+    order = np.argsort(values)
+    ends = np.cumsum(weights[order])  # ranks in 0..1
+    middle = np.clip(np.minimum(ends, 0.75) - np.maximum(ends - weights[order], 0.25), 0, None)
+    means = np.concatenate([block.mean(0) for block in blocks])
+    gap = 1 - weights @ np.minimum(values, 1)
+    return np.array([2 * middle @ values[order], np.median(means), means.mean(), gap])
+
+
+def too_narrow(runs: int) -> float:
+    """Share by which a bootstrap interval of the mean of `runs` is too narrow: it takes their spread for the truth."""
+    return 1 - math.sqrt(1 - 1 / runs)
 
 
 def iqm(values: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
 """Tables of a report: the published numbers beside our runs, as Markdown, CSV and LaTeX.
 
-Published scores are means without single runs, so they have no intervals. Scores of our runs have them.
+Scores of the papers' tables are means without single runs, so they have no intervals. Scores of our runs have them.
 An incomplete score says so in its cell and in the notes.
 """
 
@@ -21,7 +21,7 @@ from harness.report import statistics
 from harness.report.published import PLAYER, PublishedMethod, SuiteScores, references
 from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at
 
-MEANS_ONLY = "Published scores are means only, no per-run data: they carry no intervals."
+MEANS_ONLY = "The papers' tables hold means only, without intervals. Tables of methods with single runs have them."
 OF_MEANS = {  # rows of a suite's table that are over the means of tasks
     "mean": mean,
     "median": median,

@@ -66,7 +66,8 @@ def test_a_score_file_without_success_is_refused(tmp_path):
 
 def test_the_published_curves_lie_behind_those_of_runs(tmp_path):
     file = write(tmp_path / "run.csv", [(0, 0)] * 200 + [(0, 1)] * 200)  # up to 40,000 environment steps
-    paths = write_report(read_runs([file], {SCORES.name: SCORES}), {SCORES.name: SCORES}, tmp_path / "out", repeats=50)
+    suites = {SCORES.name: SCORES}
+    paths, _ = write_report(read_runs([file], suites), suites, tmp_path / "out", repeats=50)
     (table,) = [path for path in paths if path.name == "metaworld_reach_curve.csv"]
     with table.open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if "published" in row["group"]]

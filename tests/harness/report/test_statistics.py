@@ -167,7 +167,6 @@ def test_one_run_of_each_task_has_no_interval():
         ({}, "no tasks"),
         ({"a": [1.0], "b": []}, "a task without a score"),
         ({"a": [1.0, math.nan]}, "not finite"),
-        ({"a": [1.0] * 11, "b": [1.0] * 13, "c": [1.0] * 20}, "tasks with 11, 13, 20 runs cannot be mixed"),
     ],
 )
 def test_what_cannot_be_aggregated_is_refused(scores, message):
@@ -178,6 +177,35 @@ def test_what_cannot_be_aggregated_is_refused(scores, message):
 def test_one_to_ten_runs_can_be_mixed():
     assert math.lcm(*range(1, 11)) == MOST_ROWS
     assert aggregate(random_scores(range(1, 11)), 3)
+
+
+def test_numbers_of_runs_that_are_too_far_apart_get_weights(monkeypatch):
+    """The same numbers as of repeated runs, but for the whole rows that rliable cuts off."""
+    scores = random_scores([52, 56, 60, 13])
+    assert math.lcm(52, 56, 60, 13) > MOST_ROWS
+    tasks = list(scores.values())
+    found = {name: interval[0] for name, interval in aggregate(scores, 3).items()}
+    assert found["iqm"] == pytest.approx(weighted_iqm(tasks))
+    assert found["mean"] == pytest.approx(np.mean([np.mean(runs) for runs in tasks]))
+    assert found["median"] == pytest.approx(np.median([np.mean(runs) for runs in tasks]))
+    gaps = [np.mean([1 - min(score, 1) for score in runs]) for runs in tasks]
+    assert found["optimality_gap"] == pytest.approx(np.mean(gaps))
+    few = random_scores([3, 4, 2], 3)
+    repeated = aggregate(few, 500)
+    monkeypatch.setattr(statistics, "MOST_ROWS", 1)
+    statistics._aggregate.cache_clear()
+    for name, interval in aggregate(few, 500).items():
+        assert interval == pytest.approx(repeated[name], abs=1e-6 if name != "iqm" else 0.02)
+
+
+@pytest.mark.parametrize("runs", [3, 5])
+def test_how_much_too_narrow_an_interval_of_few_runs_is(runs):
+    """Spread of the means of all resamples, against the spread of the mean of fresh runs."""
+    generator = np.random.default_rng(0)
+    samples = generator.normal(size=(20_000, runs))
+    resampled = np.sqrt(samples.var(1).mean() / runs)
+    assert statistics.too_narrow(runs) == pytest.approx(1 - resampled / np.sqrt(1 / runs), abs=0.01)
+    assert round(100 * statistics.too_narrow(runs)) == {3: 18, 5: 11}[runs]
 
 
 def test_probability_of_improvement():

@@ -1,0 +1,269 @@
+"""Methods with single runs side by side: published ones, our runs, and scores that a user gives.
+
+Only methods of the same budget and protocol are ranked. A score list is a CSV with a row per run: method, task or game,
+run, score, and env_steps where a suite has several budgets.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, median, stdev
+
+from harness.command_line import nearest, shorten
+from harness.config import ConfigError, require
+from harness.report import statistics
+from harness.report.published import Recorded, SuiteScores, recorded
+from harness.report.scores import Run, collect_by_budget
+from harness.report.tables import ABSENT, Number, Table, rounded
+
+METRICS = statistics.METRICS
+APART = "apart"
+MOST_TASKS = 3  # with a column of their own
+WIDEST = 40  # letters of a cell in a terminal
+FEW = 10  # runs; the interval of fewer says by how much it is too narrow
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Single runs of a method after one budget."""
+
+    suite: SuiteScores
+    budget: str
+    method: str
+    raw: dict[str, list[float]] = field(default_factory=dict)  # task -> score of each run
+
+    def normalised(self) -> dict[str, list[float]]:
+        return {task: [self.suite.normalised(task, score) for score in runs] for task, runs in self.raw.items()}
+
+
+def read_scores(files: Iterable[Path], suites: Mapping[str, SuiteScores]) -> list[Scores]:
+    """The methods of score lists. Raises ConfigError for a damaged or foreign one."""
+    found: dict[tuple[str, str, str], Scores] = {}
+    runs = set()
+    for file in files:
+        for line, row in enumerate(_rows(file), start=2):
+            where = f"{file}, line {line}"
+            suite, task = _suite_of(where, row.get("task") or row.get("game") or "", suites)
+            budget = _budget(where, suite, row.get("env_steps"))
+            try:
+                score = float(row["score"])
+            except ValueError:
+                score = math.nan
+            require(math.isfinite(score), f"{where}: score is '{row['score']}', which is no number for it")
+            run = (suite.name, budget, row["method"], task, row["run"])
+            require(run not in runs, f"{where}: run {row['run']} of {row['method']} on {task} is there twice")
+            runs.add(run)
+            of_method = found.setdefault(run[:3], Scores(suite, budget, row["method"]))
+            of_method.raw.setdefault(task, []).append(score)
+    return list(found.values())
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            header, rows = set(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    missing = {"method", "run", "score"} - header | ({"task"} if not header & {"task", "game"} else set())
+    require(not missing, f"{file} is no list of scores: it lacks the columns {', '.join(sorted(missing))}")
+    require(bool(rows), f"{file} has no rows")
+    for line, row in enumerate(rows, start=2):
+        whole = None not in row and None not in row.values()
+        require(whole, f"{file}, line {line}: the row and the header differ in length")
+    return rows
+
+
+def _suite_of(where: str, task: str, suites: Mapping[str, SuiteScores]) -> tuple[SuiteScores, str]:
+    for suite in suites.values():
+        if task in suite.tasks:
+            return suite, task
+    close = nearest(task, [name for suite in suites.values() for name in suite.tasks])
+    raise ConfigError(f"{where}: '{task}' has no published scores" + (f"; did you mean {close}?" if close else ""))
+
+
+def _budget(where: str, suite: SuiteScores, env_steps: str | None) -> str:
+    """Name of a budget; a suite whose only one is the end of training does not ask for its steps."""
+    for name, steps in suite.budgets.items():
+        if steps is None or env_steps == str(steps):
+            return name
+    known = " or ".join(map(str, suite.budgets.values()))
+    raise ConfigError(f"{where}: env_steps is '{env_steps or ''}', published scores of {suite.label} are at {known}")
+
+
+def own_scores(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> list[Scores]:
+    """Our runs at the budgets of published scores."""
+    return [
+        Scores(suite, budget, results.group.label, {task: results.raw()[task] for task in results.counted})
+        for suite in suites.values()
+        for (budget, _), found in collect_by_budget(runs, suite).items()
+        for results in found
+        if results.counted and budget in suite.budgets
+    ]
+
+
+def methods_tables(
+    ours: Sequence[Scores], theirs: Sequence[Scores], suites: Mapping[str, SuiteScores], repeats: int
+) -> dict[str, list[Table]]:
+    """A table for each suite and budget with published single runs, by suite. theirs: scores that a user gives."""
+    tables: dict[str, list[Table]] = {}
+    for suite in suites.values():
+        for budget in suite.budgets:
+            known = [method for method in recorded() if (method.suite, method.budget) == (suite.name, budget)]
+            if known:
+                given = {
+                    f"{whose}: {scores.method}": scores
+                    for whose, of_kind in (("ours", ours), ("yours", theirs))
+                    for scores in of_kind
+                    if (scores.suite, scores.budget) == (suite, budget)
+                }
+                tables.setdefault(suite.name, []).append(_table(suite, budget, known, given, repeats))
+    return tables
+
+
+def _table(
+    suite: SuiteScores, budget: str, known: Sequence[Recorded], given: Mapping[str, Scores], repeats: int
+) -> Table:
+    by = "iqm" if suite.aggregates else "mean"
+    shown = list(dict.fromkeys(task for scores in given.values() for task in scores.raw))[:MOST_TASKS]
+    ranked = [method for method in known if method.comparable == "yes"]
+    apart = [method for method in known if method.comparable != "yes"]
+    printed = _printed(suite, budget, {method.method for method in known})
+    levels = [method.intervals[by][0] for method in ranked] + [values[by] for values in printed.values()]
+    rows = [_given_row(suite, name, scores, by, levels, shown, repeats) for name, scores in given.items()]
+    entries = [(method.intervals[by][0], _recorded_row(method, by, levels, shown)) for method in ranked]
+    for method in suite.methods:
+        if values := printed.get(method.method):
+            cells = [_cell((values[metric], math.nan, math.nan)) if metric in values else ABSENT for metric in METRICS]
+            means = [_spread(suite.means[budget][task].get(method.method)) for task in shown]
+            row = [_rank(levels, values[by]), method.label, Number(method.seeds, method.seeds), *means, *cells]
+            entries.append((values[by], [*row, "single runs are not published"]))
+    rows += [row for _, row in sorted(entries, key=lambda entry: -entry[0])]
+    apart.sort(key=lambda method: (method.comparable == "no", -method.intervals[by][0]))
+    rows += [_recorded_row(method, by, levels, shown) for method in apart]
+    header = ["rank", "method", f"runs of a {suite.task_word}", *shown, *METRICS.values(), "differs"]
+    title = f"{suite.label}: methods with single runs" + (f", {budget}" if len(suite.budgets) > 1 else "")
+    return Table(f"{suite.name}_methods_{budget}", title, header, rows, _notes(suite, by, shown, repeats), key=1)
+
+
+def _given_row(
+    suite: SuiteScores,
+    name: str,
+    scores: Scores,
+    by: str,
+    levels: Sequence[float],
+    shown: Sequence[str],
+    repeats: int,
+) -> list[str]:
+    intervals = statistics.aggregate(scores.normalised(), repeats)
+    spreads = {
+        task: (len(runs), mean(runs), stdev(runs) if len(runs) > 1 else math.nan) for task, runs in scores.raw.items()
+    }
+    counts, whole = [len(runs) for runs in scores.raw.values()], len(scores.raw) == len(suite.tasks)
+    rank = _rank(levels, intervals[by][0]) if whole else APART
+    name += "" if whole else f" ({len(scores.raw)} of {len(suite.tasks)} {suite.task_word}s)"
+    cells = [*_spreads(spreads, shown), *map(_cell, intervals.values())]
+    return [rank, name, _runs(min(counts), max(counts)), *cells, ""]
+
+
+def _printed(suite: SuiteScores, budget: str, known: set[str]) -> dict[str, dict[str, float]]:
+    """Aggregates of published methods without single runs, which are those of their means but for printed ones."""
+    found: dict[str, dict[str, float]] = {}
+    for method in suite.methods:
+        name = method.method
+        scores = [suite.normalised(task, row[name]) for task, row in suite.means[budget].items() if name in row]
+        if name not in known and method.seeds and len(scores) == len(suite.tasks):
+            found[name] = {"median": median(scores), "mean": mean(scores)}
+            found[name] |= {metric: values[name] for metric, values in suite.aggregates.items()}
+    return found
+
+
+def _rank(levels: Sequence[float], value: float) -> Number:
+    rank = 1 + sum(level > value for level in levels)
+    return Number(str(rank), rank)
+
+
+def _recorded_row(method: Recorded, by: str, levels: Sequence[float], shown: Sequence[str]) -> list[str]:
+    cells = [_cell(method.intervals[metric]) for metric in METRICS]
+    ranked = method.comparable == "yes"
+    rank = _rank(levels, method.intervals[by][0]) if ranked else APART
+    differs = "" if ranked else method.differs
+    return [rank, method.label, _runs(*method.runs), *_spreads(method.spreads, shown), *cells, differs]
+
+
+def _runs(fewest: int, most: int) -> Number:
+    text = str(fewest) if fewest == most else f"{fewest} to {most}"
+    if not 1 < fewest < FEW:
+        return Number(text, text)
+    share = f"{100 * statistics.too_narrow(fewest):.0f} % too narrow"
+    return Number(f"{text} ({share})", text, note=share)
+
+
+def _cell(interval: statistics.Interval) -> Number:
+    point, low, high = interval
+    if math.isnan(low):
+        return Number(rounded(point, 3), point)
+    return Number(f"{rounded(point, 3)} [{rounded(low, 3)}, {rounded(high, 3)}]", point, low=low, high=high)
+
+
+def _spreads(spreads: Mapping[str, tuple[int, float, float]], shown: Sequence[str]) -> list[str]:
+    return [_spread(*spreads.get(task, (0, None))[1:]) for task in shown]
+
+
+def _spread(score: float | None, std: float = math.nan) -> Number:
+    if score is None:
+        return ABSENT
+    if math.isnan(std):
+        return Number(rounded(score, 1), score)
+    return Number(f"{rounded(score, 1)} ± {rounded(std, 1)}", score, std=std)
+
+
+def _notes(suite: SuiteScores, by: str, shown: Sequence[str], repeats: int) -> list[str]:
+    word = suite.task_word
+    return [
+        f"Ranked by {METRICS[by]}: methods of the budget and protocol of the papers' tables, and scores of ours and "
+        f"yours that have all {word}s. Those apart have the same budget and differ otherwise, or cannot be compared.",
+        f"IQM and optimality gap over runs × {word}s, median and mean of {word} means, of {suite.normalised_unit}s. "
+        f"[low, high]: 95 % stratified bootstrap, 2,000 resamples; for scores of ours and yours {repeats:,}.",
+        "An interval of few runs is too narrow, by the share beside their number.",
+        *([f"{', '.join(shown)}: mean score ± standard deviation over runs."] if shown else []),
+        "Sources, licences and protocols: results/published/intervals.csv.",
+    ]
+
+
+def is_own(row: Sequence[str]) -> bool:
+    return row[1].startswith(("ours: ", "yours: "))
+
+
+def terminal(table: Table) -> str:
+    """Aligned columns of the table, without those that a narrow window has no room for."""
+    mean = table.header.index("mean") if "mean" in table.header else None
+    columns = [*range(mean - 1), mean] if mean else range(len(table.header))
+    lines = [[shorten(row[i], WIDEST) for i in columns] for row in (table.header, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return "\n".join([table.title, *texts, ""])
+
+
+def improvement_table(ours: Sequence[Scores], theirs: Sequence[Scores], repeats: int) -> list[Table]:
+    """Probability that a run of the first method given beats one of every other that has single runs here."""
+    first, *others = [*theirs, *ours] if theirs else [None]
+    rows = []
+    for other in others:
+        common = first.raw.keys() & other.raw.keys()
+        if (other.suite, other.budget) == (first.suite, first.budget) and common:
+            found = statistics.probability_of_improvement(first.normalised(), other.normalised(), repeats)
+            counts = [len(scores.raw[task]) for scores in (first, other) for task in common]
+            tasks = Number(str(len(common)), len(common))
+            rows.append([other.method, tasks, _runs(min(counts), max(counts)), _cell(found)])
+    if not rows:
+        return []
+    notes = [
+        f"How likely a run of {first.method} scores above a run of the other on the same task; 0.5 is no difference. "
+        f"[low, high]: 95 % stratified bootstrap, {repeats:,} resamples.",
+        "Single runs of published methods are not part of this project: give their file after yours.",
+    ]
+    header = ["over", "tasks", "runs of a task", "probability"]
+    return [Table("improvement", f"Probability of improvement of {first.method}", header, rows, notes)]
