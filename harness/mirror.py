@@ -6,7 +6,6 @@ A run starts it (harness/trackers.py). It imports the library of its tracker and
 on its standard output, which that library never gets to see.
 """
 
-import csv
 import fcntl
 import hashlib
 import json
@@ -23,7 +22,7 @@ from pathlib import Path
 from harness.command_line import in_one_line, shorten
 from harness.config import LoggerConfig
 from harness.disk import lock
-from harness.logs import whole_lines
+from harness.logs import CsvLog
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, leaves, read_config, read_manifest
 from harness.stop import STOP_SIGNALS
@@ -247,14 +246,14 @@ def summary_scores(evaluations: list[Row], milestones: list[int]) -> Row:
 
 def metrics_rows(folder: RunFolder) -> list[Row]:
     """The rows as numbers, empty cells left out. Counts go to the section `time`, so that scores stand first."""
-    rows = [{key: number(text) for key, text in row.items() if text} for row in read_rows(folder.metrics)]
+    rows = [{key: number(text) for key, text in row.items() if text} for row in CsvLog(folder.metrics).read()]
     return [{key if "/" in key or key in UNITS else f"time/{key}": row[key] for key in row} for row in rows]
 
 
 def evaluation_rows(folder: RunFolder, episodes: int) -> list[Row]:
     """A row per evaluation that is complete: the means over its episodes under `eval/`."""
     by_step: dict[str, list[dict]] = {}
-    for row in read_rows(folder.evaluations):
+    for row in CsvLog(folder.evaluations).read():
         by_step.setdefault(row["agent_steps"], []).append(row)
     return [evaluation_row(rows) for rows in by_step.values() if len(rows) == episodes]
 
@@ -281,12 +280,6 @@ def evaluation_row(rows: list[dict[str, str]]) -> Row:
     results = columns[columns.index("episode") + 1 :]
     means = {f"eval/{key}": sum(float(row[key]) for row in rows) / len(rows) for key in results}
     return {key: int(rows[0][key]) for key in UNITS} | means
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file that may be growing: without a last line that has no end yet."""
-    text = path.read_text() if path.is_file() else ""
-    return list(csv.DictReader(whole_lines(text)))
 
 
 def number(text: str) -> int | float:

@@ -195,7 +195,7 @@ def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, St
             if other is reference or other.group.method in left_out or not pairs:
                 continue
             label = other.group.label
-            intervals[label] = statistics.paired_difference(other.paired(), reference.paired(), repeats)
+            intervals[label], _ = statistics.paired_differences(other.paired(), reference.paired(), repeats)
             alone = ", so no interval" if math.isnan(intervals[label][1]) else ""
             number, tasks = _count(sum(map(len, pairs.values())), "pair"), _count(len(pairs), suite.task_word)
             counts.append(f"{label}: {number}, {tasks}{alone}.")

@@ -138,11 +138,6 @@ def paired_differences(first: Paired, second: Paired, repeats: int = REPEATS) ->
     return overall, {task: found[task] for task in common}
 
 
-def paired_difference(first: Paired, second: Paired, repeats: int = REPEATS) -> Interval:
-    """The first part of `paired_differences`."""
-    return paired_differences(first, second, repeats)[0]
-
-
 def pairs(first: Paired, second: Paired) -> dict[str, list[int]]:
     """The seeds that both have, by task; tasks without any are left out."""
     common = {task: sorted(first[task].keys() & second[task].keys()) for task in first if task in second}
