@@ -62,5 +62,5 @@ $(BIN)/pip:
 
 clean:
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
-	rm -rf .pytest_cache .ruff_cache *.egg-info
+	rm -rf .pytest_cache .ruff_cache build *.egg-info
 	find atari auxiliaries commands dmcontrol harness mlr recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +

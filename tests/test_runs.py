@@ -111,6 +111,18 @@ def test_a_closed_terminal_saves_a_run_and_costs_nothing_under_nohup(tmp_path, i
     assert len(list(folder.checkpoints.glob("0*"))) > 0 and folder.evaluations.is_file() == ignored
 
 
+def test_ctrl_c_into_a_pipe_saves_a_run(tmp_path):
+    """It ends `tee` as well, before the run has printed its last lines."""
+    folder = RunFolder(tmp_path / "run")
+    command = [*SCRIPT, "preset=tiny", f"run_dir={folder.path}", "device=cpu", "threads=1", "video=false"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(folder.metrics, process)
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(HANG) == 75 and len(list(folder.checkpoints.glob("0*"))) > 0
+    assert process.stderr.read().count("\n") == 1
+
+
 def test_an_evaluation_whose_reader_is_gone_ends_well(finished_run):
     command = shlex.join([sys.executable, "scripts/evaluate.py", str(finished_run), "--episodes", "1"])
     shell = ["bash", "-c", f"set -o pipefail; {command} | true"]

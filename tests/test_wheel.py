@@ -22,7 +22,8 @@ def mlr(tmp_path_factory):
     """Runs `mlr` in an empty folder, in an environment that shares this one's packages but not the project."""
     place = tmp_path_factory.mktemp("place")
     source = place / "source"  # pip builds in it
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "tests", "runs"))
+    left_out = (".*", "__pycache__", "*.egg-info", "build", "tests", "runs")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*left_out))
     pip = [sys.executable, "-m", "pip"]
     quiet = {"check": True, "capture_output": True}
     offline = ["--quiet", "--no-deps", "--no-index", "--no-cache-dir"]
