@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Parts:
     units: Callable[[int], dict[str, int]]  # agent steps -> agent_steps, env_steps, frames
     milestones: list[int]  # agent steps whose scores the paper's tables have, and the last one
     update: Callable[[Any, int, str], dict] | None = None  # a recording of the agent's updates in their place
+    draw: Callable[[Path, int], list[Path]] | None = None  # folder, agent steps -> figures of an evaluation
 
 
 @dataclass

@@ -85,6 +85,8 @@ class Method:
     make_schedule: "Callable[[Any], Schedule]"
     load_trained: "Callable[[Any, Path, torch.device], Any]"  # the trained agent for other code
     describe: Callable[[Any, Any], list[str]]  # configuration, agent -> lines
+    # Configuration, agent, replay, folder, agent steps -> figures that every evaluation comes with.
+    draw: Callable[[Any, Any, Any, Path, int], list[Path]] | None = None
 
 
 @dataclass(frozen=True)

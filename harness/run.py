@@ -185,6 +185,7 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
         units=partial(recipe.suite.units, config),
         milestones=recipe.suite.milestones(config),
         update=capture_updates(agent, replay) if is_captured(config, device) else None,
+        draw=partial(recipe.method.draw, config, agent, replay) if recipe.method.draw else None,
     )
 
 

@@ -53,6 +53,8 @@ class Records:
             self._write_weights(step)
         finished = self._evaluations.finish_pending(step, self._watch)
         if finished and due:
+            if self._parts.draw:
+                self._parts.draw(self._folder.media, step)
             self._drop_older_weights()
         return finished
 

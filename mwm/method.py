@@ -72,6 +72,18 @@ def describe(config: MWMConfig, agent: MWMAgent) -> list[str]:
     ]
 
 
+def draw(config: MWMConfig, agent: MWMAgent, replay: EpisodeReplay, folder: Path, agent_steps: int) -> list[Path]:
+    """Figures of the world model after `agent_steps`, of the newest episode in the replay."""
+    newest = replay.newest()
+    if newest is None:
+        return []
+    from mwm.figures import Model, Played, draw_world_model  # imports matplotlib
+
+    model = Model(config.mwm, agent.acting, f"{config.task} after {agent_steps:,} agent steps")
+    stem = folder / f"world_model_{agent_steps:09d}"
+    return draw_world_model(model, Played(*newest), config.replay.window, stem, config.seed)
+
+
 MWM = Method(
     make_agent=make_agent,
     make_replay=make_replay,
@@ -79,4 +91,5 @@ MWM = Method(
     load_trained=load_trained,
     make_schedule=make_schedule,
     describe=describe,
+    draw=draw,
 )

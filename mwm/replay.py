@@ -196,6 +196,14 @@ class EpisodeReplay:
                 first[end - piece.length] = piece.first
             copy_from_host(self.first, first.view(indices.shape))
 
+    def newest(self) -> tuple[Tensor, Tensor] | None:
+        """Pictures uint8 [L + 1, 3, S, S] and actions float32 [L + 1, A] of the newest finished episode, if any."""
+        if not self.episodes:
+            return None
+        episode = self.episodes[-1]
+        slots = torch.from_numpy(self._slots(Piece(episode, 0, episode.pictures, True))).to(self.first.device)
+        return self._pictures(slots), self.ring["actions"][slots]
+
     def _slots(self, piece: Piece) -> np.ndarray:
         """Slots int64 [L] of a piece's pictures."""
         slots = (piece.episode.first_step - 1 + np.arange(piece.start, piece.start + piece.length)) % self.capacity

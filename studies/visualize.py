@@ -1,11 +1,13 @@
-"""Shows a clip of a game or task with its mask, as PNG and GIF.
+"""Shows a clip of a game or task with its mask as PNG and GIF, or what a world model reconstructs and predicts.
 
 mlr visualize game=ms_pacman
 mlr visualize task=cartpole_swingup mlr.mask.ratio=0.7 mlr.mask.strategy=spatial
 mlr visualize --run RUN
+mlr visualize --run RUN --beside OTHER     # runs of mlr train mwm, such as those of two stems
 
 Without --run the actions are random, and every key=value of the training scripts is understood. With --run the trained
-agent plays, and the picture also shows the cosine of its predictions and their targets.
+agent plays, and the picture also shows the cosine of its predictions and their targets. A run of Masked World
+Models has figures of its own: masks and reconstructions, open-loop predictions, and their error over the horizon.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,8 @@ SKIPPED = 80  # steps of play before the first clip: many games begin with a pau
 @lasting_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Options(__doc__)
-    parser.add_argument("--run", type=Path, help="folder of a run with MLR")
+    parser.add_argument("--run", type=Path, help="folder of a run with MLR, or with Masked World Models")
+    parser.add_argument("--beside", type=Path, help="another run with Masked World Models, whose masks stand beside")
     parser.add_argument("--out", type=Path, help=f"folder of the pictures: {PICTURES}, or the media folder of the run")
     parser.add_argument("--seed", type=int, help="of play, mask and augmentation; by default the configuration's")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="game=NAME or task=NAME, and other settings")
@@ -41,10 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             require(not options.overrides, f"--run has settings of its own: leave out {' '.join(options.overrides)}")
             config = read_run(options.run, options.seed)
             out = options.out or RunFolder(options.run).media
-        require_pictures(config)
+        is_world_model = config.method == "mwm"
+        if not is_world_model:
+            require_pictures(config)
+        if options.beside is not None:
+            beside = read_run(options.beside, None)
+            both = is_world_model and beside.method == "mwm"
+            require(both, "--beside sets the masks of a run with Masked World Models beside those of --run, another such")
         existing = next(path for path in (out, *out.absolute().parents) if path.exists())
         require(existing.is_dir(), f"--out {out}: {existing} is a file")
-        visualize(config, options.run, out)
+        if is_world_model:
+            from studies.world_model import show  # imports torch
+
+            print(*show(config, options.run, options.beside, out), sep="\n")
+        else:
+            visualize(config, options.run, out)
     except ConfigError as error:
         return refuse(error)
     return 0

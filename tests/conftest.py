@@ -35,6 +35,7 @@ SLOW = {
     "test_golden_other_sizes", "test_golden_sets", "test_mwm_runs", "test_operations", "test_own_environment_runs",
     "test_phases", "test_plan", "test_precision", "test_report", "test_runs", "test_speed", "test_sweep",
     "test_torture", "test_trackers", "test_unchanged_runs", "test_verify", "test_visualize",
+    "test_world_model",
 }  # fmt: skip
 # Tests of other files that take several seconds of processor time.
 SLOW |= {
