@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.beside is not None:
             beside = read_run(options.beside, None)
             both = is_world_model and beside.method == "mwm"
-            require(both, "--beside sets the masks of a run with Masked World Models beside those of --run, another such")
+            require(both, "--beside takes a run with Masked World Models, and sets its masks beside those of --run")
         existing = next(path for path in (out, *out.absolute().parents) if path.exists())
         require(existing.is_dir(), f"--out {out}: {existing} is a file")
         if is_world_model:
