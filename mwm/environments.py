@@ -83,6 +83,7 @@ class MetaworldTask(gymnasium.Env):
         self._size, self._successful = image_size, False
         self._task = ENV_CLS_MAP[f"{task.replace('_', '-')}-v3"]()
         self._task._partially_observable = False  # the goal is in the vector; the picture shows it in either case
+        del self._task.sawyer_observation_space  # kept from before, it would cut the goal to zeros
         self._task._freeze_rand_vec, self._task.seeded_rand_vec = False, True  # goals from the seeded generator
         self._task._set_task_called = True
         model = self._task.model
