@@ -1,5 +1,6 @@
 """Meta-world and DMControl as suites of Masked World Models: units of a step, and what renders."""
 
+import math
 from importlib.metadata import version
 from typing import Any
 
@@ -7,9 +8,11 @@ import gymnasium
 
 from dmcontrol.environment import DMControlEnv
 from dmcontrol.rendering import with_advice
+from dmcontrol.scores import score_bound
 from harness.recipe import Suite, repeated_steps
 from mwm.environments import make_environment
 from mwm.scores import SCORES
+from mwm.tasks import SUITE_PREFIX
 
 
 def manifest(config: Any, environment: gymnasium.Env) -> dict:
@@ -18,6 +21,14 @@ def manifest(config: Any, environment: gymnasium.Env) -> dict:
 
 def metaworld_manifest(config: Any, environment: gymnasium.Env) -> dict:
     return {**manifest(config, environment), "metaworld": version("metaworld")}
+
+
+def simulator(config: Any) -> dict[str, str]:
+    return {name: version(name) for name in ("mujoco", "dm_control")}
+
+
+def metaworld_simulator(config: Any) -> dict[str, str]:
+    return {name: version(name) for name in ("mujoco", "metaworld")}
 
 
 def describe(config: Any, environment: gymnasium.Env, device_type: str) -> list[str]:
@@ -37,5 +48,14 @@ METAWORLD = Suite(
     manifest=metaworld_manifest,
     describe=describe,
     scores=SCORES,
+    simulator=metaworld_simulator,
+    score_bound=lambda config: math.inf,  # of a return: contacts amplify rounding
 )
-DMCONTROL_PIXELS = Suite(make_environment=make_environment, units=repeated_steps, manifest=manifest, describe=describe)
+DMCONTROL_PIXELS = Suite(
+    make_environment=make_environment,
+    units=repeated_steps,
+    manifest=manifest,
+    describe=describe,
+    simulator=simulator,
+    score_bound=lambda config: score_bound(config.task.removeprefix(SUITE_PREFIX)),
+)
