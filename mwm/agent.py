@@ -17,10 +17,11 @@ from harness.weights import read_weights
 from mwm.autoencoder import Autoencoder
 from mwm.batch import Batches
 from mwm.behaviour import Behaviour, starts
-from mwm.config import KINDS, PATCH, MWMSection
+from mwm.config import PATCH, WORLD_MODELS, MWMSection
 from mwm.dynamics import Draw, Dynamics, Observed, States, feature_width, gumbel
 from mwm.networks import initialise
 from mwm.optimizer import Optimizer
+from mwm.pixels import Pictures
 from mwm.policy import Actor, truncated_sample
 
 GENERATORS = ("mask", "latent", "imagination", "imagined_action", "acting", "acting_latent")
@@ -80,7 +81,7 @@ class MWMAgent:
         self._exploration = numpy_generator(seed, "exploration")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
-            self.autoencoder = Autoencoder(section, image_size)
+            self.autoencoder = make_autoencoder(section, image_size)
             self.dynamics = Dynamics(section, image_size)
             self.behaviour = Behaviour(section, action_size)
             self.networks = nn.ModuleDict(
@@ -98,10 +99,11 @@ class MWMAgent:
         self.steppers = {
             name: Optimizer(module.parameters(), getattr(section.optimizers, name), section.adam_eps)
             for name, module in trained.items()
+            if list(module.parameters())
         }
         self.optimizers = {name: stepper.adam for name, stepper in self.steppers.items()}
         # Further arguments of `update_on_device` over a period of later updates.
-        self.cycle = tuple((kind,) for kind in KINDS)
+        self.cycle = tuple((kind,) for kind in WORLD_MODELS[section.world_model])
 
     @property
     def acting(self) -> nn.ModuleDict:
@@ -217,9 +219,9 @@ class MWMAgent:
 class TrainedAgent:
     """A trained agent at several places, each with a memory: the policy's mean on sampled latents.
 
-    `encoder` is frozen: uint8 [N, 3, P, P] -> tokens float32 [N, 1 + S, D], the summary first. `parts` holds the
-    autoencoder, the dynamics and the actor. Raises ConfigError for weights that are damaged or of another
-    configuration.
+    `encoder` is frozen: uint8 [N, 3, P, P] -> tokens float32 [N, 1 + S, D], the summary first; a pixel baseline gives
+    embeddings [N, E]. `parts` holds the autoencoder, the dynamics and the actor. Raises ConfigError for weights that
+    are damaged or of another configuration.
     """
 
     def __init__(
@@ -236,11 +238,13 @@ class TrainedAgent:
         def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
             self.action_size = len(tensors["actor.std.bias"])
             actor = Actor(feature_width(section.rssm), section.actor_mlp, self.action_size, section.behaviour.min_std)
-            parts = (Autoencoder(section, image_size), Dynamics(section, image_size), actor)
+            parts = (make_autoencoder(section, image_size), Dynamics(section, image_size), actor)
             return nn.ModuleDict(dict(zip(SAVED, parts, strict=True)))
 
         self.parts = read_weights(weights, make, self.device)
-        self.encoder = self.parts["autoencoder"].features
+        features = self.parts["autoencoder"].features
+        pool = self.parts["dynamics"].pool
+        self.encoder = features if section.world_model == "mwm" else lambda pictures: pool(features(pictures))
         self.memory = Memory(section, places, self.action_size, self.device)
         self.generators = Generators(seed, self.device, ("playing_latent",))
 
@@ -259,6 +263,11 @@ class TrainedAgent:
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
         return gumbel(torch.rand(shape, generator=self.generators["playing_latent"], device=self.device))
+
+
+def make_autoencoder(section: MWMSection, image_size: int) -> Autoencoder | Pictures:
+    """The source of what the dynamics predict: an autoencoder's tokens, or the pixels themselves."""
+    return Autoencoder(section, image_size) if section.world_model == "mwm" else Pictures()
 
 
 def require_actions(section: MWMSection, action_size: int) -> None:

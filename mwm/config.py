@@ -14,6 +14,7 @@ from mwm.tasks import MANIPULATION_PREFIX, SUITE_PREFIX, require_task
 RGB = 3  # channels of a picture
 PATCH = 8  # pixels a side of a token's cell; the convolutional stem halves three times
 KINDS = ("autoencoder", "dynamics")  # of updates, in their order; dynamics: with actor and critic on its states
+WORLD_MODELS = {"mwm": KINDS, "pixels": ("dynamics",)}  # with the kinds of update that each has
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # of an MLP's hidden layers
 
 
@@ -86,8 +87,13 @@ class ScheduleConfig:
 
 
 @dataclass(config=STRICT)
+class PixelsConfig:
+    depth: PositiveInt  # filters of the first convolution; each further one has twice as many
+
+
+@dataclass(config=STRICT)
 class MWMSection:
-    world_model: Annotated[str, one_of("mwm")]
+    world_model: Annotated[str, one_of(*WORLD_MODELS)]
     stem: Annotated[str, one_of("conv", "patch")]
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]  # share of the tokens that are dropped
     reward_prediction: bool  # of the autoencoder
@@ -100,6 +106,7 @@ class MWMSection:
     decoder: ViTConfig
     pool: ViTConfig
     unpool: ViTConfig
+    pixels: PixelsConfig  # read with world_model=pixels, in the place of the four before
     rssm: RSSMConfig
     kl: KLConfig
     reward_mlp: Widths

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mwm.batch import WindowBatch
 from mwm.config import PATCH, KLConfig, MWMSection, RSSMConfig
 from mwm.networks import MLP
+from mwm.pixels import PixelDecoder, PixelEncoder, pixel_loss
 from mwm.rewards import reward_error
 from mwm.tokens import Pool, Unpool
 
@@ -160,28 +161,36 @@ class Dynamics(nn.Module):
 
     def __init__(self, section: MWMSection, image_size: int):
         super().__init__()
-        grid, tokens = image_size // PATCH, section.encoder.width
         self.kl = section.kl
         self.discount_value = section.behaviour.discount
-        self.pool = Pool(section.pool, tokens, grid)
-        self.rssm = RSSM(section.rssm, section.pool.width)
         width = feature_width(section.rssm)
-        self.unpool = Unpool(section.unpool, width, tokens, grid)
+        if section.world_model == "mwm":
+            grid, tokens = image_size // PATCH, section.encoder.width
+            self.pool = Pool(section.pool, tokens, grid)
+            self.rssm = RSSM(section.rssm, section.pool.width)
+            self.unpool = Unpool(section.unpool, width, tokens, grid)
+            self.distance = "token_loss", token_loss
+        else:
+            self.pool = PixelEncoder(section.pixels.depth, image_size)
+            self.rssm = RSSM(section.rssm, self.pool.width)
+            self.unpool = PixelDecoder(section.pixels.depth, image_size, width)
+            self.distance = "pixel_loss", pixel_loss
         self.reward = MLP(width, section.reward_mlp, 1)
         self.discount = MLP(width, section.discount_mlp, 1) if section.discount_head else None
 
     def embed(self, features: Tensor, windows: int) -> Tensor:
-        """Tokens [B * T, 1 + S, D] of `windows` = B windows -> embeddings [B, T, E]."""
+        """Tokens [B * T, 1 + S, D] of `windows` = B windows, or their pixels -> embeddings [B, T, E]."""
         return self.pool(features).unflatten(0, (windows, -1))
 
     def loss(self, features: Tensor, batch: WindowBatch, draw: Draw) -> tuple[Tensor, Observed, dict[str, Tensor]]:
-        """The sum of all losses for tokens [B * T, 1 + S, D] of a batch, the states, and metrics."""
+        """The sum of all losses for tokens [B * T, 1 + S, D] of a batch, or its pixels; the states, and metrics."""
         observed = self.rssm.observe(self.embed(features, len(batch.actions)), batch.actions, batch.first, draw)
         feature = observed.states.feature.flatten(0, 1)
         kl, value = kl_loss(observed.posterior, observed.prior, self.kl)
+        name, distance = self.distance
         losses = {
             "kl_loss": kl,
-            "token_loss": token_loss(self.unpool(feature), features),
+            name: distance(self.unpool(feature), features),
             "reward_loss": reward_error(self.reward(feature).squeeze(-1), batch.rewards.flatten()),
         }
         if self.discount is not None:

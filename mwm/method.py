@@ -8,7 +8,7 @@ import torch
 from harness.recipe import Method, Spaces
 from mwm.agent import MWMAgent, TrainedAgent
 from mwm.cells import hidden_pixels
-from mwm.config import PATCH, MWMConfig, kept_tokens
+from mwm.config import PATCH, WORLD_MODELS, MWMConfig, MWMSection, kept_tokens
 from mwm.replay import EpisodeReplay, WindowRule
 from mwm.schedule import Rounds
 
@@ -41,7 +41,9 @@ def make_replay(config: MWMConfig, spaces: Spaces, device: torch.device) -> Epis
 
 
 def make_schedule(config: MWMConfig) -> Rounds:
-    return Rounds(config.loop.learning_starts, config.mwm.schedule, config.mwm.update_at)
+    section = config.mwm
+    kinds = WORLD_MODELS[section.world_model]
+    return Rounds(config.loop.learning_starts, section.schedule, section.update_at, kinds)
 
 
 def load_trained(config: MWMConfig, weights: Path, device: torch.device) -> TrainedAgent:
@@ -55,20 +57,33 @@ def make_player(config: MWMConfig, weights: Path, seed: int, device: torch.devic
 
 
 def describe(config: MWMConfig, agent: MWMAgent) -> list[str]:
-    section, size = config.mwm, config.environment.image_size
-    tokens = (size // PATCH) ** 2
-    hidden = tokens - kept_tokens(tokens, section.mask_ratio)
-    share = hidden_pixels(section.stem, size, section.mask_ratio)
-    rssm, schedule, starts = section.rssm, section.schedule, config.loop.learning_starts
+    section, rssm = config.mwm, config.mwm.rssm
     trained = sum(weight.numel() for weight in agent.trained_parameters())
+    lines = [
+        f"world model  {section.world_model}, {trained / 1e6:.2f} M trained parameters with actor and critic, "
+        f"state {rssm.deter} + {rssm.variables} x {rssm.classes}"
+    ]
+    batch = f"{section.batch.windows} windows of {config.replay.window}"
+    pretraining = "2 updates"
+    if section.world_model == "mwm":
+        lines += describe_autoencoder(section, config.environment.image_size)
+        batch = f"{section.batch.pictures} pictures; {batch}"
+        pretraining = f"{section.schedule.pretraining + 1:,} autoencoder updates"
     return [
-        f"world model  {section.world_model}, {trained / 1e6:.2f} M trained parameters with actor and critic",
-        f"networks     ViT of {section.encoder.blocks} and {section.decoder.blocks} blocks, {section.encoder.width} "
-        f"wide; state {rssm.deter} + {rssm.variables} x {rssm.classes}",
+        *lines,
+        f"batch        {batch}",
+        f"schedule     {config.loop.learning_starts:,} random steps, {pretraining}, then one round every "
+        f"{section.schedule.every} steps",
+    ]
+
+
+def describe_autoencoder(section: MWMSection, image_size: int) -> list[str]:
+    tokens, encoder = (image_size // PATCH) ** 2, section.encoder
+    hidden = tokens - kept_tokens(tokens, section.mask_ratio)
+    share = hidden_pixels(section.stem, image_size, section.mask_ratio)
+    return [
+        f"autoencoder  ViT of {encoder.blocks} and {section.decoder.blocks} blocks, {encoder.width} wide",
         f"mask         {hidden} of {tokens} tokens of a {section.stem} stem, which hides {share:.1%} of the pixels",
-        f"batch        {section.batch.pictures} pictures; {section.batch.windows} windows of {config.replay.window}",
-        f"schedule     {starts:,} random steps, {schedule.pretraining + 1:,} autoencoder updates, then one round every "
-        f"{schedule.every} steps",
     ]
 
 

@@ -19,19 +19,20 @@ class Rounds:
     learning_starts: int
     schedule: ScheduleConfig
     update_at: str
+    kinds: tuple[str, ...] = KINDS  # that the world model has
 
     long_phases = True
 
     def due(self, step: int) -> Sequence[str]:
         if step == self.learning_starts - 1:
             return self.pretraining
-        return KINDS if step >= self.learning_starts and (step - self._first) % self.schedule.every == 0 else ()
+        return self.kinds if step >= self.learning_starts and (step - self._first) % self.schedule.every == 0 else ()
 
     def total(self, steps: int) -> int:
         if steps < self.learning_starts:
             return 0
         rounds = max(0, -(-(steps - self._first) // self.schedule.every))
-        return len(self.pretraining) + len(KINDS) * rounds
+        return len(self.pretraining) + len(self.kinds) * rounds
 
     @property
     def _first(self) -> int:
@@ -40,4 +41,5 @@ class Rounds:
 
     @cached_property
     def pretraining(self) -> tuple[str, ...]:
-        return KINDS + ("autoencoder",) * (self.schedule.pretraining - 1) + KINDS
+        every = KINDS + ("autoencoder",) * (self.schedule.pretraining - 1) + KINDS
+        return tuple(kind for kind in every if kind in self.kinds)

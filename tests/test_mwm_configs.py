@@ -55,6 +55,12 @@ CHANGES = {
 }
 
 
+def test_the_pixel_baseline_changes_the_world_model_alone():
+    config = compose("mwm", "world_model=pixels")
+    assert difference(compose("mwm"), config) == {"mwm.world_model": ("mwm", "pixels")}
+    assert config.experiment == "pixel_baseline-released-full"
+
+
 def test_every_ablation_is_tested():
     assert set(GROUPS["mwm"]["ablation"]) == set(CHANGES)
 

@@ -150,6 +150,22 @@ def test_evaluate_inspect_and_report(finished, tmp_path, capsys):
     assert report.main([str(finished.folder.path), "--out", str(tmp_path / "report"), "--repeats", "10"]) == 0
 
 
+def test_a_pixel_baseline_trains_resumes_and_acts(tmp_path):
+    config = make_config(tmp_path / "whole", "world_model=pixels", "env_steps=80", "eval_every_env_steps=0")
+    assert train(config) == DONE
+    other = replace(config, run_dir=str(tmp_path / "stopped"))
+    with at_update(3, stop):
+        assert train(other) == RESUME_ME
+    assert train(other) == DONE
+    assert digests(other.run_dir) == digests(config.run_dir)
+    rows = read(RunFolder(config.run_dir).metrics)
+    assert rows[-1]["updates"] == str(2 + 4) and float(rows[-1]["train/dynamics/pixel_loss"]) > 0
+    agent, pictures = load_agent(config.run_dir), np.zeros((1, 3, 32, 32), np.uint8)
+    assert agent.act(pictures, np.array([True])).shape == (1, 1)
+    embedding = agent.encoder(torch.from_numpy(pictures))
+    assert embedding.shape == (1, agent.parts["dynamics"].pool.width) and not embedding.requires_grad
+
+
 def test_the_trained_agent_for_other_code(finished):
     agent = load_agent(finished.folder.path)
     pictures = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)

@@ -19,6 +19,7 @@ from mwm.config import (
     KLConfig,
     MWMSection,
     OptimizersConfig,
+    PixelsConfig,
     RSSMConfig,
     ScheduleConfig,
     ViTConfig,
@@ -62,6 +63,7 @@ def make_section(sizes: Mapping, **changes) -> MWMSection:
 
     values = {
         "world_model": "mwm",
+        "pixels": PixelsConfig(depth=4),
         "stem": "conv",
         "mask_ratio": 0.75,
         "reward_prediction": True,
