@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.command_line import advice
 from harness.config import ConfigError, require, require_choice
+from harness.files import installation
 
 NAMES = """
     alien amidar assault asterix bank_heist battle_zone boxing breakout chopper_command crazy_climber demon_attack
@@ -50,6 +51,6 @@ def require_emulator(emulator: str, sticky_actions: float) -> None:
     )
     require(
         emulator != "atari_py" or find_spec("atari_py") is not None,
-        "environment.emulator=atari_py needs the package atari-py: pip install -e '.[atari-py]', which builds it "
+        f"environment.emulator=atari_py needs the package atari-py: {installation('atari-py')}, which builds it "
         "(g++, cmake, zlib1g-dev; with cmake 4 set CMAKE_POLICY_VERSION_MINIMUM=3.5)",
     )

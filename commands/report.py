@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.command_line import Options, refuse
 from harness.config import ConfigError
+from harness.files import installation
 from harness.output import lasting_output
 from recipes import SUITE_SCORES
 
@@ -38,7 +39,7 @@ def report(options: argparse.Namespace) -> None:
         from harness.report.report import write_report
         from harness.report.scores import read_runs
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is missing: pip install -e '.[report]'") from error
+        raise ConfigError(f"{error.name} is missing: {installation('report')}") from error
 
     runs = read_runs(options.runs, SUITE_SCORES)
     settings = {} if options.repeats is None else {"repeats": options.repeats}

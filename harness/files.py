@@ -10,6 +10,11 @@ CONFIGS = ROOT / "configs"
 PUBLISHED = ROOT / "results" / "published"
 
 
+def installation(extra: str) -> str:
+    """The command that installs an extra of the project."""
+    return f"pip install 'mlr-rl[{extra}]'" if ROOT == _HERE else f"pip install -e '.[{extra}]'"
+
+
 def project_version() -> str:
     if ROOT == _HERE:
         return metadata.version("mlr-rl")

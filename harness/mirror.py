@@ -22,6 +22,7 @@ from pathlib import Path
 from harness.command_line import in_one_line, shorten
 from harness.config import LoggerConfig
 from harness.disk import lock
+from harness.files import installation
 from harness.logs import CsvLog
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, leaves, read_config, read_manifest
@@ -304,7 +305,7 @@ def main(name: str, run: str, logger: str, *milestones: str) -> None:
     try:
         follow(name, RunFolder(run), json.loads(logger), [int(step) for step in milestones], say)
     except ModuleNotFoundError as error:
-        say(f"no package {error.name}: pip install -e '.[track]'; metrics.csv goes on without")
+        say(f"no package {error.name}: {installation('track')}; metrics.csv goes on without")
     except Exception as error:  # whatever it is, the run goes on
         say(f"{reason(error)}; metrics.csv goes on without")
     os._exit(0)  # W&B's own hooks at exit may wait for a service

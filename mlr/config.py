@@ -11,6 +11,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic.dataclasses import dataclass
 
 from harness.config import STRICT, HostFacts, Share, one_of, require
+from harness.files import installation
 from mlr.cells import cells_of_block, hidden_count
 
 EXTRA_AUGMENTATIONS = ("affine", "blur", "resized_crop")
@@ -108,7 +109,7 @@ class AugmentationConfig:
         require(reach < 1, f"augmentation.intensity times intensity_clamp is {reach}: a factor must stay above 0")
         require(
             not self.extra or find_spec("kornia") is not None,
-            f"augmentation.extra={self.extra} needs kornia: pip install -e '.[augment]'",
+            f"augmentation.extra={self.extra} needs kornia: {installation('augment')}",
         )
 
 

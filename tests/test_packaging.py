@@ -8,6 +8,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from harness import files
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -47,3 +49,9 @@ def test_the_lock_names_everything_that_is_needed_here():
             waiting += [other for other in needed if applies(other, requirement.extras)]
     assert {name for name, _ in seen} <= locked_versions().keys()
     assert len(seen) > len(project_requirements())
+
+
+def test_an_extra_is_installed_from_the_checkout_or_by_name(monkeypatch):
+    assert files.installation("report") == "pip install -e '.[report]'"
+    monkeypatch.setattr(files, "ROOT", Path(files.__file__).parent)  # as in a wheel
+    assert files.installation("report") == "pip install 'mlr-rl[report]'"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config import ConfigError
+from harness.files import installation
 from harness.sweeps.attempt import Outcome
 from harness.sweeps.config import SweepConfig
 from harness.sweeps.local import make_shares, run_side_by_side, visible_gpus
@@ -73,7 +74,7 @@ def submit(runs: Sequence[SweepRun], config: SweepConfig) -> list[str]:
     try:
         import submitit
     except ImportError as error:
-        raise ConfigError("launcher=slurm needs submitit: pip install -e '.[sweep]'") from error
+        raise ConfigError(f"launcher=slurm needs submitit: {installation('sweep')}") from error
     slurm = config.slurm
     parts = [list(runs[i : i + slurm.runs_per_job]) for i in range(0, len(runs), slurm.runs_per_job)]
     further = {"partition": slurm.partition, "gpus_per_node": slurm.gpus}
