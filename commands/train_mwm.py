@@ -15,6 +15,7 @@ Common keys:
   run_dir=FOLDER       the same command again resumes an interrupted run, also inside the pretraining
   device=auto          auto, cpu, cuda or cuda:N
   env_steps=504000     252,000 agent steps
+  world_model=mwm      or pixels, an end-to-end baseline
   mwm.mask_ratio=0.75  and mwm.stem, mwm.reward_prediction, mwm.schedule.pretraining, ...
 
 MUJOCO_GL=egl or osmesa chooses how pictures are rendered; without it the first one that works is taken.

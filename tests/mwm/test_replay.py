@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from harness.config import ConfigError
+from mwm.config import KINDS
 from mwm.replay import EpisodeReplay, WindowRule
+from tests.operations import OperationRecorder, places
 
 ACTIONS, SIZE = 2, 8
 RULE = WindowRule(shortest=4, longest=4, prioritize_ends=True)
@@ -233,3 +235,23 @@ def test_an_empty_replay_has_batches_for_a_recording():
         replay = make_replay(device=device)
         assert replay.pictures().pictures.shape == (10, 3, SIZE, SIZE)
         assert replay.windows().actions.shape == (3, 4, ACTIONS)
+
+
+def test_batches_are_functions_of_tensors_that_stay():
+    """So that an update can be recorded: only `draw` works on the host."""
+    story, replay = told()
+    before = places(replay)
+    for _ in range(2):
+        for kind in KINDS:
+            replay.draw(kind)
+        with OperationRecorder() as recorder:
+            replay.pictures()
+            replay.windows()
+        assert len(recorder.calls) > 10
+        story.tell(8, replay)
+        replay.load_state(replay.state())
+    assert places(replay) == before
+    empty = make_replay(device="meta")
+    with OperationRecorder("meta"):
+        empty.pictures()
+        empty.windows()
