@@ -11,7 +11,7 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from harness.report.figures import FAINT, INK, PALETTE, PAPER, Figure
-from harness.report.tables import Number, Table
+from harness.report.tables import ABSENT, Number, Table
 
 TEMPLATE, STYLE = (Path(__file__).with_suffix(suffix) for suffix in (".html.jinja", ".css"))
 OURS = "ours: "  # how headers of such columns begin
@@ -31,6 +31,7 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     videos: Sequence[Video] = ()
+    is_folded: bool = False  # whether a click opens it
 
     @property
     def is_empty(self) -> bool:
@@ -53,7 +54,7 @@ def build_page(
 ) -> str:
     """The page's HTML. `facts` are short names and values at the top; `warnings` say what the numbers are not."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {"columns": _columns, "marked": _marked, "drawing": _drawing, "data": _data}
+    environment.filters |= {"columns": _columns, "parts": _parts, "marked": _marked, "drawing": _drawing, "data": _data}
     template = environment.from_string(TEMPLATE.read_text())
     contents = {"title": title, "lead": lead, "facts": facts, "warnings": warnings, "sections": sections}
     return template.render(contents, style=Markup(STYLE.read_text()))
@@ -65,6 +66,16 @@ def _columns(table: Table) -> list[Column]:
     ours = [column for column in columns if column.name.startswith(OURS)]
     others = [column for column in columns[table.key + 1 :] if column not in ours]
     return [*columns[: table.key + 1], *ours, *(reversed(others) if ours else others)]
+
+
+def _parts(table: Table) -> list[tuple[str, list[list[str]]]]:
+    """Rows that are shown, and folded ones under a title: those without a run of ours where others have one."""
+    if table.is_folded:
+        return [(f"{len(table.rows)} published rows", table.rows)]
+    ours = [index for index, name in enumerate(table.header) if name.startswith(OURS)]
+    empty = [row for row in table.rows if ours and all(row[index] is ABSENT for index in ours)]
+    shown = [row for row in table.rows if row not in empty]
+    return [("", shown), (f"{len(empty)} rows without runs of ours", empty)] if empty else [("", shown)]
 
 
 def _column(table: Table, index: int) -> Column:

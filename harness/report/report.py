@@ -15,7 +15,7 @@ from harness.report.figures import Figure, Style
 from harness.report.methods import Scores, improvement_table, is_own, methods_tables, own_scores
 from harness.report.page import Section, Video, build_page
 from harness.report.published import SuiteScores, label_of, main_methods, references
-from harness.report.scores import Group, Results, Run, collect, compared_at, every_suite
+from harness.report.scores import Group, Results, Run, Said, collect, compared_at, every_suite, said_once
 from harness.report.statistics import METRICS
 from harness.report.tables import MEANS_ONLY, Table
 from harness.run_folder import RunFolder
@@ -36,6 +36,7 @@ PROBABILITY = (
     "How likely a run of the first scores above a run of the second on the same {task}; 0.5 is no difference. "
     "Bars: 95 % stratified bootstrap intervals. Over {which}. {counts}"
 )
+OUR_RUNS, DIFFERENCES = "Our runs", "Differences on equal seeds"  # titles of sections
 DIFFERENCE = (
     "Each setting less {reference}, paired by seed: mean over seeds, then over {task}s. Lines: 95 % stratified "
     "bootstrap intervals over pairs. {counts}"
@@ -77,7 +78,8 @@ def write_report(
     paths += [path for section in sections for figure in section.figures for path in figure.paths]
     page, lead, facts = out / "index.html", _lead(runs, suites), _facts(runs, suites, repeats)
     page.write_text(build_page("Results", lead, facts, _warnings(runs, suites), sections))
-    own = [table for table in chain(*compared.values()) if any(is_own(row) for row in table.rows)]
+    own = [table for section in sections if section.title in (OUR_RUNS, DIFFERENCES) for table in section.tables]
+    own += [table for table in chain(*compared.values()) if any(is_own(row) for row in table.rows)]
     return [*paths, page], [*own, *improvement]
 
 
@@ -93,16 +95,21 @@ def _sections(
     style = figures.styles(list(dict.fromkeys(group.label for group in _groups(runs))))
     families = list(_families(runs, suites))
     if runs:
-        yield Section("Our runs", tables=[tables.aggregates_table(runs, suites, repeats)])
-    for suite in suites.values():
+        yield Section(OUR_RUNS, tables=[tables.aggregates_table(runs, suites, repeats)])
+    ours = {run.suite for run in runs}
+    for suite in sorted(suites.values(), key=lambda suite: suite.name not in ours):
         own = [family for family in families if family[0].suite is suite]
         drawn = [figure for family in own for figure in _family_figures(family, folder, style, repeats)]
         text = [text for family in own for text in _gaps(family)]
-        shown = [*compared.get(suite.name, ()), tables.suite_table(suite, runs, repeats)]
-        yield Section(suite.label, text, shown, drawn)
+        methods = [
+            replace(table, is_folded=bool(runs) and not any(map(is_own, table.rows)))
+            for table in compared.get(suite.name, ())
+        ]
+        shown = [tables.suite_table(suite, runs, repeats), *methods]
+        yield Section(suite.label, text, shown, drawn, is_folded=bool(runs) and suite.name not in ours)
     yield Section("Probability of improvement", tables=improvement)
     differences = [figure for family in families for figure in _differences(family, folder, style, repeats)]
-    yield Section("Differences on equal seeds", [], tables.difference_tables(runs, suites, repeats), differences)
+    yield Section(DIFFERENCES, [], tables.difference_tables(runs, suites, repeats), differences)
     yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))
     if media:
         yield Section("Videos", videos=list(_videos(runs)))
@@ -293,11 +300,14 @@ def _covered(suite: SuiteScores, tasks: set[str]) -> str:
 def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
     """Caveats that stand before the first number."""
     warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
+    said: dict[str, list[Said]] = {}
     for results in collect(runs, suites):
         name = results.suite.label
+        said.setdefault(name, [])
         if results.group.preset != "full" and results.suite.methods:
-            warnings.append(f"{name}, {results.group.label}: smaller than the paper's, so no reproduction of it.")
-        warnings += [f"{name}, {sentence}." for sentence in results.missing()]
+            said[name].append((results.group, "smaller than the paper's, so no reproduction of it"))
+        said[name] += results.missing()
+    warnings += [f"{name}, {sentence}" for name, entries in said.items() for sentence in said_once(entries)]
     dirty = sum(run.version.endswith(".dirty") for run in runs)
     if dirty:
         warnings.append(f"{dirty} of {_count(len(runs), 'run')} ran with changes that are not in the named commit.")

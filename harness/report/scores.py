@@ -36,10 +36,13 @@ class Group:
     @property
     def label(self) -> str:
         """The method and what sets it apart from the paper's size and the default fidelity."""
-        parts = [label_of(self.method)]
-        parts += [f"preset {self.preset}"] if self.preset != "full" else []
-        parts += [f"fidelity {self.fidelity}"] if self.fidelity != "released" else []
-        return ", ".join(parts)
+        return ", ".join([label_of(self.method), *self.apart])
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Differences from the paper's size and the default fidelity."""
+        preset = [f"preset {self.preset}"] if self.preset != "full" else []
+        return (*preset, *([f"fidelity {self.fidelity}"] if self.fidelity != "released" else []))
 
     @property
     def rank(self) -> tuple:
@@ -47,6 +50,9 @@ class Group:
         main = main_methods()
         order = main.index(self.method) if self.method in main else len(main)
         return self.suite, self.preset != "full", self.preset, self.fidelity != "released", order, self.method
+
+
+Said = tuple[Group, str]  # a sentence about a group
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,13 @@ class Results:
             task: {seed: scale(task, self.score(task, seed)) for seed in runs} for task, runs in self.counted.items()
         }
 
-    def missing(self) -> list[str]:
-        """Gaps of the group and what is left out, a sentence each; empty if the published tasks have all seeds."""
+    def missing(self) -> list[Said]:
+        """Gaps of the group and runs left out; empty if the published tasks have all seeds.
+
+        Nothing is missing at a budget that ends before or after all of the group's runs: its cells are empty.
+        """
+        if not self.runs and self.left_out and all(run.is_finished for run in self.left_out):
+            return []
         tasks, kind = self.suite.tasks, f"{self.suite.task_word}s"
         absent = [task for task in tasks if task not in self.runs]
         sentences = []
@@ -170,22 +181,42 @@ class Results:
             lacking = [str(seed) for seed in expected if seed not in runs]
             if lacking:
                 sentences.append(f"{task} has {len(runs)} of {len(expected)} seeds (not {', '.join(lacking)})")
+        reasons: dict[str, dict[str, list[str]]] = {}  # reason -> task -> seeds
         for run in self.left_out:
-            reason = f"it has no evaluation after {self.steps(run.task):,} environment steps"
+            reason = f"no evaluation after {self.steps(run.task):,} environment steps"
             if not run.evaluations:
-                reason = "it has no evaluation yet"
+                reason = "no evaluation yet"
             elif not run.is_finished:
-                reason = f"its last evaluation is after {run.agent_steps[run.env_steps]:,} of "
+                reason = f"last evaluation after {run.agent_steps[run.env_steps]:,} of "
                 reason += f"{run.total_agent_steps:,} agent steps"
-            sentences.append(f"{run.task} with seed {run.seed} does not count: {reason}")
-        return [*(f"{self.group.label}: {sentence}" for sentence in sentences), *self.uncounted()]
+            reasons.setdefault(reason, {}).setdefault(run.task, []).append(str(run.seed))
+        for reason, by_task in reasons.items():
+            which = "; ".join(f"{task} with seed {', '.join(seeds)}" for task, seeds in by_task.items())
+            sentences.append(f"not counted, {reason}: {which}")
+        return [*((self.group, sentence) for sentence in sentences), *self.uncounted()]
 
-    def uncounted(self) -> list[str]:
+    def uncounted(self) -> list[Said]:
         """A sentence on the tasks that no aggregate counts; none if there are no such tasks."""
         further = [task for task in self.runs if task not in self.suite.tasks]
         many = len(further) > 1
         sentence = f"{', '.join(further)} {'have' if many else 'has'} no published scores, so no aggregate counts "
-        return [f"{self.group.label}: {sentence}{'them' if many else 'it'}"] if further else []
+        return [(self.group, f"{sentence}{'them' if many else 'it'}")] if further else []
+
+
+def said_once(entries: Iterable[Said]) -> list[str]:
+    """Sentences with the labels of all groups that they are about."""
+    groups: dict[str, dict[Group, None]] = {}
+    for group, sentence in entries:
+        groups.setdefault(sentence, {})[group] = None
+    return [f"{labels(about)}: {sentence}." for sentence, about in groups.items()]
+
+
+def labels(groups: Collection[Group]) -> str:
+    """Labels of groups, with what sets all of them apart from the paper's size named once."""
+    apart = list(dict.fromkeys(group.apart for group in groups))
+    if len(apart) > 1:
+        return "; ".join(labels([group for group in groups if group.apart == kind]) for kind in apart)
+    return ", ".join([*(label_of(group.method) for group in groups), *apart[0]])
 
 
 def every_suite(runs: Iterable[Run], suites: Mapping[str, SuiteScores]) -> dict[str, SuiteScores]:

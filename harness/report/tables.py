@@ -19,7 +19,7 @@ from statistics import mean, median, stdev
 from harness.files import ROOT
 from harness.report import statistics
 from harness.report.published import PLAYER, PublishedMethod, SuiteScores, references
-from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at
+from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at, said_once
 
 MEANS_ONLY = "The papers' tables hold means only, without intervals. Tables of methods with single runs have them."
 OF_MEANS = {  # rows of a suite's table that are over the means of tasks
@@ -60,6 +60,7 @@ class Table:
     rows: list[list[str]]
     notes: list[str]
     key: int = 0  # the column that names a row
+    is_folded: bool = False  # whether a click opens it on the page
 
     def markdown(self) -> str:
         cells = [[cell.replace("|", "\\|") for cell in row] for row in self._lines()]
@@ -227,9 +228,9 @@ def aggregates_table(
         rows.append([group.suite, group.label, steps, _task_count(results), _seed_count(results), *cells])
     header = ["suite", "runs", "environment steps", "tasks", "seeds", *statistics.METRICS.values()]
     notes = ["IQM and optimality gap over runs × tasks, median and mean of task means."]
-    notes += [f"{sentence}." for results in found for sentence in results.uncounted()]
+    notes += said_once(entry for results in found for entry in results.uncounted())
     notes += _interval_notes(collected, repeats)
-    return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, _once(notes), key=1)
+    return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, notes, key=1)
 
 
 def difference_tables(
@@ -281,7 +282,7 @@ def _difference_table(reference: Results, others: Sequence[Results], repeats: in
             f"Difference: setting less {group.label} on the same seed, so below 0 the setting is worse; mean over "
             "seeds, then over tasks. Scores are means over the same pairs.",
             *notes,
-            *(f"{sentence}." for results in (reference, *others) for sentence in results.missing()),
+            *said_once(entry for results in (reference, *others) for entry in results.missing()),
             *_interval_notes([reference, *others], repeats, "pairs"),
         ],
         key=1,
@@ -322,39 +323,34 @@ def sources_table(suites: Mapping[str, SuiteScores]) -> Table:
 
 def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
     """Runs behind the columns of ours, and missing ones."""
-    notes = []
+    said = []
     for results in collected:
-        label, runs = results.group.label, _runs_of(results)
+        group, runs = results.group, _runs_of(results)
         if runs:
             episodes = _either(len(run.evaluations[results.steps(run.task)]) for run in runs)
             ends = "".join(f", {task} after {end:,}" for task, end in results.ends.items() if task in results.runs)
             seeds = ", ".join(map(str, results.seeds([run.task for run in (*runs, *results.left_out)])))
-            notes.append(
-                f"{label}: after {results.env_steps:,} environment steps{ends}, {episodes} episodes a run, "
-                f"seeds {seeds}."
-            )
-            if results.group.preset != "full" and results.suite.methods:
-                notes.append(f"{label}: smaller than the paper's setting, so not comparable with published scores.")
+            steps = f"after {results.env_steps:,} environment steps{ends}"
+            said.append((group, f"{steps}, {episodes} episodes a run, seeds {seeds}"))
+            if group.preset != "full" and results.suite.methods:
+                said.append((group, "smaller than the paper's setting, so not comparable with published scores"))
             if len({run.version for run in runs}) > 1:
-                notes.append(f"{label}: made by several versions of the code, {_either(run.version for run in runs)}.")
-        notes += [f"{sentence}." for sentence in results.missing()]
-    return _once(notes + _interval_notes(collected, repeats))
-
-
-def _once(notes: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(notes))
+                said.append((group, f"made by several versions of the code, {_either(run.version for run in runs)}"))
+        said += results.missing()
+    return said_once(said) + _interval_notes(collected, repeats)
 
 
 def _interval_notes(collected: Sequence[Results], repeats: int, drawn: str = "runs") -> list[str]:
-    notes, resampled = [], False
+    said, resampled = [], False
     for results in collected:
-        label, runs = results.group.label, results.counted or results.runs
+        group, runs = results.group, results.counted or results.runs
         single = [task for task, of_task in runs.items() if len(of_task) == 1]
         resampled |= len(single) < len(results.counted)
         if single and len(single) == len(runs):
-            notes.append(f"{label}: no task has a second run, so there is neither deviation nor interval.")
+            said.append((group, "no task has a second run, so there is neither deviation nor interval"))
         elif single and results.counted:
-            notes.append(f"{label}: intervals are too narrow, because there is one run of {', '.join(single)}.")
+            said.append((group, f"intervals are too narrow, because there is one run of {', '.join(single)}"))
+    notes = said_once(said)
     if resampled:
         notes.append(
             f"[low, high]: 95 % stratified bootstrap over {drawn} × tasks, percentiles of {repeats:,} resamples; "

@@ -9,7 +9,7 @@ import yaml
 
 from harness.config import ConfigError, as_dict
 from harness.report.published import SuiteScores
-from harness.report.scores import Group, collect, every_suite, read_runs, score_columns
+from harness.report.scores import Group, collect, every_suite, read_runs, said_once, score_columns
 from harness.run_folder import config_hash
 from recipes import COMMANDS
 from recipes import SUITE_SCORES as SUITES
@@ -160,13 +160,35 @@ def test_groups_and_what_they_lack(tmp_path):
     assert mlr.raw() == {"boxing": [3.5], "pong": [3.5, 3.5]}
     assert mlr.paired()["pong"].keys() == {1, 2}
     assert mlr.normalised()["boxing"] == [pytest.approx((3.5 - 0.1) / (12.1 - 0.1))]
-    assert mlr.missing() == [
-        "MLR, preset cpu: 24 of 26 games have no result",
-        "MLR, preset cpu: boxing has 1 of 2 seeds (not 2)",
-        "MLR, preset cpu: boxing with seed 2 does not count: its last evaluation is after 100 of 200 agent steps",
+    assert said_once(mlr.missing()) == [
+        "MLR, preset cpu: 24 of 26 games have no result.",
+        "MLR, preset cpu: boxing has 1 of 2 seeds (not 2).",
+        "MLR, preset cpu: not counted, last evaluation after 100 of 200 agent steps: boxing with seed 2.",
     ]
     at_100 = {results.group.method: results for results in collect(read_runs([tmp_path]), SUITES, 100)}
     assert at_100["mlr"].raw() == {"boxing": [-2.0, 1.0], "pong": [-2.0, -2.0]}
+
+
+def test_a_caveat_of_several_groups_is_said_once():
+    groups = [Group("atari", method, "cpu", "released") for method in ("mlr", "none", "spr")]
+    groups.append(Group("atari", "mlr", "full", "paper"))
+    entries = [(group, "no result") for group in groups] + [(groups[0], "one seed"), (groups[0], "one seed")]
+    assert said_once(entries) == [
+        "MLR, Baseline, SPR, preset cpu; MLR, fidelity paper: no result.",
+        "MLR, preset cpu: one seed.",
+    ]
+
+
+def test_runs_that_are_not_counted_are_one_sentence_a_reason(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"pong_{seed}.csv", {100: [1.0]}, seed=seed, total_agent_steps=100)
+        write_run(tmp_path / f"boxing_{seed}.csv", {100: [1.0]}, seed=seed, task="boxing", total_agent_steps=100)
+    write_run(tmp_path / "long.csv", {200: [1.0]}, task="alien")
+    (results,) = collect(read_runs([tmp_path]), SUITES)
+    sentence = "not counted, no evaluation after 200 environment steps: boxing with seed 1, 2; pong with seed 1, 2"
+    assert results.missing()[-1] == (results.group, sentence)
+    (nothing,) = collect(read_runs([tmp_path]), SUITES, 300)
+    assert nothing.missing() == []
 
 
 def test_a_run_of_another_length_is_not_mixed_in(tmp_path):
@@ -174,7 +196,8 @@ def test_a_run_of_another_length_is_not_mixed_in(tmp_path):
     write_run(tmp_path / "2.csv", {300: [9.0]}, seed=2, settings_hash="", total_agent_steps=300)
     (results,) = collect(read_runs([tmp_path]), SUITES)
     assert results.raw() == {"pong": [9.0]}
-    assert "pong with seed 1 does not count: it has no evaluation after 300 environment steps" in str(results.missing())
+    (*_, (group, sentence)) = results.missing()
+    assert sentence == "not counted, no evaluation after 300 environment steps: pong with seed 1"
 
 
 def test_any_suite_and_task_is_a_run(tmp_path):
@@ -186,11 +209,11 @@ def test_any_suite_and_task_is_a_run(tmp_path):
     assert suites["gymnasium"] == SuiteScores("gymnasium", "Gymnasium")
     tennis, other = collect(runs, suites)
     assert tennis.raw() == {"tennis": [3.5]} and tennis.counted == tennis.normalised() == other.normalised() == {}
-    assert tennis.missing() == [
-        "MLR, preset cpu: 26 of 26 games have no result",
-        "MLR, preset cpu: tennis has no published scores, so no aggregate counts it",
+    assert [sentence for _, sentence in tennis.missing()] == [
+        "26 of 26 games have no result",
+        "tennis has no published scores, so no aggregate counts it",
     ]
-    assert other.missing() == ["MLR, preset cpu: CartPole-v1 has no published scores, so no aggregate counts it"]
+    assert other.missing() == [(other.group, "CartPole-v1 has no published scores, so no aggregate counts it")]
 
 
 def test_a_score_file_of_an_earlier_version_is_read(tmp_path):
@@ -215,10 +238,10 @@ def test_a_task_without_published_scores_has_a_length_of_its_own(tmp_path):
     (results,) = collect(read_runs([tmp_path]), SUITES)
     assert results.env_steps == 100 and results.raw() == {"pong": [1.0], "skiing": [6.0], "tennis": [4.0]}
     assert [results.steps(task) for task in results.runs] == [100, 50, 300]
-    assert results.missing()[1:] == [
-        "MLR, preset cpu: tennis has 1 of 2 seeds (not 2)",
-        "MLR, preset cpu: tennis with seed 2 does not count: its last evaluation is after 100 of 300 agent steps",
-        "MLR, preset cpu: skiing, tennis have no published scores, so no aggregate counts them",
+    assert [sentence for _, sentence in results.missing()[1:]] == [
+        "tennis has 1 of 2 seeds (not 2)",
+        "not counted, last evaluation after 100 of 300 agent steps: tennis with seed 2",
+        "skiing, tennis have no published scores, so no aggregate counts them",
     ]
     (at_100,) = collect(read_runs([tmp_path]), SUITES, 100)
     assert at_100.raw() == {"pong": [1.0], "tennis": [3.0, 5.0]} and at_100.steps("tennis") == 100
