@@ -34,8 +34,17 @@ WRONG = {
         "env_steps=7", "task=walker_walk replay.window=5", "task=walker_walk agent.crop_size=200",
         "task=walker_walk environment.image_size=0", "task=walker_walk game=pong", "",
     ],
+    "mwm": [
+        "", "task=window_clsoe", "task=dmc_walker_wlak", "task=manip_", "task=rlbench_reach_target", "task=[reach]",
+        "task=reach game=pong", "task=reach env=a:b", "task=reach suite=dmcontrol", "task=reach mwm=3",
+        "task=reach mwm.encoder=null", "task=reach mwm.encoder.heads=3", "task=reach mwm.mask_ratio=1",
+        "task=reach mwm.mask_ratio=0.99", "task=reach environment.image_size=60", "task=reach replay.window=9",
+        "task=reach replay.shortest_window=300", "task=reach loop.order=overlapped", "task=reach env_steps=3",
+        "task=reach loop.learning_starts=3", "task=reach replay.capacity=9", "task=reach world_model=dreamer",
+        "task=reach mwm.world_model=dreamer", "task=reach +ablation=ratio_0.1", "task=reach auxiliary=mlr",
+    ],
 }  # fmt: skip
-TASKS = {"atari": "game=pong", "dmcontrol": "task=walker_walk"}
+TASKS = {"atari": "game=pong", "dmcontrol": "task=walker_walk", "mwm": "task=reach"}
 NASTY = [
     "nan", "inf", "-1", "0", "1e400", "null", "true", "''", "[]", "{}", "[[[[", "${x}", "\\", "\0", "\n", "é", "１",
     "x" * 5000, "0x10", "1_000", "9" * 5000, "-0", "1,2", "range(3)", "choice(1,2)", "!!python/object:os.system",
