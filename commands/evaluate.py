@@ -6,7 +6,7 @@ mlr evaluate RUN --agent-steps 12500       # of a budget that the run has passed
 
 from pathlib import Path
 
-from harness.command_line import Options, complain
+from harness.command_line import Options, at_least, complain
 from harness.config import ConfigError
 from harness.errors import NotFinite
 from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--agent-steps", type=int, help="evaluate the weights of this agent step, not the newest")
-    parser.add_argument("--episodes", type=int, help="as many as after training, if not given")
+    parser.add_argument("--episodes", type=at_least(1), help="as many as after training, if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of what exploration there is")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--video", action="store_true", help="record the first episode")
@@ -28,8 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="processes over which the environments are spread")
     try:
         options = parser.parse_args(arguments)
-        if options.episodes is not None and options.episodes < 1:
-            raise ConfigError(f"--episodes {options.episodes} must be at least 1")
         config = load_config(options.run)
         RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
         recipe = load_recipe(config)

@@ -8,7 +8,7 @@ mlr report --out report       # the published tables alone
 import argparse
 from pathlib import Path
 
-from harness.command_line import Options, refuse
+from harness.command_line import Options, at_least, refuse
 from harness.config import ConfigError
 from harness.files import installation
 from harness.output import lasting_output
@@ -22,11 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for tables/, figures/ and index.html")
     parser.add_argument("--scores", type=Path, nargs="+", default=[], help="lists of single runs, yours first")
     parser.add_argument("--media", action="store_true", help="put the runs' last videos into the page")
-    parser.add_argument("--repeats", type=int, help="resamples of each interval")
+    parser.add_argument("--repeats", type=at_least(1), help="resamples of each interval")
     try:
         options = parser.parse_args(arguments)
-        if options.repeats is not None and options.repeats < 1:
-            raise ConfigError(f"--repeats {options.repeats} must be at least 1")
         report(options)
     except (ConfigError, OSError) as error:
         return refuse(error)

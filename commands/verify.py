@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from harness.command_line import Options, refuse
+from harness.command_line import Options, at_least, refuse
 from harness.config import ConfigError
 from harness.exit_codes import DONE, FAILED
 from harness.output import lasting_output
@@ -24,11 +24,9 @@ from recipes import load_config, load_suite
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("tables", type=Path, nargs="+", metavar="run_or_table", help="run folders or score files")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that play; by default one a core")
+    parser.add_argument("--processes", type=at_least(1), default=os.cpu_count(), help="by default one a core")
     try:
         options = parser.parse_args(arguments)
-        if options.processes < 1:
-            raise ConfigError(f"--processes {options.processes} must be at least 1")
         return check(options.tables, options.processes)
     except (ConfigError, OSError) as error:
         return refuse(error)

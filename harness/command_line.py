@@ -193,6 +193,17 @@ class Options(argparse.ArgumentParser):
         raise ConfigError(f"{message}; {self._advice}")
 
 
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The kind of an option that is an integer from `minimum` on."""
+
+    def integer(text: str) -> int:
+        if int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {minimum}")
+        return int(text)
+
+    return integer
+
+
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Options of every training script."""
     parser = Options("", advice="settings are written key=value, --help shows them", add_help=False)

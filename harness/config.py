@@ -201,10 +201,3 @@ def require(condition: bool, message: str) -> None:
 
 def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, f"{key}={value} is not one of {', '.join(choices)}")
-
-
-def at_least(minimum: float, section: str, values: Any, *names: str) -> None:
-    """Raises ConfigError unless the attributes `names` of `values` reach `minimum`; `section` is what they stand in."""
-    for name in names:
-        value = getattr(values, name)
-        require(value >= minimum, f"{section}{name}={value} must be at least {minimum}")

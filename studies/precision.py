@@ -18,8 +18,8 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
-from harness.command_line import Options, refuse
-from harness.config import ConfigError, at_least
+from harness.command_line import Options, at_least, refuse
+from harness.config import ConfigError
 
 SUITES = ("atari", "dmcontrol")
 PRECISIONS = ("tf32", "bf16")
@@ -40,14 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__, "python -m studies.precision")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as preset=quick")
     parser.add_argument("--suite", choices=SUITES, help="measure this one alone")
-    parser.add_argument("--seeds", type=int, default=3, help="of weights and random numbers, each with a batch")
-    parser.add_argument("--steps", type=int, default=300, help="agent steps of random play, for the batches")
-    parser.add_argument("--updates", type=int, default=0, help="updates in float32 before the one that is measured")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="of weights and random numbers, each with a batch")
+    parser.add_argument("--steps", type=at_least(1), default=300, help="agent steps of random play, for the batches")
+    parser.add_argument("--updates", type=at_least(0), default=0, help="in float32 before the one that is measured")
     parser.add_argument("--out", type=Path, help="CSV file for the numbers; rows are added to it")
     try:
         options = parser.parse_intermixed_args(arguments)
-        at_least(1, "--", options, "seeds", "steps")
-        at_least(0, "--", options, "updates")
         rows = [row for name in SUITES if options.suite in (None, name) for row in measure(name, options)]
         show(rows)
         if options.out:

@@ -20,8 +20,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.command_line import Options, refuse
-from harness.config import ConfigError, at_least, require
+from harness.command_line import Options, at_least, refuse
+from harness.config import ConfigError, require
 from studies.fidelity.effects import COLUMNS, Effect, markdown, read_csv, write_csv
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--suite", choices=SUITES, help="measure this one alone")
     parser.add_argument("--out", type=Path, help="CSV file for the numbers")
     parser.add_argument("--docs", action="store_true", help=f"measure nothing; {EFFECTS.name} into {LEDGER.name}")
-    parser.add_argument("--seeds", type=int, default=3, help="of weights, masks and augmentations")
-    parser.add_argument("--windows", type=int, default=4, help="in a batch")
-    parser.add_argument("--steps", type=int, default=500, help="agent steps of random play, for the batches")
-    parser.add_argument("--counted-steps", type=int, default=3000, help="the same in each game of F6")
-    parser.add_argument("--updates", type=int, default=100, help="of the short trainings in F15")
-    parser.add_argument("--draws", type=int, default=10_000, help="of noise, crops and masks")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="of weights, masks and augmentations")
+    parser.add_argument("--windows", type=at_least(1), default=4, help="in a batch")
+    parser.add_argument("--steps", type=at_least(1), default=500, help="agent steps of random play, for the batches")
+    parser.add_argument("--counted-steps", type=at_least(1), default=3000, help="the same in each game of F6")
+    parser.add_argument("--updates", type=at_least(1), default=100, help="of the short trainings in F15")
+    parser.add_argument("--draws", type=at_least(1), default=10_000, help="of noise, crops and masks")
     try:
         options = parser.parse_intermixed_args(arguments)
         if options.docs:
@@ -55,7 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> None:
-    at_least(1, "--", options, "seeds", "windows", "steps", "counted_steps", "updates", "draws")
     from studies.fidelity.lab import Sizes  # imports torch
 
     sizes = Sizes(**{field.name: getattr(options, field.name) for field in fields(Sizes)})

@@ -19,8 +19,8 @@ import os
 import sys
 from pathlib import Path
 
-from harness.command_line import Options, check_single, complain, refuse
-from harness.config import ConfigError, at_least, require
+from harness.command_line import Options, at_least, check_single, complain, refuse
+from harness.config import ConfigError, require
 from harness.exit_codes import DISK_FAILED, DONE
 from harness.files import CONFIGS
 from recipes import COMMANDS, load_recipe
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--size", choices=("tiny", "quick", "cpu", "full"), default="full", help="the preset")
     parser.add_argument("--auxiliary", default="mlr", help="none: the Baseline")
-    parser.add_argument("--repeats", type=int, default=5, help="timings of an update")
+    parser.add_argument("--repeats", type=at_least(1), default=5, help="timings of an update")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each of the other measurements")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--profile", type=Path, help="write a trace of some updates to this file")
@@ -45,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--against", action="append", default=[], metavar="key=value", help="time updates of this too")
     try:
         options = parser.parse_intermixed_args(arguments)
-        at_least(1, "--", options, "repeats")
         require(options.seconds > 0, f"--seconds={options.seconds} must be above 0")
         for name in ("json", "profile"):
             file = getattr(options, name)
