@@ -54,10 +54,11 @@ def draw_world_model(
     """Writes the figures of an episode, whose names begin with `stem`, and returns their paths.
 
     window: pictures that a prediction is about, at least twice those that it sees. `beside`: another run's model, whose
-    reconstructions of the same pictures stand to the right. An episode without a window has the first figure alone.
+    reconstructions of the same pictures stand to the right. An episode without a window has the first figure alone, and
+    a world model without masks has the others alone.
     """
-    models = [model] if beside is None else [model, beside]
-    paths = [draw_masking(_named(stem, "masking.png"), models, episode, seed)]
+    masked = [each for each in (model, beside) if each is not None and each.section.world_model == "mwm"]
+    paths = [draw_masking(_named(stem, "masking.png"), masked, episode, seed)] if masked else []
     window = max(window, 2 * OBSERVED)
     if len(episode.pictures) >= window:
         shown = predict(model, episode, window, seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mwm.autoencoder import Autoencoder, Mask, unpatchify
 from mwm.config import PATCH
 from mwm.dynamics import Draw, Dynamics, States
+from mwm.pixels import Pictures
 
 GREY = 0.5  # of hidden cells
 
@@ -29,7 +30,7 @@ class Prediction:
     """Rows of the prediction grid, each [B, T, 3, P, P]."""
 
     truth: Tensor
-    reconstruction: Tensor  # the autoencoder's
+    reconstruction: Tensor  # the autoencoder's; the pixel baseline's is of states that saw every picture
     prediction: Tensor  # after the pictures of the first steps, then without any
 
 
@@ -60,7 +61,7 @@ def show_masking(autoencoder: Autoencoder, pictures: Tensor, noise: Tensor) -> M
 
 @torch.no_grad()
 def show_prediction(
-    autoencoder: Autoencoder,
+    autoencoder: Autoencoder | Pictures,
     dynamics: Dynamics,
     pictures: Tensor,
     actions: Tensor,
@@ -86,10 +87,16 @@ def show_prediction(
         states, _ = dynamics.rssm.imagine_step(states, actions[:, step], draw)
         features.append(states.feature)
     tokens = dynamics.unpool(torch.stack(features, dim=1).flatten(0, 1))
+    if isinstance(autoencoder, Pictures):
+        whole = dynamics.rssm.observe(embedding, actions, first, draw).states.feature
+        reconstruction = autoencoder.undo(dynamics.unpool(whole.flatten(0, 1)))
+        prediction = autoencoder.undo(tokens)
+    else:
+        reconstruction, prediction = reconstruct(autoencoder, flat, mask), decoded(autoencoder, tokens)
     return Prediction(
         truth=pictures.float() / 255,
-        reconstruction=reconstruct(autoencoder, flat, mask).view(pictures.shape),
-        prediction=decoded(autoencoder, tokens).view(pictures.shape),
+        reconstruction=reconstruction.view(pictures.shape),
+        prediction=prediction.view(pictures.shape),
     )
 
 

@@ -20,6 +20,10 @@ class Pictures(nn.Module):
         """Pixels [N, 3, P, P] in -0.5..0.5 of uint8 [N, 3, P, P]."""
         return to_unit_range(pictures.float()) - 0.5
 
+    def undo(self, pixels: Tensor) -> Tensor:
+        """Pixels in 0..1 of those in -0.5..0.5."""
+        return pixels.float() + 0.5
+
 
 def map_sides(image_size: int) -> list[int]:
     """Sides of the maps, the picture's first; each layer halves."""

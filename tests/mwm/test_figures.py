@@ -88,6 +88,14 @@ def test_two_stems_stand_side_by_side_under_one_mask(config, tmp_path):
     assert masking_note(patch.section, 32) == f"{dropped}: pixels of grey cells\n75% of the pixels are unseen"
 
 
+def test_the_pixel_baseline_has_no_masks(config, tmp_path):
+    agent = make_agent(config, world_model="pixels")
+    paths = draw_world_model(model(agent), episode(), WINDOW, tmp_path / "x", seed=1)
+    assert [path.name for path in paths] == ["x_prediction.png", "x_open_loop.png", "x_open_loop.csv"]
+    pixels = episode(4).pictures
+    assert torch.allclose(agent.autoencoder.undo(agent.autoencoder.features(pixels)), pixels / 255, atol=1e-6)
+
+
 def test_without_a_mask_nothing_is_grey(config):
     agent = make_agent(config, mask_ratio=0.0)
     pictures = episode(2).pictures
