@@ -111,3 +111,8 @@ def test_a_stop_request_ends_it():
 )
 def test_evaluation_steps(steps, every, expected):
     assert evaluation_steps(steps, every) == expected
+
+
+def test_a_first_evaluation_later_than_the_start():
+    assert evaluation_steps(60, 20, first=10) == [10, 30, 50, 60]
+    assert evaluation_steps(60, 0, first=10) == [60]

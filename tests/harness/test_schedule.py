@@ -1,6 +1,6 @@
 import pytest
 
-from harness.schedule import ReplayRatio
+from harness.schedule import ReplayRatio, count_kinds
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,7 @@ def test_the_total_is_what_is_due_up_to_there(ratio):
 def test_the_paper_makes_196000_updates():
     schedule = ReplayRatio(2000, 2.0)
     assert schedule.total(100_000) == sum(len(schedule.due(step)) for step in range(100_000)) == 196_000
+
+
+def test_kinds_are_counted_as_often_as_they_come():
+    assert count_kinds(ReplayRatio(5, 0.5), 20) == {"update": 7}
