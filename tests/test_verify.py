@@ -10,7 +10,10 @@ import pytest
 from commands import evaluate, verify
 from harness.logs import CsvLog
 from harness.report.scores import read_runs
-from tests.conftest import ROOT
+from harness.run import run
+from harness.run_folder import RunFolder
+from tests.conftest import ROOT, make_config
+from tests.recipes import ATARI
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from commands import verify; sys.exit(verify.main())"
 
@@ -44,10 +47,21 @@ def test_the_table_of_an_evaluation_has_its_episodes_beside_it(finished_run, tmp
 
 @pytest.mark.parametrize("what, message", [("missing", "holds neither"), ("older", "nothing was checked")])
 def test_a_run_without_episodes_is_named(finished_run, tmp_path, capsys, what, message):
-    run = tmp_path / "run"
+    folder = tmp_path / "run"
     if what == "older":
-        shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("episodes.csv", "checkpoints"))
-    assert verify.main([str(run)]) == 2
+        shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("episodes.csv", "checkpoints"))
+    assert verify.main([str(folder)]) == 2
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert out.endswith("no episodes stored\n") == (what == "older")
+
+
+def test_an_evaluation_that_is_repeated_takes_the_place_of_its_episodes(tmp_path):
+    settings = ("agent_steps=40", "eval_every=20", "checkpoint_every=40", "evaluation.horizon=10", "auxiliary=none")
+    folder = RunFolder(tmp_path / "run")
+    assert run(make_config(folder.path, *settings, "video=false"), ATARI) == 0
+    episodes, rows = folder.episodes.read_bytes(), folder.evaluations.read_text().splitlines(keepends=True)
+    folder.evaluations.write_text("".join(rows[:-1]) + rows[-1][:40])  # killed while it wrote the last row
+    assert run(make_config(folder.path, *settings, "video=false"), ATARI) == 0
+    assert folder.episodes.read_bytes() == episodes
+    assert folder.evaluations.read_text().splitlines(keepends=True) == rows
