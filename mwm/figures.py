@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from harness.report.figures import INK, PALETTE, SETTINGS
@@ -168,6 +169,7 @@ def draw_errors(path: Path, errors: dict[str, list[float]], windows: int) -> lis
         for (name, values), colour, line in zip(errors.items(), PALETTE, ("-", "--"), strict=False):
             axes.plot(range(1, len(values) + 1), values, color=colour, ls=line, label=labels[name])
         axes.set_xlabel("steps without pictures")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("squared error of a pixel, 0..1")
         axes.set_ylim(bottom=0)
         axes.set_title(f"mean over {windows} window{'s' if windows > 1 else ''} of an episode", loc="left")
