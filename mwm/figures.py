@@ -134,7 +134,7 @@ def masking_note(section: MWMSection, size: int) -> str:
     tokens = size**2 // 64
     dropped = tokens - kept_tokens(tokens, section.mask_ratio)
     share = hidden_pixels(section.stem, size, section.mask_ratio)
-    what = "features of grey cells, not their pixels" if section.stem == "conv" else "pixels of grey cells"
+    what = "features of white cells, not their pixels" if section.stem == "conv" else "pixels of white cells"
     return f"{dropped} of {tokens} tokens are dropped: {what}\n{share:.0%} of the pixels are unseen"
 
 

@@ -13,7 +13,7 @@ from mwm.config import PATCH
 from mwm.dynamics import Draw, Dynamics, States
 from mwm.pixels import Pictures
 
-GREY = 0.5  # of hidden cells
+WHITE = 1.0  # of hidden cells; walls and sky of many tasks are grey
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Masking:
     """Rows of the masking grid, each [N, 3, P, P]."""
 
     truth: Tensor
-    masked: Tensor  # hidden cells in grey; a convolutional stem drops their features, not their pixels
+    masked: Tensor  # hidden cells in white; a convolutional stem drops their features, not their pixels
     reconstruction: Tensor
 
 
@@ -55,7 +55,7 @@ def show_masking(autoencoder: Autoencoder, pictures: Tensor, noise: Tensor) -> M
     if mask is not None:
         grid = pictures.shape[-1] // PATCH
         hidden = mask.hidden.unflatten(1, (1, grid, grid)).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
-        masked = torch.where(hidden, GREY, truth)
+        masked = torch.where(hidden, WHITE, truth)
     return Masking(truth, masked, reconstruct(autoencoder, pictures, mask))
 
 

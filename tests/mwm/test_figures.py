@@ -84,8 +84,8 @@ def test_two_stems_stand_side_by_side_under_one_mask(config, tmp_path):
         assert not np.array_equal(np.asarray(one)[:, :200], np.asarray(two)[:, -200:])
     # 16 tokens of 8 x 8 pixels: a patch stem sees nothing of what it drops.
     dropped = "12 of 16 tokens are dropped"
-    assert masking_note(conv.section, 32).startswith(f"{dropped}: features of grey cells, not their pixels\n")
-    assert masking_note(patch.section, 32) == f"{dropped}: pixels of grey cells\n75% of the pixels are unseen"
+    assert masking_note(conv.section, 32).startswith(f"{dropped}: features of white cells, not their pixels\n")
+    assert masking_note(patch.section, 32) == f"{dropped}: pixels of white cells\n75% of the pixels are unseen"
 
 
 def test_the_pixel_baseline_has_no_masks(config, tmp_path):
@@ -96,7 +96,7 @@ def test_the_pixel_baseline_has_no_masks(config, tmp_path):
     assert torch.allclose(agent.autoencoder.undo(agent.autoencoder.features(pixels)), pixels / 255, atol=1e-6)
 
 
-def test_without_a_mask_nothing_is_grey(config):
+def test_without_a_mask_nothing_is_hidden(config):
     agent = make_agent(config, mask_ratio=0.0)
     pictures = episode(2).pictures
     assert reconstruct(agent.autoencoder, pictures, agent.autoencoder.mask(torch.rand(2, 16))).shape == pictures.shape
