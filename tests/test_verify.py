@@ -65,3 +65,19 @@ def test_an_evaluation_that_is_repeated_takes_the_place_of_its_episodes(tmp_path
     assert run(make_config(folder.path, *settings, "video=false"), ATARI) == 0
     assert folder.episodes.read_bytes() == episodes
     assert folder.evaluations.read_text().splitlines(keepends=True) == rows
+
+
+def test_a_sample_of_shipped_episodes_is_as_in_their_tables(tmp_path, capsys):
+    """One episode of each run; `scripts/verify.py results/runs` plays all."""
+    shipped = [RunFolder(file.parent) for file in (ROOT / "results" / "runs").rglob("episodes.csv")]
+    for number, folder in enumerate(shipped):
+        copy = RunFolder(tmp_path / str(number))
+        copy.path.mkdir()
+        for file in (folder.config, folder.manifest, folder.evaluations, folder.episodes):
+            shutil.copy(file, copy.path)
+        played = [row["agent_steps"] for row in CsvLog(folder.episodes).read()]
+        for file in (copy.evaluations, copy.episodes):
+            rows = CsvLog(file).read()
+            CsvLog(file).keep(row for row in rows if (row["agent_steps"], row["episode"]) == (played[0], "0"))
+    assert shipped and verify.main([str(tmp_path), "--processes", "1"]) == 0
+    assert capsys.readouterr().out.count("1 of 1 episodes played again, as in the table") == len(shipped)
