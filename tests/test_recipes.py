@@ -14,7 +14,8 @@ from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.recipes import ATARI, DMCONTROL
 from tests.test_configs import entries
 
-OLD = [path.parent for path in sorted(ROOT.glob("results/runs/*/*/*/config.yaml"))]
+SHIPPED = sorted(ROOT.glob("results/runs/*/*/*/config.yaml"))
+OLD = [path.parent for path in SHIPPED if "benchmark" in yaml.safe_load(path.read_text())]
 # Today's places of old keys, written down apart from configs/renamed.yaml.
 MOVED = {
     "benchmark": "suite", "aux": "auxiliary", "game": "task", "emulator": "environment.emulator",
@@ -51,6 +52,10 @@ def test_a_run_of_an_earlier_version_is_read_under_todays_names(run, tmp_path):
     assert not renamed()["keys"].keys() - {"game", "mlr.seq_len"} & entries(read_config(run)).keys()
     shutil.copy(run / "config.yaml", tmp_path)
     check_run(replace(config, run_dir=str(tmp_path)))  # the same configuration, under either names
+
+
+def test_every_shipped_run_builds_a_configuration():
+    assert OLD and all(load_config(path.parent).method for path in SHIPPED)
 
 
 @pytest.mark.parametrize("make", [make_config, make_dmcontrol_config])
