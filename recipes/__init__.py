@@ -1,5 +1,6 @@
 """Recipes: which suite, method and training script belong together. torch is imported where a run begins."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ def command_of(run: str | Path, config: dict) -> Command:
 
 def load_config(run: str | Path) -> Any:
     """The configuration of a run folder or of a file of weights. Raises ConfigError if it does not fit this version."""
-    if Path(run).is_file():
+    if os.path.isfile(run):  # Path.is_file raises OSError for a name that is too long
         from harness.weights import read_about  # imports torch
 
         content = with_todays_names(read_about(Path(run))["config"])

@@ -108,7 +108,7 @@ def test_what_a_chosen_file_says_wins_over_the_base(name, group, choice):
     stated = entries(yaml.safe_load(file.read_text()))
     stated.pop("defaults", None)
     setting = f"{group}={choice}" if group in chosen_groups(name) else f"+{group}={choice}"
-    follows = {key for key, value in stated.items() if str(value).startswith("${")}
+    follows = {key for key, value in stated.items() if "${" in str(value)}
     composed = {}
     for auxiliary in (None, *AUXILIARIES_OF[name]):  # a section is there with its own auxiliary only
         settings = (setting,) if auxiliary is None else (setting, f"auxiliary={auxiliary}")

@@ -79,7 +79,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_dmcon
     assert expected.keys() == actual.keys()
     assert [key for key in expected if not torch.equal(expected[key], actual[key])] == []
     digests = [[part[:2] for part in inspect(path)] for path in (finished_dmcontrol_run, folder.path)]
-    assert digests[0] == digests[1] and len(digests[0]) == 8
+    assert digests[0] == digests[1] and len(digests[0]) == 9
 
 
 def test_a_run_in_bfloat16(finished_dmcontrol_run, tmp_path):
@@ -104,6 +104,7 @@ def test_evaluate_and_inspect_scripts(finished_dmcontrol_run, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
         "weights", "optimisers", "replay", "generators", "environment", "counters", "metrics.csv", "evaluations.csv",
+        "episodes.csv",
     ]  # fmt: skip
     assert all(len(line.split()[1]) == 64 for line in lines)
 

@@ -137,7 +137,7 @@ def test_a_run_of_recorded_updates_is_the_same_run(name, request, tmp_path, monk
     monkeypatch.setattr(runs, "is_captured", lambda config, device: True)
     assert run(make_configuration(tmp_path / "run"), recipe) == 0
     digests = [[part[:2] for part in inspect(folder)] for folder in (expected, tmp_path / "run")]
-    assert digests[0] == digests[1] and len(digests[0]) == 8
+    assert digests[0] == digests[1] and len(digests[0]) == 9
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -71,7 +71,7 @@ def test_a_profile_names_the_parts(tmp_path, capsys):
         (["atari", "--size", "huge"], ["huge", "tiny"]),
         (["pong"], ["pong", "atari"]),
         ([], ["suite"]),
-        (["atari", "--repeats", "0"], ["repeats=0"]),
+        (["atari", "--repeats", "0"], ["--repeats: 0 must be at least 1"]),
         (["atari", "--seconds", "nan"], ["--seconds=nan"]),
         (["atari", "preset=quick"], ["--size"]),
         (["atari", "precision=fp8"], ["fp8", "bf16"]),
