@@ -11,6 +11,7 @@ from harness.config import (
     STRICT,
     Decay,
     EnvironmentFacts,
+    EnvStepsBudget,
     HostFacts,
     RatioLoopConfig,
     RunConfig,
@@ -99,7 +100,7 @@ class AuxNetworksConfig:
 
 
 @dataclass(config=STRICT, kw_only=True)
-class DMControlConfig(AuxiliarySections, RunConfig):
+class DMControlConfig(AuxiliarySections, EnvStepsBudget, RunConfig):
     method: Annotated[str, one_of("sac")]
     settings: str  # whose these are: a task of the paper's, or general
     domain: str
@@ -114,20 +115,6 @@ class DMControlConfig(AuxiliarySections, RunConfig):
     augmentation: AugmentationConfig | None = None
     aux_optimizer: AuxOptimizerConfig | None = None
     aux_networks: AuxNetworksConfig | None = None
-
-    @property
-    def agent_steps(self) -> int:
-        return self.env_steps // self.environment.action_repeat
-
-    @property
-    def episode_agent_steps(self) -> int:
-        """Length of an episode that reaches its time limit."""
-        return -(-self.environment.episode_env_steps // self.environment.action_repeat)
-
-    @property
-    def eval_every(self) -> int:
-        """Agent steps."""
-        return self.eval_every_env_steps // self.environment.action_repeat
 
     @property
     def without_host_work(self) -> "RunConfig":

@@ -126,6 +126,24 @@ class RunConfig:
         return getattr(self, self.auxiliary, None)
 
 
+class EnvStepsBudget:
+    """Lengths in agent steps of a configuration that gives them in environment steps."""
+
+    @property
+    def agent_steps(self) -> int:
+        return self.env_steps // self.environment.action_repeat
+
+    @property
+    def episode_agent_steps(self) -> int:
+        """Length of an episode that reaches its time limit."""
+        return -(-self.environment.episode_env_steps // self.environment.action_repeat)
+
+    @property
+    def eval_every(self) -> int:
+        """Agent steps."""
+        return self.eval_every_env_steps // self.environment.action_repeat
+
+
 @plain_dataclass(frozen=True)
 class HostFacts:
     """Facts about an agent that an auxiliary's settings are checked against before anything is built."""

@@ -8,7 +8,17 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from harness.config import STRICT, Decay, EnvironmentFacts, RunConfig, Share, one_of, require, validate_run
+from harness.config import (
+    STRICT,
+    Decay,
+    EnvironmentFacts,
+    EnvStepsBudget,
+    RunConfig,
+    Share,
+    one_of,
+    require,
+    validate_run,
+)
 from mwm.tasks import MANIPULATION_PREFIX, SUITE_PREFIX, require_task
 
 RGB = 3  # channels of a picture
@@ -168,7 +178,7 @@ class ReplayConfig:
 
 
 @dataclass(config=STRICT, kw_only=True)
-class MWMConfig(RunConfig):
+class MWMConfig(EnvStepsBudget, RunConfig):
     method: Annotated[str, one_of("mwm")]
     auxiliary: Annotated[str, one_of("none")]
     env_steps: PositiveInt  # the budget
@@ -179,22 +189,8 @@ class MWMConfig(RunConfig):
     mwm: MWMSection
 
     @property
-    def agent_steps(self) -> int:
-        return self.env_steps // self.environment.action_repeat
-
-    @property
-    def episode_agent_steps(self) -> int:
-        """Length of an episode that reaches its time limit."""
-        return -(-self.environment.episode_env_steps // self.environment.action_repeat)
-
-    @property
     def eval_first(self) -> int:
         return self.eval_first_env_steps // self.environment.action_repeat
-
-    @property
-    def eval_every(self) -> int:
-        """Agent steps."""
-        return self.eval_every_env_steps // self.environment.action_repeat
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Model:
-    """What figures need of a run: its trained parts, their settings, and a name for people."""
+    """Trained parts of a run, their settings, and a name for people."""
 
     section: MWMSection
     parts: nn.ModuleDict  # with autoencoder and dynamics
@@ -130,7 +130,7 @@ def masking_rows(block: Masking) -> list[Tensor]:
 
 
 def masking_note(section: MWMSection, size: int) -> str:
-    """What is hidden, in two lines."""
+    """Hidden share of tokens and pixels, in two lines."""
     tokens = size**2 // 64
     dropped = tokens - kept_tokens(tokens, section.mask_ratio)
     share = hidden_pixels(section.stem, size, section.mask_ratio)

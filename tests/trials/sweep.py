@@ -49,7 +49,7 @@ def sweep(count: int, random: Random, scratch: Path) -> Iterator[Case]:
 
 
 def problem_of(folder: Path, events: list[dict]) -> str:
-    """What a run's record and rows have wrong, if it did not finish exactly once."""
+    """Fault of a run's record or rows, if it did not finish exactly once."""
     codes = Counter(event["code"] for event in events if event["event"] == "ended")
     if codes[0] != 1 or events[-1].get("code") != 0 or set(codes) - {0, 75, -signal.SIGKILL, -signal.SIGTERM}:
         return f"{folder} ended with {dict(codes)}"

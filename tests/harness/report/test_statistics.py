@@ -179,7 +179,7 @@ def test_one_to_ten_runs_can_be_mixed():
 
 
 def test_numbers_of_runs_that_are_too_far_apart_get_weights(monkeypatch):
-    """The same numbers as of repeated runs, but for the whole rows that rliable cuts off."""
+    """Agreement with repeated runs, but for the whole rows that rliable cuts off."""
     scores = random_scores([52, 56, 60, 13])
     assert math.lcm(52, 56, 60, 13) > MOST_ROWS
     tasks = list(scores.values())
