@@ -2,7 +2,7 @@
 
 from math import comb
 
-from mwm.config import PATCH, kept_tokens
+from mwm.config import PATCH, MWMSection, kept_tokens
 
 STEMS = {"conv": ((4, 2, 1),) * 3, "patch": ((PATCH, PATCH, 0),)}  # kernel, stride and padding of each layer
 
@@ -25,3 +25,10 @@ def hidden_pixels(stem: str, image_size: int, mask_ratio: float) -> float:
     axis = [seen_by(stem, pixel, grid) for pixel in range(image_size)]
     shares = [comb(tokens - rows * columns, kept) / comb(tokens, kept) for rows in axis for columns in axis]
     return sum(shares) / len(shares)
+
+
+def hidden(section: MWMSection, image_size: int) -> tuple[int, int, float]:
+    """Number of tokens, how many of them a mask drops, and the share of the pixels that this hides."""
+    tokens = (image_size // PATCH) ** 2
+    dropped = tokens - kept_tokens(tokens, section.mask_ratio)
+    return tokens, dropped, hidden_pixels(section.stem, image_size, section.mask_ratio)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from harness.report.figures import INK, PALETTE, SETTINGS
 from harness.seeding import derive_seed
-from mwm.cells import hidden_pixels
-from mwm.config import MWMSection, kept_tokens
+from mwm.cells import hidden
+from mwm.config import MWMSection
 from mwm.dynamics import gumbel
 from mwm.pictures import Masking, Prediction, open_loop_errors, show_masking, show_prediction, to_bytes
 
@@ -131,9 +131,7 @@ def masking_rows(block: Masking) -> list[Tensor]:
 
 def masking_note(section: MWMSection, size: int) -> str:
     """Hidden share of tokens and pixels, in two lines."""
-    tokens = size**2 // 64
-    dropped = tokens - kept_tokens(tokens, section.mask_ratio)
-    share = hidden_pixels(section.stem, size, section.mask_ratio)
+    tokens, dropped, share = hidden(section, size)
     what = "features of white cells, not their pixels" if section.stem == "conv" else "pixels of white cells"
     return f"{dropped} of {tokens} tokens are dropped: {what}\n{share:.0%} of the pixels are unseen"
 

@@ -7,8 +7,8 @@ import torch
 
 from harness.recipe import Method, Spaces
 from mwm.agent import MWMAgent, TrainedAgent
-from mwm.cells import hidden_pixels
-from mwm.config import PATCH, WORLD_MODELS, MWMConfig, MWMSection, kept_tokens
+from mwm.cells import hidden
+from mwm.config import WORLD_MODELS, MWMConfig, MWMSection
 from mwm.replay import EpisodeReplay, WindowRule
 from mwm.schedule import Rounds
 
@@ -78,12 +78,10 @@ def describe(config: MWMConfig, agent: MWMAgent) -> list[str]:
 
 
 def describe_autoencoder(section: MWMSection, image_size: int) -> list[str]:
-    tokens, encoder = (image_size // PATCH) ** 2, section.encoder
-    hidden = tokens - kept_tokens(tokens, section.mask_ratio)
-    share = hidden_pixels(section.stem, image_size, section.mask_ratio)
+    encoder, (tokens, dropped, share) = section.encoder, hidden(section, image_size)
     return [
         f"autoencoder  ViT of {encoder.blocks} and {section.decoder.blocks} blocks, {encoder.width} wide",
-        f"mask         {hidden} of {tokens} tokens of a {section.stem} stem, which hides {share:.1%} of the pixels",
+        f"mask         {dropped} of {tokens} tokens of a {section.stem} stem, which hides {share:.1%} of the pixels",
     ]
 
 
