@@ -21,15 +21,15 @@ from harness.optimizers import adam_parameters
 from harness.precision import set_precision
 from harness.recipe import Recipe, Spaces
 from harness.run import choose_device, make_environments, make_parts_that_fit
-from harness.seeding import derive_seed, numpy_generator
+from harness.seeding import derive_seed
 from harness.weights import write_weights
+from studies.speed.fill import fill_replay
 from studies.speed.hardware import copy_rate
 from studies.speed.updates import borders_of, by_part, time_updates, updates_to_trace, write_trace
 
 # Bytes of an optimiser's step for one trained value: it reads the value, its gradient and two moments, and writes all
 # but the gradient. With a clip it writes that too, and the gradient's norm comes before.
 ADAM_BYTES, CLIPPED_ADAM_BYTES = 28, 32 + 4
-OBSERVATIONS = 64  # distinct ones in a filled replay
 
 
 def measure(config, recipe: Recipe, repeats: int, seconds: float, others: dict[str, Any], trace: Path | None) -> dict:
@@ -79,19 +79,9 @@ def _filled_parts(config, recipe: Recipe, device: torch.device) -> Iterator[Part
         torch.set_num_threads(config.threads)
     parts = make_parts_that_fit(replace(config, capture="off"), recipe, device)
     with closing(parts.environment):
-        fill_replay(config, parts, parts.replay.capacity if device.type == "cuda" else config.loop.learning_starts)
+        capacity = parts.replay.capacity
+        fill_replay(config, parts, capacity if device.type == "cuda" else min(config.loop.learning_starts, capacity))
         yield parts
-
-
-def fill_replay(config, parts: Parts, steps: int) -> None:
-    """Stores `steps` steps of noise that end no episode; a batch of noise costs what a batch of pictures does."""
-    space, generator = parts.environment.observation_space, numpy_generator(config.seed, "speed")
-    observations = generator.integers(0, 256, (OBSERVATIONS, *space.shape), np.uint8)
-    for step in range(steps):
-        observation, following = observations[step % OBSERVATIONS], observations[(step + 1) % OBSERVATIONS]
-        action, reward = parts.environment.action_space.sample(), float(generator.random())
-        parts.replay.begin_step()
-        parts.replay.store(observation, action, reward, False, False, following, {"life_lost": False})
 
 
 def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float, least: int) -> dict:
