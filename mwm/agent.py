@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.config import require
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
+from harness.spans import span
 from harness.weights import read_weights
 from mwm.autoencoder import Autoencoder
 from mwm.batch import Batches
@@ -141,7 +142,8 @@ class MWMAgent:
 
     def begin_update(self, replay: Batches, step: int, kind: str) -> tuple[str]:
         """The host's share of an update; returns the variant of `update_on_device`."""
-        replay.draw(kind)
+        with span("sample"):
+            replay.draw(kind)
         return (kind,)
 
     def update_on_device(self, replay: Batches, kind: str) -> dict[str, Tensor]:
@@ -150,16 +152,19 @@ class MWMAgent:
         return {name: value.detach().float() for name, value in metrics.items()}
 
     def _update_autoencoder(self, replay: Batches) -> dict[str, Tensor]:
-        batch = replay.pictures()
+        with span("sample"):
+            batch = replay.pictures()
         noise = self._uniforms("mask")((len(batch.pictures), self._tokens))
         return self.train_autoencoder(batch.pictures, batch.rewards, noise)
 
     def _update_dynamics(self, replay: Batches) -> dict[str, Tensor]:
-        batch = replay.windows()
+        with span("sample"):
+            batch = replay.windows()
         observed, metrics = self.train_dynamics(batch, self._noise("latent"))
         draws = self._noise("imagination"), self._uniforms("imagined_action", torch.float64)
         return metrics | self.train_behaviour(observed, batch.terminal, *draws)
 
+    @span("autoencoder")
     def train_autoencoder(self, pictures: Tensor, rewards: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Steps the autoencoder on pictures uint8 [N, 3, P, P] with rewards [N] and noise [N, S] for the masks."""
         with self._autocast():
@@ -167,6 +172,7 @@ class MWMAgent:
         metrics = metrics | {"loss": loss, "grad_norm": self.steppers["autoencoder"].step(loss)}
         return {f"autoencoder/{name}": value for name, value in metrics.items()}
 
+    @span("dynamics")
     def train_dynamics(self, batch, draw: Draw) -> tuple[Observed, dict[str, Tensor]]:
         """Steps the dynamics on windows; returns their states as they were before the step."""
         with torch.no_grad(), self._autocast():
@@ -176,6 +182,7 @@ class MWMAgent:
         metrics = metrics | {"loss": loss, "grad_norm": self.steppers["dynamics"].step(loss)}
         return observed, {f"dynamics/{name}": value for name, value in metrics.items()}
 
+    @span("behaviour")
     def train_behaviour(self, observed: Observed, terminal: Tensor, draw: Draw, draw_action: Draw) -> dict[str, Tensor]:
         """Steps actor and critic in imagination from all states of windows; both losses come before either step."""
         behaviour, critic = self.behaviour, self.steppers["critic"]

@@ -1,14 +1,16 @@
-"""Measure the speed of training on this machine: python -m studies.speed atari|dmcontrol [key=value ...]
+"""Measure the speed of training on this machine: python -m studies.speed atari|dmcontrol|mwm [key=value ...]
 
 Prints a table: an update and its parts, agent steps with the environment, the environment alone, evaluation, and what
 the machine's own matrix product and memory reach in the same process. Further settings are those of the training
-scripts, such as precision=bf16, capture=off, threads=1; DMControl's task is cartpole_swingup unless one is named.
+scripts, such as precision=bf16, capture=off, threads=1; DMControl's task is cartpole_swingup unless one is named,
+Masked World Models' window_close.
 Meaning of the numbers: docs/performance.md.
 
 Examples:
   python -m studies.speed atari --size full --auxiliary mlr --repeats 20 --json atari.json
   python -m studies.speed dmcontrol --size quick precision=bf16 task=walker_walk
   python -m studies.speed atari --size tiny --profile trace.json    # for chrome://tracing or ui.perfetto.dev
+  python -m studies.speed mwm --size cpu
   python -m studies.speed atari --deterministic     # on a GPU: what updates that repeat bit for bit cost
   python -m studies.speed atari --against precision=bf16 --against replay.window=8      # updates of these beside it
 """
@@ -27,7 +29,7 @@ from recipes import COMMANDS, load_recipe
 
 PROGRAM = "python -m studies.speed"
 OPTIONS = {"preset": "--size", "auxiliary": "--auxiliary"}
-TASKS = {"atari": "game=pong", "dmcontrol": "task=cartpole_swingup"}
+TASKS = {"atari": "game=pong", "dmcontrol": "task=cartpole_swingup", "mwm": "task=window_close"}
 REPEATABLE = "deterministic=true"
 
 
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suite", choices=list(TASKS))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--size", choices=("tiny", "quick", "cpu", "full"), default="full", help="the preset")
-    parser.add_argument("--auxiliary", default="mlr", help="none: the Baseline")
+    parser.add_argument("--auxiliary", help="mlr unless named, and none for mwm; none: the Baseline")
     parser.add_argument("--repeats", type=at_least(1), default=5, help="timings of an update")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each of the other measurements")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             file = getattr(options, name)
             require(file is None or file.absolute().parent.is_dir(), f"--{name} {file}: there is no such folder")
             require(file is None or not file.is_dir(), f"--{name} {file} is a folder: name a file")
+        options.auxiliary = options.auxiliary or ("none" if options.suite == "mwm" else "mlr")
         config, others = compose(options), {each: compose(options, each) for each in options.against}
         if options.deterministic:
             others[REPEATABLE] = compose(options, REPEATABLE)

@@ -1,4 +1,4 @@
-"""Replays filled with noise that ends no episode; a batch of noise costs what a batch of pictures does."""
+"""Replays filled with noise, a batch of which costs what a batch of pictures does. Its episodes end in MWM's alone."""
 
 from collections.abc import Callable
 
@@ -37,12 +37,14 @@ def fill_replay(config, parts: Parts, steps: int) -> None:
 
 def fill_by_steps(config, parts: Parts, steps: int) -> None:
     space, generator = parts.environment.observation_space, numpy_generator(config.seed, "speed")
+    episode = config.episode_agent_steps if config.method == "mwm" else steps + 1  # MWM reads finished ones
     observations = generator.integers(0, 256, (OBSERVATIONS, *space.shape), np.uint8)
     for step in range(steps):
         observation, following = observations[step % OBSERVATIONS], observations[(step + 1) % OBSERVATIONS]
         action, reward = parts.environment.action_space.sample(), float(generator.random())
         parts.replay.begin_step()
-        parts.replay.store(observation, action, reward, False, False, following, {"life_lost": False})
+        truncated = (step + 1) % episode == 0
+        parts.replay.store(observation, action, reward, False, truncated, following, {"life_lost": False})
 
 
 def fill_sequences(replay: SequenceReplay, steps: int, noise: Draw, pictures: Draw, actions) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.clock import Clock
 from harness.config import ConfigError
 from harness.evaluation import play_episodes
 from harness.hardware import matrix_rate, synchronize
 from harness.loop import Parts, Position, TrainingLoop
-from harness.operations import update_operations
 from harness.optimizers import adam_parameters
 from harness.precision import set_precision
 from harness.recipe import Recipe, Spaces
@@ -25,7 +25,17 @@ from harness.seeding import derive_seed
 from harness.weights import write_weights
 from studies.speed.fill import fill_replay
 from studies.speed.hardware import copy_rate
-from studies.speed.updates import borders_of, by_part, time_updates, updates_to_trace, write_trace
+from studies.speed.updates import (
+    both_clocks,
+    borders_of,
+    by_part,
+    cpu_elapsed,
+    elapsed,
+    operations_by_part,
+    time_updates,
+    updates_to_trace,
+    write_trace,
+)
 
 # Bytes of an optimiser's step for one trained value: it reads the value, its gradient and two moments, and writes all
 # but the gradient. With a clip it writes that too, and the gradient's norm comes before.
@@ -84,25 +94,42 @@ def _filled_parts(config, recipe: Recipe, device: torch.device) -> Iterator[Part
         yield parts
 
 
+class Clocks:
+    """Seconds by phase of a step, by the clock and of the CPU's threads."""
+
+    def __init__(self):
+        self._clocks = Clock(), Clock(time.process_time)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        wall, cpu = self._clocks
+        with wall(phase), cpu(phase):
+            yield
+
+    def read(self) -> list[dict[str, float]]:
+        return [clock.read() for clock in self._clocks]
+
+
 def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float, least: int) -> dict:
     """Steps of the training loop with their updates: for `seconds`, and at least `least` of them."""
     start = config.loop.learning_starts + 1
     position = Position(step=start, updates=parts.schedule.total(start))
     loop = TrainingLoop(parts, config.loop.order, position)
+    loop.clock = clocks = Clocks()
     loop.start()
     loop.agent.act(position.observation, start, True)  # a GPU's libraries look for the best kernels first
     synchronize(device)
-    loop.clock.read()
+    clocks.read()
     before, begin = position.updates, time.perf_counter()
     while position.step - start < least or time.perf_counter() - begin < seconds:
         loop.step()
     with loop.clock("act"):
         synchronize(device)  # as the next action would
-    elapsed, steps = loop.clock.read(), position.step - start
-    total = elapsed.pop("total")
+    steps, (seconds_of, cpu_of) = position.step - start, clocks.read()
     return {
-        "agent_steps_per_second": steps / total,
-        "agent_step_seconds": {phase: value / steps for phase, value in elapsed.items()},
+        "agent_steps_per_second": steps / seconds_of.pop("total"),
+        "agent_step_seconds": {phase: value / steps for phase, value in seconds_of.items()},
+        "agent_step_cpu_seconds": {phase: cpu_of[phase] / steps for phase in seconds_of},
         "updates_per_agent_step": (position.updates - before) / steps,
     }
 
@@ -117,10 +144,12 @@ def time_environment(config, recipe: Recipe, environment, seconds: float) -> dic
         _, _, terminated, truncated, _ = environment.step(action)
         ended = terminated or truncated
 
-    steps, begin, parts = 0, time.perf_counter(), Counter()
+    steps, begin, parts, cpu_parts = 0, time.perf_counter(), Counter(), Counter()
     while not steps or time.perf_counter() - begin < seconds:
         action = environment.action_space.sample()
-        parts.update(by_part(borders_of(step, time.perf_counter), lambda start, end: end - start))
+        borders = borders_of(step, both_clocks)
+        parts.update(by_part(borders, elapsed))
+        cpu_parts.update(by_part(borders, cpu_elapsed))
         steps += 1
         if ended:
             environment.reset()
@@ -128,6 +157,7 @@ def time_environment(config, recipe: Recipe, environment, seconds: float) -> dic
     return {
         "environment_frames_per_second": frames / parts.total(),
         "environment_step_seconds": {name: value / steps for name, value in parts.items()},
+        "environment_step_cpu_seconds": {name: value / steps for name, value in cpu_parts.items()},
     }
 
 
@@ -182,11 +212,11 @@ def _rates(config, recipe: Recipe, parts: Parts, device: torch.device, seconds: 
     }
     if device.type == "cpu":
         rates["matrix_flops_per_cpu_second"] = matrix.per_cpu_second
-    flops = update_operations(recipe.method, config, Spaces.of(parts.environment))
-    if flops is not None:
-        per_second = flops / timed["update_seconds"]
-        rates |= {"flops": flops, "flops_per_second": per_second}
-        rates["share_of_matrix_rate"] = per_second / matrix.per_second
-        if device.type == "cpu":
-            rates["share_of_matrix_rate_cpu"] = flops / timed["update_cpu_seconds"] / matrix.per_cpu_second
+    parts_flops = operations_by_part(recipe.method, config, Spaces.of(parts.environment))
+    flops = sum(parts_flops.values())
+    per_second = flops / timed["update_seconds"]
+    rates |= {"parts_flops": parts_flops, "flops": flops, "flops_per_second": per_second}
+    rates["share_of_matrix_rate"] = per_second / matrix.per_second
+    if device.type == "cpu":
+        rates["share_of_matrix_rate_cpu"] = flops / timed["update_cpu_seconds"] / matrix.per_cpu_second
     return rates

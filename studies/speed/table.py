@@ -8,12 +8,14 @@ def show(result: dict, known: dict[str, float]) -> None:
     on_gpu = result["device"] == "cuda"
     products = result["precision"] if on_gpu or result["precision"] == "bf16" else "fp32"
     title = f"{result['task']}  size {result['size']}  auxiliary {result['auxiliary']}  {products}"
-    table = Table("of one update or step", "ms", "CPU ms", "share", title=title, title_justify="left")
+    table = Table("of one update or step", "ms", "CPU ms", "share", "GFLOP", "x", title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     together = sum(result["parts"].values())
     for part, seconds in sorted(result["parts"].items(), key=lambda item: item[0] == "rest"):
-        table.add_row(part, ms(seconds), ms(result["parts_cpu"].get(part)), f"{seconds / together:.1%}")
+        cpu_seconds, flops = result["parts_cpu"].get(part), result["parts_flops"].get(part)
+        row = [part, ms(seconds), ms(cpu_seconds), f"{seconds / together:.1%}"]
+        table.add_row(*row, *([giga(flops), over_products(result, seconds, cpu_seconds, flops)] if flops else []))
     table.add_section()
     if on_gpu:
         table.add_row("parts together, without waits", ms(together))
@@ -27,7 +29,7 @@ def show(result: dict, known: dict[str, float]) -> None:
     for of, seconds in (("agent step", "agent_step_seconds"), ("environment alone", "environment_step_seconds")):
         table.add_section()
         for phase, value in result[seconds].items():
-            table.add_row(f"{of}: {phase}", ms(value))
+            table.add_row(f"{of}: {phase}", ms(value), ms(result[seconds.replace("_seconds", "_cpu_seconds")][phase]))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     for name, line in summary(result).items():
@@ -38,6 +40,17 @@ def ms(seconds: float | None) -> str:
     return "" if seconds is None else short(1000 * seconds)
 
 
+def giga(value: float) -> str:
+    return short(value / 1e9)
+
+
+def over_products(result: dict, seconds: float, cpu_seconds: float | None, flops: float) -> str:
+    """Time over that of a matrix product of as many operations, on a CPU in its own seconds."""
+    if cpu_seconds is None:
+        return f"{seconds * result['matrix_flops_per_second'] / flops:.2f}"
+    return f"{cpu_seconds * result['matrix_flops_per_cpu_second'] / flops:.2f}"
+
+
 def short(value: float) -> str:
     """Three digits that count, or all of them in front of the point."""
     return f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:,.0f}"
@@ -46,12 +59,10 @@ def short(value: float) -> str:
 def summary(result: dict) -> dict[str, str]:
     """Lines below the table, by name."""
     every, machine = result["update_seconds_all"], result["machine"]
-    arithmetic = f"a matrix product's {short(result['matrix_flops_per_second'] / 1e9)} GFLOP/s"
-    if "flops" in result:
-        arithmetic = (
-            f"{short(result['flops'] / 1e9)} GFLOP an update, {short(result['flops_per_second'] / 1e9)} GFLOP/s: "
-            f"{result['share_of_matrix_rate']:.0%} of {arithmetic}"
-        )
+    arithmetic = (
+        f"{giga(result['flops'])} GFLOP an update, {giga(result['flops_per_second'])} GFLOP/s: "
+        f"{result['share_of_matrix_rate']:.0%} of a matrix product's {giga(result['matrix_flops_per_second'])} GFLOP/s"
+    )
     if "share_of_matrix_rate_cpu" in result:
         arithmetic += f"; {result['share_of_matrix_rate_cpu']:.0%} by CPU seconds"
     taken = result["peak_memory_bytes"]

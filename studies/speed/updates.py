@@ -1,6 +1,7 @@
 """Seconds of an update and of its parts, and a trace of it.
 
-A cycle is the shortest sequence of updates after which their kinds repeat; an update's numbers are a cycle's mean.
+A cycle is the shortest sequence of updates after which they repeat. An update's numbers are a cycle's mean; where a
+method has several kinds of update, they are of one update of each kind.
 """
 
 import os
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.capture import WARM_UPS, capture_updates
 from harness.hardware import MATRIX_SIDE, synchronize
 from harness.loop import Parts
+from harness.operations import built_on_meta
+from harness.recipe import Method, Spaces
 from harness.run import is_captured
 from harness.spans import listening
 from studies.speed.hardware import peak_memory_bytes, reset_peak_memory
@@ -33,7 +37,7 @@ def time_updates(config, parts: Parts, device: torch.device, repeats: int) -> di
 
     On a GPU the parts are those of eager updates; where a run captures its updates, both are timed.
     """
-    cycle, update = len(parts.agent.cycle), _cycle(config, parts)
+    cycle, update = updates_per_cycle(parts.agent), _cycle(config, parts)
     result = {"updates_timed": repeats * cycle, "captured": is_captured(config, device)}
     if device.type == "cpu":
         reset_peak_memory(device)
@@ -61,21 +65,43 @@ def time_updates(config, parts: Parts, device: torch.device, repeats: int) -> di
 def _cycle(config, parts: Parts) -> Update:
     def update() -> None:
         run = parts.update or parts.agent.update
-        for _ in parts.agent.cycle:
-            run(parts.replay, config.loop.learning_starts, "update")
+        for variant in parts.agent.cycle:
+            run(parts.replay, config.loop.learning_starts, kind_of(variant))
 
     return update
 
 
+def kind_of(variant: tuple) -> str:
+    """Kind of the updates with these further arguments of `update_on_device`: its name comes first, if there are any."""
+    return variant[0] if variant and isinstance(variant[0], str) else "update"
+
+
+def updates_per_cycle(agent) -> int:
+    """Number of updates of one kind in a cycle."""
+    return len(agent.cycle) // len({kind_of(variant) for variant in agent.cycle})
+
+
+def operations_by_part(method: Method, config, spaces: Spaces) -> dict[str, float]:
+    """Floating-point operations of one update by part, as `harness.operations` counts them."""
+    agent, replay = built_on_meta(method, config, spaces)
+    with FlopCounterMode(display=False) as counter:
+        borders = borders_of(updates_to_run(agent, replay), counter.get_total_flops)
+    return by_part(borders, lambda start, end: (end - start) / updates_per_cycle(agent))
+
+
 def updates_to_trace(config, parts: Parts, captured: bool) -> dict[str, Update]:
     """Eager updates, and recorded ones where a run captures them."""
-    agent = parts.agent
+    return {"eager": updates_to_run(parts.agent, parts.replay)} | ({"captured": _cycle(config, parts)} if captured else {})
 
-    def eager() -> None:
+
+def updates_to_run(agent, replay) -> Update:
+    """The device's share of a cycle of updates."""
+
+    def run() -> None:
         for variant in agent.cycle:
-            agent.update_on_device(parts.replay, *variant)
+            agent.update_on_device(replay, *variant)
 
-    return {"eager": eager} | ({"captured": _cycle(config, parts)} if captured else {})
+    return run
 
 
 def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str, float], dict[str, float]]]:
@@ -86,9 +112,9 @@ def time_on_cpu(update: Update, cycle: int, repeats: int) -> list[tuple[dict[str
     update()
 
     def timed() -> tuple[dict[str, float], dict[str, float]]:
-        borders = borders_of(update, lambda: (time.perf_counter(), time.process_time()))
-        wall = by_part(borders, lambda start, end: (end[0] - start[0]) / cycle)
-        return wall, by_part(borders, lambda start, end: (end[1] - start[1]) / cycle)
+        borders = borders_of(update, both_clocks)
+        wall = by_part(borders, lambda start, end: elapsed(start, end) / cycle)
+        return wall, by_part(borders, lambda start, end: cpu_elapsed(start, end) / cycle)
 
     return [timed() for _ in range(repeats)]
 
@@ -147,6 +173,19 @@ def borders_of(work: Callable[[], object], mark: Callable[[], Any]) -> list[tupl
     with listening(lambda name: borders.append((name or REST, mark()))):
         work()
     return [*borders, (REST, mark())]
+
+
+def both_clocks() -> tuple[float, float]:
+    """The clock's seconds and the CPU's, all threads together."""
+    return time.perf_counter(), time.process_time()
+
+
+def elapsed(start: tuple[float, float], end: tuple[float, float]) -> float:
+    return end[0] - start[0]
+
+
+def cpu_elapsed(start: tuple[float, float], end: tuple[float, float]) -> float:
+    return end[1] - start[1]
 
 
 def by_part(borders: list[tuple[str, Any]], seconds: Callable[[Any, Any], float]) -> dict[str, float]:
