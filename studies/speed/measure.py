@@ -26,8 +26,8 @@ from harness.weights import write_weights
 from studies.speed.fill import fill_replay
 from studies.speed.hardware import copy_rate
 from studies.speed.updates import (
-    both_clocks,
     borders_of,
+    both_clocks,
     by_part,
     cpu_elapsed,
     elapsed,
@@ -65,8 +65,8 @@ def measure(config, recipe: Recipe, repeats: int, seconds: float, others: dict[s
             result |= time_updates(config, parts, device, repeats)
             if trace is not None:
                 write_trace(updates_to_trace(config, parts, result["captured"]), device, trace)
-            least_steps = repeats * len(parts.agent.cycle) if device.type == "cpu" else 1
-            result |= time_agent_steps(config, parts, device, seconds, least_steps)
+            least_updates = repeats * len(parts.agent.cycle) if device.type == "cpu" else 1
+            result |= time_agent_steps(config, parts, device, seconds, least_updates)
             result |= time_environment(config, recipe, parts.environment, seconds)
             result |= time_evaluation(config, recipe, parts.agent, device, seconds)
             result |= _rates(config, recipe, parts, device, seconds, result)
@@ -111,7 +111,7 @@ class Clocks:
 
 
 def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float, least: int) -> dict:
-    """Steps of the training loop with their updates: for `seconds`, and at least `least` of them."""
+    """Steps of the training loop with their updates: for `seconds`, and with at least `least` updates."""
     start = config.loop.learning_starts + 1
     position = Position(step=start, updates=parts.schedule.total(start))
     loop = TrainingLoop(parts, config.loop.order, position)
@@ -121,7 +121,7 @@ def time_agent_steps(config, parts: Parts, device: torch.device, seconds: float,
     synchronize(device)
     clocks.read()
     before, begin = position.updates, time.perf_counter()
-    while position.step - start < least or time.perf_counter() - begin < seconds:
+    while position.updates - before < least or time.perf_counter() - begin < seconds:
         loop.step()
     with loop.clock("act"):
         synchronize(device)  # as the next action would

@@ -72,7 +72,7 @@ def _cycle(config, parts: Parts) -> Update:
 
 
 def kind_of(variant: tuple) -> str:
-    """Kind of the updates with these further arguments of `update_on_device`: its name comes first, if there are any."""
+    """Kind of the updates with these further arguments of `update_on_device`; its name is the first of them, if any."""
     return variant[0] if variant and isinstance(variant[0], str) else "update"
 
 
@@ -91,7 +91,8 @@ def operations_by_part(method: Method, config, spaces: Spaces) -> dict[str, floa
 
 def updates_to_trace(config, parts: Parts, captured: bool) -> dict[str, Update]:
     """Eager updates, and recorded ones where a run captures them."""
-    return {"eager": updates_to_run(parts.agent, parts.replay)} | ({"captured": _cycle(config, parts)} if captured else {})
+    updates = {"eager": updates_to_run(parts.agent, parts.replay)}
+    return updates | ({"captured": _cycle(config, parts)} if captured else {})
 
 
 def updates_to_run(agent, replay) -> Update:

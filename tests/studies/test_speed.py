@@ -16,12 +16,13 @@ from tests.conftest import ROOT
 QUICK = ["--size", "tiny", "--repeats", "1", "--seconds", "0.05", "threads=1"]
 RL_PARTS = {"sample", "augment", "rl", "backward", "optimizer", "rest"}
 MLR_PARTS = RL_PARTS | {"targets", "masked_encode", "decode"}
+MWM_PARTS = {"sample", "autoencoder", "dynamics", "behaviour", "rest"}
 KEYS = {
     "update_seconds", "update_cpu_seconds", "parts", "agent_steps_per_second", "environment_frames_per_second",
     "evaluation_frames_per_second", "flops", "flops_per_second", "matrix_flops_per_second", "bandwidth",
     "peak_memory_bytes", "machine", "command",
 }  # fmt: skip
-ENVIRONMENT_PARTS = {"atari": {"resize", "rest"}, "dmcontrol": {"render", "rest"}}
+ENVIRONMENT_PARTS = {"atari": {"resize", "rest"}, "dmcontrol": {"render", "rest"}, "mwm": {"render", "resize", "rest"}}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ ENVIRONMENT_PARTS = {"atari": {"resize", "rest"}, "dmcontrol": {"render", "rest"
         ("atari", "none"),
         pytest.param("dmcontrol", "mlr", marks=pytest.mark.gl),
         pytest.param("dmcontrol", "none", marks=pytest.mark.gl),
+        pytest.param("mwm", "none", marks=pytest.mark.gl),
     ],
 )
 def test_table_and_file_have_every_number(name, auxiliary, tmp_path, capsys):
@@ -39,7 +41,8 @@ def test_table_and_file_have_every_number(name, auxiliary, tmp_path, capsys):
     result, printed = json.loads(file.read_text()), capsys.readouterr().out
     assert KEYS <= result.keys()
     assert result["auxiliary"] == auxiliary
-    assert result["parts"].keys() == (MLR_PARTS if auxiliary == "mlr" else RL_PARTS)
+    updates = MLR_PARTS if auxiliary == "mlr" else MWM_PARTS if name == "mwm" else RL_PARTS
+    assert result["parts"].keys() == updates
     for parts, whole in (("parts", "update_seconds"), ("parts_cpu", "update_cpu_seconds")):
         assert sum(result[parts].values()) == pytest.approx(result[whole], rel=1e-9)
         assert min(result[parts].values()) >= 0
@@ -47,6 +50,8 @@ def test_table_and_file_have_every_number(name, auxiliary, tmp_path, capsys):
     assert result["agent_step_seconds"].keys() == {"act", "update", "environment", "store"}
     rates = [key for key in KEYS if key.endswith("_per_second")]
     assert all(result[key] > 0 for key in [*rates, "flops", "bandwidth", "peak_memory_bytes"])
+    counted = {part for part, flops in result["parts_flops"].items() if flops}
+    assert counted == updates - {"sample", "augment", "optimizer", "rest"}
     assert result["flops_per_second"] == pytest.approx(result["flops"] / result["update_seconds"])
     assert result["share_of_matrix_rate"] == pytest.approx(
         result["flops_per_second"] / result["matrix_flops_per_second"]
@@ -54,7 +59,7 @@ def test_table_and_file_have_every_number(name, auxiliary, tmp_path, capsys):
     assert result["machine"]["torch"] == torch.__version__
     for word in (*result["parts"], "agent step: act", "GFLOP/s", "frames/s", "copies", "commit"):
         assert word in printed
-    assert ("drawn by" in printed) == (name == "dmcontrol")
+    assert ("drawn by" in printed) == (name != "atari")
 
 
 def test_a_profile_names_the_parts(tmp_path, capsys):
