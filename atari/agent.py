@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from atari import losses
-from atari.config import AgentConfig, ReplayConfig
+from atari.config import AgentConfig, ReplayConfig, ResetConfig
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, renormalize, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
+from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.config import HostFacts
-from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
+from harness.optimizers import adam_parameters, adam_state, clear_adam, clip_in_step, load_adam_state, make_adam
 from harness.pixels import as_pixels
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
@@ -43,6 +44,7 @@ class RainbowAgent:
         replay: ReplayConfig,
         facts: HostFacts,
         *,
+        resets: ResetConfig | None,
         frame_stack: int,
         actions: int,
         augment: Augmentation,
@@ -52,33 +54,40 @@ class RainbowAgent:
         device: torch.device,
     ):
         self.config, self.replay_config, self.actions, self.device = config, replay, actions, device
-        self._frame_stack = frame_stack
+        self._resets, self._facts, self._frame_stack, self._seed = resets, facts, frame_stack, seed
+        self._augment, self._make_auxiliary = augment.to(device), make_auxiliary
         self.generators = Generators(seed, device, GENERATORS)
         self._autocast = make_autocast(precision, device)
         self._exploration = numpy_generator(seed, "exploration")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "parameters"))
-            self.encoder, self.head = make_networks(config, frame_stack, facts.image_size, actions)
-            self._augment = augment.to(device)
-            self.auxiliary = make_auxiliary(self._host(facts, seed)) if make_auxiliary is not None else None
+        networks, self.auxiliary = self._draw("parameters")
         if self.auxiliary is not None:
             self.auxiliary.owned.to(device)
             self.auxiliary.targets.to(device)
-        self.networks = nn.ModuleDict({"encoder": self.encoder, "head": self.head}).to(device)
+        self.networks = networks.to(device)
+        self.encoder, self.head = networks.values()
         self._support = losses.support(config.v_min, config.v_max, config.atoms, device)
         self._noise = self.head.draw_noise(self.generators["noise"], device)
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
+        self.cycle_updates = 0  # since the last reset
         self._make_optimizers()
 
-    def _host(self, facts: HostFacts, seed: int) -> Host:
-        encoder = self.config.encoder
+    def _draw(self, *purpose: str | int) -> tuple[nn.ModuleDict, Auxiliary | None]:
+        """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self._seed, *purpose))
+            encoder, head = make_networks(self.config, self._frame_stack, self._facts.image_size, self.actions)
+            auxiliary = self._make_auxiliary(self._host(encoder, head)) if self._make_auxiliary is not None else None
+        return nn.ModuleDict({"encoder": encoder, "head": head}), auxiliary
+
+    def _host(self, encoder: Encoder, head: DuelingHead) -> Host:
+        facts, layers = self._facts, self.config.encoder
         return Host(
             facts=facts,
-            encoder=self.encoder,
+            encoder=encoder,
             renormalize=renormalize,
-            layers=list(zip(encoder.kernels, encoder.strides, strict=True)),
-            projector=HeadProjector(self.head),
+            layers=list(zip(layers.kernels, layers.strides, strict=True)),
+            projector=HeadProjector(head),
             projected_dim=2 * self.config.hidden,
             head=nn.Linear,
             actions=self.actions,
@@ -90,7 +99,7 @@ class RainbowAgent:
             augment_rl=self._augment,
             autocast=self._autocast,
             device=self.device,
-            seed=seed,
+            seed=self._seed,
             own_step=False,
             clip_norm=self.config.clip_norm,
         )
@@ -153,6 +162,7 @@ class RainbowAgent:
         self._beta.fill_(linear_ramp(step - 1, *ramp))
         if self.auxiliary is not None:
             self.auxiliary.begin_update(step)
+        self.cycle_updates += 1
         return ()
 
     def update_on_device(self, replay: SequenceReplay) -> dict[str, Tensor]:
@@ -212,6 +222,21 @@ class RainbowAgent:
             }
         return kl, {key: value.detach() for key, value in metrics.items()}
 
+    def end_of_updates(self, step: int) -> dict[str, int]:
+        """Resets the networks where iteration `step` ends with a reset; returns its number as an event."""
+        number = number_due(self._resets, step)
+        if number == 0:
+            return {}
+        fresh, auxiliary = self._draw("reset", number, "online")
+        reset_networks(self._resets, self.networks, fresh)
+        if self.auxiliary is not None:
+            followed = {"encoder": self.encoder, "projector": HeadProjector(self.head)}
+            reset_auxiliary(self._resets, self.auxiliary, auxiliary, followed)
+        for optimizer in self.optimizers.values():
+            clear_adam(optimizer)
+        self.cycle_updates = 0
+        return {"reset": number}
+
     def _update_targets(self, place: str) -> None:
         if self.auxiliary is not None and self.auxiliary.moves_targets == place:
             self.auxiliary.update_targets()
@@ -258,6 +283,7 @@ class RainbowAgent:
             "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
             "noise": self._noise,
             "previous_noise": self._previous_noise,
+            "cycle_updates": self.cycle_updates,
             "generators": self.generators.state(),
             "exploration": self._exploration.bit_generator.state,
         }
@@ -270,6 +296,7 @@ class RainbowAgent:
             load_adam_state(optimizer, state["optimizers"][name])
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
+        self.cycle_updates = state["cycle_updates"]
         self.generators.load_state(state["generators"])
         self._exploration.bit_generator.state = state["exploration"]
 
@@ -304,9 +331,7 @@ class TrainedAgent:
         return self.q_values(observations).argmax(1).cpu().numpy()
 
 
-def make_networks(
-    config: AgentConfig, frame_stack: int, image_size: int, actions: int
-) -> tuple[Encoder, DuelingHead]:
+def make_networks(config: AgentConfig, frame_stack: int, image_size: int, actions: int) -> tuple[Encoder, DuelingHead]:
     encoder = Encoder(config.encoder, frame_stack, image_size)
     return encoder, DuelingHead(encoder.latent_dim, actions, config)
 

@@ -83,6 +83,16 @@ class ReplayConfig:
     priority_eps: PositiveFloat  # added to a leaf before its inverse is taken
 
 
+@dataclass(config=STRICT)
+class ResetConfig:
+    every: NonNegativeInt  # agent steps between two resets; the period is one longer, as released. 0: none
+    none_after: NonNegativeInt  # agent steps; no reset falls into the last `every` before them
+    shrink: Share  # factor of the encoder's weights
+    perturb: Share  # factor of the fresh weights that are added to them
+    auxiliary: Annotated[str, one_of("shrink", "redraw", "keep")]  # its modules, its heads apart: those are drawn anew
+    scope: Annotated[str, one_of("network", "last_layers")]  # last_layers: the head's outputs alone
+
+
 @dataclass(config=STRICT, kw_only=True)
 class AtariEvaluationConfig(EvaluationConfig):
     epsilon: Share
@@ -101,6 +111,7 @@ class AtariConfig(AuxiliarySections, RunConfig):
     augmentation: AugmentationConfig
     loop: RatioLoopConfig
     evaluation: AtariEvaluationConfig
+    resets: ResetConfig | None = None  # a step of the ladder fills it
 
     @property
     def without_host_work(self) -> "RunConfig":
@@ -142,7 +153,17 @@ def validate(config: AtariConfig) -> None:
     require(agent.v_min < agent.v_max, f"agent.v_min={agent.v_min} must be below agent.v_max={agent.v_max}")
     validate_encoder(config)
     validate_replay(config)
+    validate_resets(config)
     validate_auxiliary(config, host_facts(config))
+
+
+def validate_resets(config: AtariConfig) -> None:
+    resets, starts = config.resets, config.loop.learning_starts
+    require(
+        resets is None or resets.every == 0 or resets.every > starts,
+        f"resets.every={resets and resets.every} must be 0 or above loop.learning_starts={starts}: "
+        "before that nothing has been learned",
+    )
 
 
 def host_facts(config: AtariConfig) -> HostFacts:

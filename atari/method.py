@@ -22,6 +22,7 @@ def make_agent(config: AtariConfig, spaces: Spaces, device: torch.device) -> Rai
         config.agent,
         config.replay,
         host_facts(config),
+        resets=config.resets,
         frame_stack=config.environment.frame_stack,
         actions=int(spaces.action.n),
         augment=Augmentation(config.augmentation, size, size),

@@ -20,6 +20,7 @@ class CURL(Auxiliary):
 
     when = "after_targets"  # as released (U3)
     moves_targets = "after_step"
+    heads = ("similarity", "head")
     independent = False  # the other samples of the batch are the negatives
     curve = ("accuracy", "1 - accuracy of\nthe contrast")
 

@@ -19,6 +19,7 @@ GENERATORS = ("mask", "augmentation_mlr_target", "augmentation_mlr_masked")
 class Reconstruction(Auxiliary):
     """Masked latent reconstruction on an agent's encoder."""
 
+    heads = ("projector", "predictor", "reward_head")
     curve = ("cosine_hidden", "1 - cosine of\nprediction and target")
 
     def __init__(self, config: MLRConfig, host: Host):

@@ -113,8 +113,9 @@ class Auxiliary(Protocol):
     moves_targets: str = "before_step"  # or after_step, with_targets
     independent: bool = True  # whether samples are, so that a batch may pass in slices
     curve: tuple[str, str] | None = None  # a metric for the learning curve, and the label of its axis
+    heads: Sequence[str] = ("projector", "predictor")  # owned modules that a reset draws anew with the agent's head
     owned: nn.ModuleDict  # modules that exist for this loss alone
-    targets: nn.ModuleDict  # momentum copies
+    targets: nn.ModuleDict  # momentum copies, each of the owned or lent module of its name
     generators: Generators
 
     def begin_update(self, step: int) -> None:

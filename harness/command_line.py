@@ -369,6 +369,8 @@ def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> s
     while cause.__cause__ is not None:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
+    if isinstance(cause, AssertionError):  # OmegaConf's, which names no key
+        return f"a setting is of a section that has no values here{further('sections', hints)}"
     if not key:
         return str(error)
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and key not in kinds:

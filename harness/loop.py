@@ -87,6 +87,8 @@ class TrainingLoop:
         self.order = order
         self.position = position or Position()
         self.means, self.clock = MetricMeans(), Clock()
+        self.events: dict[str, float] = {}  # of the last step, each worth a row of metrics
+        self._end_of_updates = getattr(self.agent, "end_of_updates", None)  # of an agent that has such a method
 
     @property
     def stateful(self) -> dict[str, Any]:
@@ -126,6 +128,7 @@ class TrainingLoop:
         Raises NotFinite for an action or a reward that is no number.
         """
         position, clock = self.position, self.clock
+        self.events = {}
         if self.updates_left:
             self.update(position.step - 1, most=1)
             return
@@ -147,11 +150,13 @@ class TrainingLoop:
             with clock("environment"):
                 observation, _ = self.environment.reset()
         position.advance(observation, first=ended)
-        if self.order == "released" and not self.schedule.long_phases:
+        if self.order == "released" and not (self.schedule.long_phases and self.updates_left):
             self.update(position.step - 1)
 
     def update(self, step: int, most: int | None = None) -> None:
         """Makes the updates of agent step `step` that are not made yet, `most` of them at most.
+
+        Behind the last one, or where none is due, the agent's `end_of_updates` may follow; it returns events by name.
 
         Raises Miscounted if the schedule's total and the updates made do not agree.
         """
@@ -164,6 +169,9 @@ class TrainingLoop:
             with self.clock("update"):
                 self.means.add(update(self.replay, step, kind))
             self.position.updates += 1
+            left -= 1
+        if left == 0 and self._end_of_updates is not None:
+            self.events = self._end_of_updates(step)
 
 
 def require_order(schedule: Schedule, order: str) -> None:

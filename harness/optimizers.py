@@ -53,6 +53,13 @@ def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
     return norm
 
 
+def clear_adam(optimizer: torch.optim.Adam) -> None:
+    """Puts moments and step count back to zero, in place."""
+    for entry in adam_state(optimizer).values():
+        for value in entry.values():
+            value.zero_()
+
+
 def adam_state(optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
     """Adam's tensors by the number of the parameter, as references."""
     return {str(index): optimizer.state[parameter] for index, parameter in enumerate(adam_parameters(optimizer))}

@@ -60,10 +60,12 @@ class Records:
 
     def log_if_due(self) -> None:
         loop, config = self._loop, self._config
-        if loop.updates_left or not (loop.position.step % config.log_every == 0 or self._at_the_end):
+        due = loop.position.step % config.log_every == 0 or self._at_the_end or loop.events
+        if loop.updates_left or not due:
             return
         units = self._parts.units(loop.position.step)
         row = _metrics_row(units, loop.position, loop.means.read(), loop.clock.read())
+        row |= {f"event/{name}": value for name, value in loop.events.items()}
         self._metrics.append(row)
         self._progress.note(row, self._evaluations.last_score)
 

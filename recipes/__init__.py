@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from harness.recipe import Method, Recipe, Suite
 
 COMMANDS = {
-    "atari": Command("atari", atari.config.AtariConfig, atari.config.validate, sections=SCHEMAS),
+    "atari": Command(
+        "atari",
+        atari.config.AtariConfig,
+        atari.config.validate,
+        hints={"sections": "ladder=resets fills resets"},
+        sections=SCHEMAS,
+    ),
     "dmcontrol": Command(
         "dmcontrol",
         dmcontrol.config.DMControlConfig,

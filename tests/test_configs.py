@@ -347,17 +347,21 @@ BOUNDS = [
 ]
 
 
+# Choices that fill an optional section.
+FILLED_BY = {"resets": ("ladder=resets", "loop.learning_starts=60")}
+
+
 @functools.cache
-def values_of(name: str, auxiliary: str) -> dict:
+def values_of(name: str, auxiliary: str, section: str) -> dict:
     """Plain values of a valid configuration."""
-    return as_dict(compose(name, "preset=tiny", f"auxiliary={auxiliary}"))
+    return as_dict(compose(name, "preset=tiny", f"auxiliary={auxiliary}", *FILLED_BY.get(section, ())))
 
 
 @pytest.mark.parametrize("name, key, values", BOUNDS)
 def test_every_bound_of_a_field_is_enforced_and_names_its_key(name, key, values):
     messages = []
     for value in values:
-        tree = json.loads(json.dumps(values_of(name, auxiliary_of(name, key))))
+        tree = json.loads(json.dumps(values_of(name, auxiliary_of(name, key), key.split(".")[0])))
         node, (*sections, last) = tree, key.split(".")
         for section in sections:
             node = node[section]
@@ -431,6 +435,9 @@ REFUSED = [
     ("mlr.mask.strategy=cubes", "mlr.mask.strategy=cubes is not one of cube"),
     ("mlr.mask.space=feature mlr.mask.stage=conv4", "mlr.mask.stage=conv4 is not one of conv1, conv2, conv3"),
     ("agent.n_step=0", "agent.n_step=0 must be at least 1"),
+    ("resets.every=3000", "a section that has no values here (ladder=resets fills resets)"),
+    ("ladder=resets resets.every=300", "resets.every=300 must be 0 or above loop.learning_starts=2000"),
+    ("ladder=reset", "no ladder named 'reset'; did you mean resets?"),
     ("agent.encoder.channels=[32,64]", "agent.encoder.channels"),
     ("loop.learning_starts=10", "loop.learning_starts"),
     ("agent_steps=0", "agent_steps=0 must be at least 1"),

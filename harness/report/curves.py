@@ -9,6 +9,7 @@ from harness.report.scores import read_run
 from harness.run_folder import RunFolder
 
 STEPS, SCORE = "environment steps", "score"
+EVENT = "event/"  # columns of metrics.csv with a value at the steps of an event
 WIDTH = 6.4  # inches: room for the legend of a task with a long name
 
 
@@ -35,11 +36,14 @@ def draw_run(
     panel = None
     if agreement and (values := _series(metrics, f"train/aux/{agreement[0]}")):
         panel = agreement[1], [(steps, 1 - value) for steps, value in values]
+    names = [key for key in metrics[0] if key.startswith(EVENT)] if metrics else []
+    marks = {key.removeprefix(EVENT): [steps for steps, _ in _series(metrics, key)] for key in names}
     label = f"{run.task}, {run.group.label}, seed {run.seed}"
     style = figures.styles([label])
     axes, shown = (STEPS, measure), {label: [run]}
+    beside = {"behind": behind, "marks": marks, "width": WIDTH}
     png, *_ = figures.draw_learning_curve(
-        folder.media, "learning_curve", shown, style, axes, references, points, panel, behind=behind, width=WIDTH
+        folder.media, "learning_curve", shown, style, axes, references, points, panel, **beside
     )
     return png
 

@@ -176,6 +176,7 @@ def draw_learning_curve(
     panel: tuple[str, Sequence[tuple[float, float]]] | None = None,
     *,
     behind: Mapping[str, Curve] | None = None,
+    marks: Mapping[str, Sequence[int]] | None = None,
     width: float = 3.5,
 ) -> tuple[Path, ...]:
     """Mean evaluation score of each group's runs of one task over environment steps.
@@ -184,9 +185,11 @@ def draw_learning_curve(
     which every run of the group was evaluated. lines: label -> a score to compare with, drawn across where it is near
     the curves. points: label -> single episodes. panel: label and values of a curve below, on a logarithmic scale.
     behind: label -> a published curve, drawn in grey up to the last evaluation here. width: inches.
+    marks: label -> environment steps of events, each an upright line.
     """
-    points, behind, ratios = points or {}, behind or {}, [2, 1] if panel else [1]
-    height = 2.6 + 0.17 * (len(groups) + len(lines) + len(points) + len(behind)) + (1.3 if panel else 0)
+    points, behind, marks, ratios = points or {}, behind or {}, marks or {}, [2, 1] if panel else [1]
+    entries = sum(map(len, (groups, lines, points, behind, marks)))
+    height = 2.6 + 0.17 * entries + (1.3 if panel else 0)
     with _canvas(folder, name, height, width) as (canvas, table):
         table.append(("group", "seed", "environment steps", "score", "episodes", "file"))
         axes, *below = canvas.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
@@ -202,6 +205,9 @@ def draw_learning_curve(
                 for steps, scores in run.evaluations.items():
                     table.append((label, run.seed, steps, run.mean_at(steps), len(scores), run.path))
         _draw_lines(axes, lines)
+        for label, steps in marks.items():
+            for number, step in enumerate(steps):
+                axes.axvline(step, color=INK, alpha=0.5, linewidth=0.8, ls=":", label=None if number else label)
         axes.set_ylabel(axes_labels[1])
         for part in below:
             part.semilogy(*_columns(panel[1]), color=PALETTE[0], marker=".")

@@ -140,6 +140,7 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
             discrete=True,
             require_task=any_task,
         ),
+        resets=None,
         frame_stack=stack,
         actions=arrays["act_embed.w"].shape[1],
         augment=Augmentation(unused, size, size),
