@@ -3,11 +3,13 @@
 #   PYTHON       the interpreter that makes it; by default the first one found that is 3.11 or 3.12
 #   TORCH_INDEX  package index for torch alone, such as https://download.pytorch.org/whl/cpu
 #   DOCKER_TARGET  cpu or cuda: the image of `make docker`
+#   ARGS         of `make gpu-report`, such as ARGS="--budget 900 --out DIR"
 # pip's own settings (PIP_INDEX_URL, pip.conf, ...) apply throughout.
 
 VENV ?= .venv
 PYTHON ?= python3.12 python3.11 python3
 TORCH_INDEX ?=
+ARGS ?=
 DOCKER_TARGET ?= cpu
 
 BIN := $(VENV)/bin
@@ -15,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: demo test test-fast gl lint docker clean
+.PHONY: demo test test-fast gl lint gpu-report docker clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
@@ -38,6 +40,10 @@ gl: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+
+# Measures a GPU within a budget of seconds: docs/performance.md.
+gpu-report: $(STAMP)
+	$(BIN)/python scripts/gpu_report.py $(ARGS)
 
 docker:
 	docker build --target $(DOCKER_TARGET) --tag mlr-rl:$(DOCKER_TARGET) .

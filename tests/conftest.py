@@ -48,7 +48,9 @@ SLOW |= {
     "test_intervals_agree_with_all_resamples", "test_texts_are_large_enough_to_print_and_nothing_is_cut_off",
     "test_the_document_has_the_facts_of_every_game", "test_the_page_has_every_auxiliary_and_its_numbers",
     "test_the_score_file_of_a_real_run_stands_alone", "test_traces",
-    "test_two_equal_runs_are_equal_and_another_seed_is_not", "test_what_a_chosen_file_says_wins_over_the_base",
+    "test_two_equal_runs_are_equal_and_another_seed_is_not",
+    "test_a_whole_run_without_optional_libraries_and_git_leaves_its_tables",
+    "test_what_a_chosen_file_says_wins_over_the_base",
     "test_without_atari_py_the_study_prints_the_facts_alone",
 }  # fmt: skip
 

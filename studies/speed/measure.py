@@ -57,10 +57,10 @@ def measure(config, recipe: Recipe, repeats: int, seconds: float, others: dict[s
     try:
         compared = {}
         for name, other in others.items():
-            with _filled_parts(other, recipe, device) as parts:
+            with filled_parts(other, recipe, device) as parts:
                 compared[name] = time_updates(other, parts, device, repeats)
             del parts  # their memory is needed again
-        with _filled_parts(config, recipe, device) as parts:
+        with filled_parts(config, recipe, device) as parts:
             result |= {"replay_steps": parts.replay.steps_stored, "replay_bytes": parts.replay.nbytes}
             result |= time_updates(config, parts, device, repeats)
             if trace is not None:
@@ -82,7 +82,7 @@ def measure(config, recipe: Recipe, repeats: int, seconds: float, others: dict[s
 
 
 @contextmanager
-def _filled_parts(config, recipe: Recipe, device: torch.device) -> Iterator[Parts]:
+def filled_parts(config, recipe: Recipe, device: torch.device) -> Iterator[Parts]:
     """Parts with eager updates. On a CPU the replay holds what it does at the first update, on a GPU all it can."""
     set_precision(config.precision, config.deterministic)
     if config.threads:
