@@ -24,9 +24,10 @@ def set_precision(precision: str, deterministic: bool) -> None:
     fp32 multiplies in full float32; tf32 and bf16 let what is left in float32 use TF32, with 10 bits of mantissa. A CPU
     always multiplies in full.
     """
-    inner = "ieee" if precision == "fp32" else "tf32"
-    torch.backends.cuda.matmul.fp32_precision = inner
-    torch.backends.cudnn.conv.fp32_precision = inner
+    # The older of torch's two interfaces: after its newer setters the older getters, which inductor calls, raise.
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # "high" is for a CPU too
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # partial sums in float32
     torch.backends.cudnn.benchmark = not deterministic  # shapes are static: the fastest kernel is looked for once
     torch.use_deterministic_algorithms(deterministic)

@@ -32,9 +32,16 @@ def restored():
 
 def test_what_a_product_on_a_gpu_is():
     backends = torch.backends
-    for precision, expected in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "tf32")):
+    for precision in ("fp32", "tf32", "bf16", "fp32"):
         set_precision(precision, deterministic=False)
-        assert backends.cuda.matmul.fp32_precision == backends.cudnn.conv.fp32_precision == expected
+        short = precision != "fp32"
+        # Six getters, older and newer ones; the older raise where the two disagree.
+        assert backends.cuda.matmul.fp32_precision == ("tf32" if short else "ieee")
+        assert backends.cudnn.conv.fp32_precision == backends.cudnn.rnn.fp32_precision == ("tf32" if short else "none")
+        assert torch.get_float32_matmul_precision() == ("high" if short else "highest")
+        assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32 == short
+        with backends.cudnn.flags(enabled=True):
+            assert backends.mkldnn.matmul.fp32_precision == "ieee"
         assert not backends.cuda.matmul.allow_bf16_reduced_precision_reduction
         assert backends.cudnn.benchmark and not torch.are_deterministic_algorithms_enabled()
     set_precision("tf32", deterministic=True)
