@@ -8,7 +8,8 @@ import sys
 from harness.config import ConfigError, require_choice
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
-CHOICES = ("PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")  # variables that may keep an installed backend from rendering
+EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
+CHOICES = ("PYOPENGL_PLATFORM", EGL_DEVICE)  # variables that may keep an installed backend from rendering
 WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa
 PROBE = """
 from dm_control import _render
@@ -28,6 +29,9 @@ def choose_backend() -> str:
     """
     os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
     chosen = os.environ.get("MUJOCO_GL", "").lower()
+    if chosen in ("", "egl") and draws_where_it_trains():
+        os.environ["MUJOCO_GL"] = "egl"
+        return "egl"
     if chosen:
         require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
         if not draws(chosen):
@@ -45,6 +49,21 @@ def choose_backend() -> str:
         f"no OpenGL backend draws on this machine: {wrong_choices()}apt-get install {PACKAGES['egl']} "
         f"(or {PACKAGES['osmesa']}), or set MUJOCO_GL to one that does"
     )
+
+
+def draws_where_it_trains() -> bool:
+    """Sets MUJOCO_EGL_DEVICE_ID to the one GPU that CUDA sees, if EGL draws on it: by itself EGL takes the first GPU.
+
+    Only in the order PCI_BUS_ID do both count alike, and a container may show EGL fewer GPUs.
+    """
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if EGL_DEVICE in os.environ or not gpu.isdigit() or os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        return False
+    os.environ[EGL_DEVICE] = gpu
+    if draws("egl"):
+        return True
+    del os.environ[EGL_DEVICE]
+    return False
 
 
 def wrong_choices() -> str:

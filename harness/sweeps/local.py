@@ -35,6 +35,8 @@ def make_shares(gpus: Sequence[str], count: int, cores: int) -> list[dict[str, s
     """The environment of each of the `count` runs that go side by side."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // count))
     share = {"OMP_NUM_THREADS": threads}
+    if gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:  # numbers are nvidia-smi's, and those of EGL
+        share["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     return [share | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(count)]
 
 

@@ -40,6 +40,19 @@ def test_egl_comes_first_and_osmesa_is_second(unset, working, chosen):
     assert os.environ["MUJOCO_GL"] == chosen
 
 
+@pytest.mark.parametrize(
+    ("visible", "order", "there", "drawing"),
+    [("2", "PCI_BUS_ID", True, "2"), ("2", "PCI_BUS_ID", False, None), ("2", "FASTEST_FIRST", True, None),
+     ("0,1", "PCI_BUS_ID", True, None), ("GPU-1f", "PCI_BUS_ID", True, None)],
+)  # fmt: skip
+def test_a_run_with_one_gpu_draws_on_it(unset, visible, order, there, drawing):
+    unset.setenv("CUDA_VISIBLE_DEVICES", visible)
+    unset.setenv("CUDA_DEVICE_ORDER", order)
+    unset.setattr(rendering, "draws", lambda backend: there or rendering.EGL_DEVICE not in os.environ)
+    assert choose_backend() == "egl"
+    assert os.environ.get(rendering.EGL_DEVICE) == drawing
+
+
 def test_the_users_choice_is_taken(unset):
     unset.setattr(rendering, "draws", lambda backend: True)
     unset.setenv("MUJOCO_GL", "osmesa")

@@ -196,8 +196,10 @@ def test_a_second_interrupt_waits_for_nobody(tmp_path):
 
 
 def test_shares_divide_gpus_and_cores(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
     shares = make_shares(["0", "1"], 4, 16)
+    assert {share["CUDA_DEVICE_ORDER"] for share in shares} == {"PCI_BUS_ID"}  # the order of nvidia-smi and EGL
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["0", "1", "0", "1"]
     assert {share["OMP_NUM_THREADS"] for share in shares} == {"4"}
     assert count_places(["0", "1"], 0, 2, 9) == 4
