@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
 from threading import Thread
 from typing import Self
@@ -35,6 +36,7 @@ SCHEMA = 4
 SLASH = "%2F"  # in a key, where / separates keys of nested dicts
 LARGEST_TEXT = 4 * 2**20  # bytes of a manifest, or of the header of a tensor file; parsed ones take far more
 MOST_PIECES = 1000
+ALIGNED = 64  # bytes, of a tensor's copy in the host's memory
 TYPES = {
     "agent_steps": int,
     "updates_made": int | None,
@@ -90,7 +92,7 @@ class Checkpoints:
         steps = rows(start, agent_steps) if start < agent_steps else {}
         require_finite({**tensors, **values})
         require_finite(steps)
-        tensors = {name: self._copied(name, tensor) for name, tensor in tensors.items()}
+        tensors = self._copied(tensors)
         steps = {name: tensor.cpu().contiguous() for name, tensor in steps.items()}
         manifest = {
             "schema": SCHEMA,
@@ -119,13 +121,23 @@ class Checkpoints:
             if writing.error is not None:
                 raise writing.error
 
-    def _copied(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """In the host's memory, where nothing but the next save changes it."""
-        kept = self._copies.get(name)
-        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
-            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            self._copies[name] = kept
-        return kept.copy_(tensor)
+    def _copied(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """In the host's memory, where nothing but the next save changes it.
+
+        One block holds all: each pinned one is rounded up to a power of two.
+        """
+        if _forms(tensors) != _forms(self._copies):
+            ends = [*accumulate(-(-tensor.nbytes // ALIGNED) * ALIGNED for tensor in tensors.values())]
+            self._copies = {}  # makes room
+            pinned = any(tensor.is_cuda for tensor in tensors.values())
+            block = torch.empty(ends[-1] if ends else 0, dtype=torch.uint8, pin_memory=pinned)
+            self._copies = {
+                name: block[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+                for (name, tensor), start in zip(tensors.items(), [0, *ends[:-1]], strict=True)
+            }
+        for name, tensor in tensors.items():
+            self._copies[name].copy_(tensor)
+        return self._copies
 
     def _write(self, manifest: dict, tensors: dict, pieces: list[dict], start: int, steps: dict) -> None:
         for folder in (self._folder, self._folder / "replay"):
@@ -311,6 +323,10 @@ def checkpoint_name(agent_steps: int, updates_made: int | None) -> str:
     if updates_made is None:
         return f"{agent_steps:09d}"
     return f"{agent_steps - 1:09d}+{updates_made:09d}"
+
+
+def _forms(tensors: dict[str, torch.Tensor]) -> dict:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:

@@ -69,6 +69,17 @@ def test_round_trip(tmp_path):
     assert rows == {i: i for i in range(10)}
 
 
+def test_copies_are_one_block_of_memory_and_each_save_overwrites_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path, CAPACITY, "hash")
+    places = []
+    for step in (10, 20):
+        save(checkpoints, step)
+        places.append({tensor.untyped_storage().data_ptr() for tensor in checkpoints._copies.values()})
+    assert len(places[0]) == 1 and places[0] == places[1]
+    (step, loaded), _, _ = load(tmp_path)
+    assert step == 20 and torch.equal(loaded["agent"]["weights"]["a.b"], torch.full((2, 3), 20.0))
+
+
 def test_no_checkpoint_is_none(tmp_path):
     assert load(tmp_path / "absent")[0] is None
 
