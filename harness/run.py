@@ -111,7 +111,9 @@ def train_and_explain(
     except (NotFinite, Miscounted) as error:
         failure = str(error)
     except torch.OutOfMemoryError as error:
-        raise ConfigError(f"an update does not fit on {device}: choose smaller batches, or preset=cpu") from error
+        advice = "" if config.precision == "bf16" else "precision=bf16, "
+        advice += "smaller batches, or preset=cpu"
+        raise ConfigError(f"an update does not fit on {device}: choose {advice}") from error
     except (LookupError, RuntimeError, ValueError) as error:
         failure = lost_number(parts)
         if not failure:
@@ -154,7 +156,8 @@ def make_parts_that_fit(config, recipe: Recipe, device: torch.device) -> Parts:
         refused = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not refused and (device.type == "cuda" or not re.search("memory|alloc|overflow", str(error))):
             raise
-        raise ConfigError(f"this run does not fit on {device}: {str(error).splitlines()[0]}") from error
+        advice = "; precision=bf16 needs less" if device.type == "cuda" and config.precision != "bf16" else ""
+        raise ConfigError(f"this run does not fit on {device}: {str(error).splitlines()[0]}{advice}") from error
     available = available_bytes() if device.type == "cpu" else None  # a GPU has refused already
     if available is not None and memory_needed(parts) > available:
         raise ConfigError(
@@ -273,6 +276,9 @@ def describe(
         f"replay       {replay.nbytes / 1e9:.3f} GB for {replay.capacity:,} steps",
         f"memory       {memory_needed(parts) / 1e9:.3f} GB with networks and optimisers; an update takes more",
     ]
+    if device.type == "cuda" and is_captured(config, device):  # warming up has made updates
+        taken, there = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+        lines.append(f"GPU memory   {taken / 1e9:.1f} GB of {there / 1e9:.1f} GB")
     if device.type == "cpu" and updates > FEW_UPDATES:
         kinds = count_kinds(parts.schedule, config.agent_steps)
         lines += describe_cost(config, recipe, parts.environment, kinds)
