@@ -18,7 +18,7 @@ from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.config import HostFacts
 from harness.optimizers import adam_parameters, adam_state, clear_adam, clip_in_step, load_adam_state, make_adam
-from harness.pixels import as_pixels
+from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
@@ -146,7 +146,7 @@ class RainbowAgent:
         )
         if self._exploration.random() < epsilon:
             return int(self._exploration.integers(self.actions))
-        pixels = torch.from_numpy(observation).to(self.device).unsqueeze(0)
+        pixels = to_device(observation, self.device).unsqueeze(0)
         logits = self.head(self.encoder(pixels), self._noise)
         return int(losses.expected_value(logits.softmax(-1), self._support).argmax())
 

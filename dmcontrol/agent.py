@@ -27,7 +27,7 @@ from dmcontrol.networks import (
 from dmcontrol.replay import TransitionBatch, TransitionReplay
 from harness.config import HostFacts
 from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
-from harness.pixels import as_pixels
+from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
@@ -196,7 +196,7 @@ class SACAgent:
         """The action float32 [A] for uint8 [C, H, W] in iteration `step`: uniform at first, then a policy's sample."""
         if step < self._random_steps:
             return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
-        pixels = torch.from_numpy(observation).to(self.device).unsqueeze(0)
+        pixels = to_device(observation, self.device).unsqueeze(0)
         mean, log_std = self.actor(self.encoder.convolutions(self._centre_crop(pixels)))
         action, _ = self._squashed_sample(mean, log_std, "noise_acting")
         return action[0].cpu().numpy()
@@ -365,8 +365,11 @@ class SACAgent:
             return network(pixels).float()
 
     def _views(self, images: Tensor, purpose: str) -> list[Images]:
-        """Views of a batch, each drawn on its own."""
-        return [self._cropped(images, self.generators[purpose]) for _ in range(self.config.rl_views)]
+        """Views of a batch, each drawn on its own; on a GPU as pixels, which several losses read."""
+        views = [self._cropped(images, self.generators[purpose]) for _ in range(self.config.rl_views)]
+        if self.device.type == "cpu":
+            return views
+        return [self._pixels(view, slice(None)) for view in views]
 
     def _cropped(self, images: Tensor, generator: torch.Generator) -> Images:
         with span("augment"):

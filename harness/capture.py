@@ -1,7 +1,8 @@
 """Updates recorded once as CUDA graphs, and replayed without the host's work."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def capture_updates(agent: Any, replay: Any) -> Callable[[Any, int, str], dict[s
     """
     before = _on_host(agent.state()), replay.state()
     variants = tuple(dict.fromkeys(agent.cycle))
-    recorded = record(agent.update_on_device, replay, variants, agent.random_streams())
+    recorded = record(agent.update_on_device, replay, variants, list(agent.random_streams()))
     agent.load_state(before[0])
     replay.load_state(before[1])
 
@@ -30,6 +31,17 @@ def capture_updates(agent: Any, replay: Any) -> Callable[[Any, int, str], dict[s
     return update
 
 
+def drawn_from(generators: Sequence[torch.Generator], work: Callable[[], object]) -> list[torch.Generator]:
+    """Does `work`; returns the generators that it draws from."""
+    before = [generator.get_state() for generator in generators]
+    work()
+    return [
+        generator
+        for generator, state in zip(generators, before, strict=True)
+        if not torch.equal(generator.get_state(), state)
+    ]
+
+
 def _on_host(state: Any) -> Any:
     """A copy in the host's memory: on a small GPU a second one there could be what does not fit."""
     if isinstance(state, dict):
@@ -37,7 +49,7 @@ def _on_host(state: Any) -> Any:
     return state.to("cpu", copy=True) if isinstance(state, Tensor) else copy.deepcopy(state)
 
 
-def record(update: Update, replay: Any, variants: Sequence[tuple], generators: Iterable[torch.Generator]) -> Update:
+def record(update: Update, replay: Any, variants: Sequence[tuple], generators: Sequence[torch.Generator]) -> Update:
     """`update(replay, *variant)` as one graph for each variant, drawing from `generators` as it would itself.
 
     The metrics it returns are overwritten by the next replay of any variant.
@@ -45,14 +57,15 @@ def record(update: Update, replay: Any, variants: Sequence[tuple], generators: I
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for variant in [variant for _ in range(WARM_UPS) for variant in variants]:
+        drawn = {variant: drawn_from(generators, partial(update, replay, *variant)) for variant in variants}
+        for variant in [variant for _ in range(WARM_UPS - 1) for variant in variants]:
             update(replay, *variant)
     torch.cuda.current_stream().wait_stream(side)
     graphs, metrics, pool = {}, {}, torch.cuda.graph_pool_handle()
     for variant in variants:
         graphs[variant] = torch.cuda.CUDAGraph()
         if torch.__version__ < (2, 14):  # later ones find the generators themselves, and warn
-            for generator in generators:
+            for generator in drawn[variant]:  # each costs a replay two kernels
                 graphs[variant].register_generator_state(generator)
         # Only this thread's calls can spoil the recording: a tracker's thread may go on.
         with torch.cuda.graph(graphs[variant], pool=pool, capture_error_mode="thread_local"):

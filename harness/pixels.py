@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,12 @@ def as_pixels(observations: Any, shape: tuple[int, ...], device: torch.device) -
         expected = ", ".join(map(str, shape))
         raise ValueError(f"expected uint8 [B, {expected}], got {pixels.dtype} {list(pixels.shape)}")
     return pixels.to(device)
+
+
+def to_device(observation: np.ndarray, device: torch.device) -> Tensor:
+    """An observation on a device. From pageable memory the copy would wait for the updates that are under way."""
+    pixels = torch.from_numpy(observation)
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
 
 
 class PixelConv2d(nn.Conv2d):

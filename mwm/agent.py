@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import require
+from harness.pixels import to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
@@ -127,7 +128,7 @@ class MWMAgent:
         """
         if step < self._random_steps:
             return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
-        pictures = torch.from_numpy(observation).to(self.device).unsqueeze(0)
+        pictures = to_device(observation, self.device).unsqueeze(0)
         begins = torch.full((1,), first or step == self._random_steps, device=self.device)
         with self._autocast():
             feature = self.memory.see(self.acting, pictures, begins, self._noise("acting_latent"))

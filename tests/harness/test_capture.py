@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from dmcontrol.agent import GENERATORS
 from harness import capture
 from harness import run as runs
-from harness.capture import WARM_UPS, capture_updates
+from harness.capture import WARM_UPS, capture_updates, drawn_from
 from harness.checkpoint import _flatten
 from harness.inspection import inspect
 from harness.operations import built_on_meta
 from harness.run import is_captured, run
+from mlr.augmentation import RandomCrop
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder, fill, held, make_agent_and_replay, make_spaces, places, plain_values
 from tests.recipes import ATARI, DMCONTROL
@@ -96,6 +98,27 @@ def assert_same(first, second):
         _flatten(state, "", tensors[number], values[number])
     assert values[0] == values[1] and tensors[0].keys() == tensors[1].keys()
     assert [key for key in tensors[0] if not torch.equal(tensors[0][key], tensors[1][key])] == []
+
+
+@pytest.mark.parametrize("with_actor", [True, False])
+def test_a_graph_names_only_the_generators_that_it_draws_from(with_actor):
+    agent, replay = make("dmcontrol")
+    streams = list(agent.random_streams())
+    drawn = drawn_from(streams, lambda: agent.update_on_device(replay, with_actor))
+    names = {name for name in GENERATORS if any(each is agent.generators[name] for each in drawn)}
+    unused = {"noise_acting"} if with_actor else {"noise_acting", "noise_actor"}
+    assert names == set(GENERATORS) - unused
+    assert all(each in drawn for each in agent.auxiliary.generators)
+
+
+def test_on_a_gpu_each_view_is_cropped_once(monkeypatch):
+    """On the meta device, as on a GPU; critic and actor read the same pixels."""
+    made, forward = [], RandomCrop.forward
+    monkeypatch.setattr(RandomCrop, "forward", lambda *arguments: made.append(1) or forward(*arguments))
+    config = make_dmcontrol_config("unused", "auxiliary=none")
+    agent, replay = built_on_meta(DMCONTROL.method, config, make_spaces(config))
+    agent.update_on_device(replay, True)
+    assert len(made) == 2
 
 
 # Warming up and recording, with a stand-in for the graphs
