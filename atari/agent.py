@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from atari import losses
+from atari.annealing import make_horizon
 from atari.config import AgentConfig, ReplayConfig, ResetConfig
 from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, renormalize, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
@@ -70,6 +71,7 @@ class RainbowAgent:
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
         self.cycle_updates = 0  # since the last reset
+        self._horizon = make_horizon(config, device)
         self._make_optimizers()
 
     def _draw(self, *purpose: str | int) -> tuple[nn.ModuleDict, Auxiliary | None]:
@@ -162,6 +164,8 @@ class RainbowAgent:
         self._beta.fill_(linear_ramp(step - 1, *ramp))
         if self.auxiliary is not None:
             self.auxiliary.begin_update(step)
+        if self._horizon is not None:
+            self._horizon.fill(self.config, self.cycle_updates)
         self.cycle_updates += 1
         return ()
 
@@ -169,11 +173,15 @@ class RainbowAgent:
         """The part of an update that is a function of tensors alone: draw, learn, write the priorities."""
         reads = self.auxiliary.reads if self.auxiliary is not None else None
         with span("sample"):
-            batch = replay.sample(self.config.batch_size, self.generators["sampling"], self._beta, reads)
+            sampling = self.generators["sampling"]
+            batch = replay.sample(self.config.batch_size, sampling, self._beta, reads, self._horizon)
         kl, metrics = self.learn(batch)
         with span("sample"):
             replay.update_priorities(batch.indices, kl)
-        return metrics | {"beta": self._beta}
+        metrics["beta"] = self._beta
+        if self._horizon is not None:
+            metrics |= {"n_step": self._horizon.n.float(), "discount": self._horizon.discount.float()}
+        return metrics
 
     def learn(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimiser step on `batch`; returns the new priorities' divergences [B] and metrics."""
@@ -259,7 +267,7 @@ class RainbowAgent:
             losses.of_action(target_probs, action),
             batch.returns,
             batch.done,
-            agent.discount**agent.n_step,
+            agent.discount**agent.n_step if self._horizon is None else self._horizon.bootstrap(),
             self._support,
         )
 

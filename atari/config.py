@@ -56,6 +56,10 @@ class AgentConfig:
     discount: Share
     n_step: PositiveInt
     n_step_done: Annotated[str, one_of("one_step", "n_step")]  # which flag stops the bootstrap
+    n_step_state: Annotated[str, one_of("after", "last")]  # the bootstrap's: n steps later, or one earlier as released
+    n_step_initial: PositiveInt | None  # where annealing begins; null: at n_step
+    discount_initial: Share | None  # null: at discount
+    anneal_updates: NonNegativeInt  # length of annealing, in updates since the last reset; 0: there is none
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     adam_eps: PositiveFloat
@@ -68,6 +72,10 @@ class AgentConfig:
     epsilon_final: Share
     epsilon_start: NonNegativeInt  # last iteration at epsilon_initial
     epsilon_steps: NonNegativeInt  # iterations of the linear ramp to epsilon_final
+
+    @property
+    def longest_n_step(self) -> int:
+        return max(self.n_step, self.n_step_initial or 1)
 
 
 @dataclass(config=STRICT)
@@ -151,6 +159,14 @@ def validate(config: AtariConfig) -> None:
     config.augmentation.check(config.environment.image_size)
     agent = config.agent
     require(agent.v_min < agent.v_max, f"agent.v_min={agent.v_min} must be below agent.v_max={agent.v_max}")
+    require(
+        agent.anneal_updates > 0 or agent.n_step_initial is agent.discount_initial is None,
+        "agent.anneal_updates=0 anneals nothing: leave agent.n_step_initial and agent.discount_initial at null",
+    )
+    require(
+        agent.anneal_updates == 0 or 1 not in (agent.discount, agent.discount_initial),
+        "agent.anneal_updates needs agent.discount and agent.discount_initial below 1",
+    )
     validate_encoder(config)
     validate_replay(config)
     validate_resets(config)
@@ -206,7 +222,7 @@ def map_sides(encoder: EncoderConfig, image_size: int) -> list[int]:
 
 def validate_replay(config: AtariConfig) -> None:
     replay = config.replay
-    lag = 1 + config.agent.n_step + replay.window
+    lag = 1 + config.agent.longest_n_step + replay.window
     history = config.environment.frame_stack
     require(
         replay.capacity > lag + history,

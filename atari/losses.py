@@ -24,7 +24,9 @@ def of_action(distributions: Tensor, action: Tensor) -> Tensor:
     return torch.where(taken[:, :, None], distributions, 0.0).sum(dim=1)
 
 
-def project_distribution(probs: Tensor, returns: Tensor, done: Tensor, discount: float, support: Tensor) -> Tensor:
+def project_distribution(
+    probs: Tensor, returns: Tensor, done: Tensor, discount: float | Tensor, support: Tensor
+) -> Tensor:
     """Distributes bootstrapped returns onto the atoms: the target distribution [B, N], each row summing to one.
 
     `probs` [B, N] belongs to the observation n steps later, `returns` [B] is the n-step return, `done` bool [B] stops

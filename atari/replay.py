@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from atari.annealing import Horizon
 from atari.config import AgentConfig, ReplayConfig
 from auxiliaries.slot import Reads
 from harness.replay.frames import FrameStore, steps_since_first
@@ -68,7 +69,7 @@ class SequenceReplay:
         self.agent = agent
         # Steps read before a start. Without a stack one is still needed: `first` is the end of the step before.
         self.history = max(frame_stack - 1, 1)
-        self.lag = 1 + agent.n_step + config.window  # newer steps that must exist before a start may be sampled
+        self.lag = 1 + agent.longest_n_step + config.window  # newer steps that must exist before a start may be sampled
         self.frames = FrameStore(capacity, frame_shape, frame_stack, "zeros", device)
         self.priorities = Priorities(capacity, device)
         self.ring = Ring(
@@ -137,27 +138,41 @@ class SequenceReplay:
             raise RuntimeError(f"no window is complete before step {self.lag + self.history + 1} is begun")
 
     def sample(
-        self, batch_size: int, generator: Generator, beta: Tensor | float, reads: Reads | None
+        self,
+        batch_size: int,
+        generator: Generator,
+        beta: Tensor | float,
+        reads: Reads | None,
+        horizon: Horizon | None = None,
     ) -> SequenceBatch:
         """Draws starts by priority, with replacement, and gathers their windows; see `require_window`.
 
         `generator` is on the replay's device; `reads` says which optional fields of the batch to fill, and how far.
+        `horizon` stands for n and discount where they change.
         """
         leaves = self.priorities.leaves
         uniforms = torch.rand(batch_size, dtype=leaves.dtype, device=leaves.device, generator=generator)
-        return self.gather(self.priorities.draw(uniforms), beta, reads)
+        return self.gather(self.priorities.draw(uniforms), beta, reads, horizon)
 
-    def gather(self, indices: Tensor, beta: Tensor | float, reads: Reads | None) -> SequenceBatch:
+    def gather(
+        self, indices: Tensor, beta: Tensor | float, reads: Reads | None, horizon: Horizon | None = None
+    ) -> SequenceBatch:
         """The batch of the starts in slots `indices` int64 [B]; the rest as in `sample`."""
-        length, n = self.config.window, self.agent.n_step
+        length, n, longest = self.config.window, self.agent.n_step, self.agent.longest_n_step
+        earlier = int(self.agent.n_step_state == "last")  # steps by which the bootstrap's state is
         steps, fields = (reads.steps, reads.fields) if reads is not None and reads.source == "windows" else (1, ())
-        # An end holds over max(window, n) steps whatever is gathered, so every auxiliary sees the same windows.
-        window = hold_at_end(self.windows(indices, max(length, n + 1)), max(length, n))
-        done = window.done[:n]
+        # An end holds over max(window, largest n) steps whatever is gathered, so every auxiliary sees the same windows.
+        window = hold_at_end(self.windows(indices, max(length, longest + 1)), max(length, longest))
+        rewards, done = window.rewards[:longest], window.done[:longest]
+        if horizon is None:
+            discounts, ended, following = self.discounts, done[: n - earlier], slice(n - earlier, n - earlier + 1)
+        else:
+            discounts, ended = horizon.discounts(), done & horizon.counted(earlier)
+            following = (horizon.n - earlier).view(1)
         wanted = slice(steps if "frames" in fields else 1)
         stacks = self.frames.stack(
-            torch.cat((window.slots[wanted], window.slots[n : n + 1])),
-            torch.cat((window.since_first[wanted], window.since_first[n : n + 1])),
+            torch.cat((window.slots[wanted], window.slots[following])),
+            torch.cat((window.since_first[wanted], window.since_first[following])),
         )
         per_step = {
             "frames": stacks[:-1],
@@ -170,8 +185,8 @@ class SequenceReplay:
             obs=stacks[0],
             next_obs=stacks[-1],
             action=window.actions[0],
-            returns=n_step_returns(window.rewards[:n], done, self.discounts)[0],
-            done=done.any(0) if self.agent.n_step_done == "n_step" else done[0],
+            returns=n_step_returns(rewards, done, discounts)[0],
+            done=ended.any(0) if self.agent.n_step_done == "n_step" else done[0],
             weights=importance_weights(self.priorities.leaves[indices], beta, self.config.priority_eps),
             indices=indices,
             **{name: per_step[name][:steps] for name in fields},

@@ -116,8 +116,15 @@ def read_config(path: str | Path) -> dict:
 def with_todays_names(config: dict) -> dict:
     """A configuration of any version with the keys of this one, which configs/renamed.yaml lists."""
     table = renamed()
-    if not table["keys"].keys() & config.keys():
-        return config
+    if table["keys"].keys() & config.keys():
+        config = _renamed(config, table)
+    later = [table["later"].get(str(config.get(choice)), {}) for choice in ("method", "auxiliary")]
+    lacking = {key: value for keys in later for key, value in keys.items()}
+    present = leaves(config)
+    return config if lacking.keys() <= present.keys() else _nested(lacking | present)
+
+
+def _renamed(config: dict, table: dict) -> dict:
     suite, old, new = config.get("benchmark"), leaves(config), {}
     for key, value in old.items():
         name = next((each for each in (key, *_parents(key)) if each in table["keys"]), None)

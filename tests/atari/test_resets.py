@@ -20,6 +20,7 @@ from tests.operations import fill, make_agent_and_replay, places
 from tests.recipes import ATARI
 
 CPU = torch.device("cpu")
+ANNEALED = ("ladder=annealing", "agent.n_step_initial=4", "agent.anneal_updates=10")
 OFTEN = ("ladder=resets", "resets.every=31", "loop.learning_starts=30")  # after the updates of steps 32 and 64
 
 
@@ -162,21 +163,21 @@ def go(loop, until):
 def test_a_resumed_loop_and_recorded_updates_go_on_as_a_straight_one(monkeypatch):
     """A checkpoint before the step with the reset, and one after it."""
     monkeypatch.setattr(capture, "record", record)
-    straight, saved = make_loop(), {}
+    straight, saved = make_loop(*ANNEALED), {}
     for step in (32, 33):
         go(straight, step)
         saved[step] = copy.deepcopy({name: part.state() for name, part in straight.stateful.items()})
         saved[step]["rows"] = straight.replay.rows(0, step)
     go(straight, 40)
     for state in saved.values():
-        loop = make_loop()
+        loop = make_loop(*ANNEALED)
         loop.replay.load_rows(0, state.pop("rows"))
         for name, part in loop.stateful.items():
             part.load_state(copy.deepcopy(state[name]))
         go(loop, 40)
         assert_same(straight.agent.state(), loop.agent.state())
         assert loop.agent.cycle_updates == 14  # of steps 33 to 39
-    assert_same(straight.agent.state(), go(make_loop(recorded=True), 40).agent.state())
+    assert_same(straight.agent.state(), go(make_loop(*ANNEALED, recorded=True), 40).agent.state())
 
 
 def test_a_reset_is_a_row_and_a_mark_in_the_curve(tmp_path, monkeypatch):

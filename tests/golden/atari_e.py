@@ -41,6 +41,8 @@ class ReplayedFile:
         )
         agent = SimpleNamespace(
             n_step=self.n,
+            longest_n_step=self.n,
+            n_step_state="after",
             discount=setting(data, "discount"),
             n_step_done="n_step" if self.n_step_flag else "one_step",
         )
