@@ -36,10 +36,11 @@ def report(options: argparse.Namespace) -> None:
         from harness.report.methods import read_scores, terminal
         from harness.report.report import write_report
         from harness.report.scores import read_runs
+        from recipes.changes import identify
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: {installation('report')}") from error
 
-    runs = read_runs(options.runs, SUITE_SCORES)
+    runs = read_runs(options.runs, SUITE_SCORES, identify)
     settings = {} if options.repeats is None else {"repeats": options.repeats}
     for name, files in (("listed", options.scores[:1]), ("others", options.scores[1:])):
         settings[name] = read_scores(files, SUITE_SCORES)

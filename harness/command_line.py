@@ -86,6 +86,8 @@ class Command:
     sections: schema of the section that a choice of `auxiliary` fills, as module:class.
     unread: sections that no part of a run with this choice of `auxiliary` reads, beside those of the others.
     resolvers: functions that its files in `configs/` call, by name.
+    method: the key whose value names a run's method in reports.
+    choices: keys that hold the choice of a group, beside those of `auxiliary`, `preset` and `fidelity`, by group.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Command:
     sections: Mapping[str, str] = field(default_factory=dict)
     unread: Callable[[str], Sequence[str]] = lambda auxiliary: ()
     resolvers: Mapping[str, Callable] = field(default_factory=dict)
+    method: str = "auxiliary"
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, overrides: Sequence[str]) -> Any:
         """The validated configuration; raises ConfigError for whatever is wrong with the settings."""

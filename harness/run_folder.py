@@ -175,7 +175,7 @@ def _nested(leaves: dict[str, Any]) -> dict:
 
 def config_hash(config) -> str:
     """Digest over the keys that change learning; `config` is a dataclass or its dict."""
-    return hashlib.sha256(json.dumps(_identity(config), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_run(config) -> RunFolder:
@@ -193,7 +193,7 @@ def check_run(config) -> RunFolder:
     except OSError as error:
         raise ConfigError(f"{folder.path} cannot be used: {error.strerror}") from error
     if folder.config.name in names:
-        differing = _differences(_identity(read_config(folder.path)), _identity(config))
+        differing = _differences(identity(read_config(folder.path)), identity(config))
         if differing:
             raise ConfigError(
                 f"{folder.path} holds another configuration ({'; '.join(differing[:3])}): "
@@ -257,7 +257,8 @@ def environment() -> dict:
     }
 
 
-def _identity(config) -> dict:
+def identity(config) -> dict:
+    """The keys of a configuration that change learning."""
     return _without(config if isinstance(config, dict) else as_dict(config), OUTSIDE_HASH)
 
 

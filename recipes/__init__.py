@@ -38,9 +38,15 @@ COMMANDS = {
         hints={"task": "any other task of the suite: domain=D task_name=N"},
         sections=SCHEMAS,
         unread=partial(unread, dmcontrol.config.WITH_AUXILIARY),
+        choices={"task": "settings"},
     ),
     "mwm": Command(
-        "mwm", mwm.config.MWMConfig, mwm.config.validate, resolvers={"suite_of_task": mwm.config.suite_of_task}
+        "mwm",
+        mwm.config.MWMConfig,
+        mwm.config.validate,
+        resolvers={"suite_of_task": mwm.config.suite_of_task},
+        method="mwm.world_model",
+        choices={"world_model": "mwm.world_model"},
     ),
 }
 SCORES = (atari.scores.SCORES, dmcontrol.scores.SCORES, mwm.scores.SCORES)

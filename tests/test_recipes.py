@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config import ConfigError
+from harness.config import ConfigError, as_dict
+from harness.report.scores import Identity
 from harness.run_folder import RunFolder, check_run, config_hash, read_config, record_start, renamed
-from recipes import load_config, load_recipe
+from recipes import COMMANDS, load_config, load_recipe
+from recipes.changes import identify
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.recipes import ATARI, DMCONTROL
 from tests.test_configs import entries
@@ -99,3 +101,20 @@ def test_no_run_folder_is_refused(tmp_path):
 
 def test_a_recipe_is_that_of_its_configuration(tmp_path):
     assert load_recipe(make_config(tmp_path)) == ATARI and load_recipe(make_dmcontrol_config(tmp_path)) == DMCONTROL
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "expected"),
+    [
+        ("atari", "game=pong preset=tiny", ("mlr", {}, "")),
+        ("atari", "game=pong preset=tiny +ablation=ratio_0.3", ("mlr", {"mlr.mask.ratio": (0.5, 0.3)}, "ratio_0.3")),
+        ("atari", "game=pong auxiliary=none agent_steps=9000", ("none", {"agent_steps": (100000, 9000)}, "")),
+        ("dmcontrol", "task=walker_walk +ablation=seq_len_8", ("mlr", {"replay.window": (16, 8)}, "seq_len_8")),
+        ("dmcontrol", "domain=hopper task_name=hop experiment=a-b env_steps=8", ("mlr", {}, "a-b")),
+        ("mwm", "task=reach world_model=pixels mwm.kl.free=2", ("pixels", {"mwm.kl.free": (0.01, 2.0)}, "")),
+    ],
+)
+def test_a_configuration_is_known_as_its_method_and_changes(command, settings, expected):
+    """Lengths of a DMControl run, names, and keys that follow others are no changes."""
+    config = as_dict(COMMANDS[command].resolve(settings.split()))
+    assert identify(config) == Identity(*expected)

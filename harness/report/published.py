@@ -33,7 +33,7 @@ class PublishedMethod:
     auxiliary: str  # trains its loss here; empty without one
     role: str  # reference: others are compared with it; baseline: its partner; player: learns nothing
     seeds: str  # behind a score; empty where not stated
-    source: str
+    source: str  # empty: no score is published, so the row has label and role of runs here
 
 
 @cache
@@ -48,10 +48,12 @@ def main_methods() -> tuple[str, ...]:
     return tuple(dict.fromkeys(method.auxiliary for method in found))
 
 
-def references() -> tuple[tuple[str, tuple[str, ...]], ...]:
+def references(suite: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Methods that others are compared with, and those that each leaves out, so that every pair stands once."""
-    reference, baseline = main_methods()
-    return (baseline, ()), (reference, (baseline,))
+    roles = {method.role: method.auxiliary for method in published_methods() if method.suite == suite}
+    if not {REFERENCE, BASELINE} <= roles.keys():
+        return ()
+    return (roles[BASELINE], ()), (roles[REFERENCE], (roles[BASELINE],))
 
 
 @cache
@@ -157,7 +159,7 @@ class SuiteScores:
     @property
     def methods(self) -> tuple[PublishedMethod, ...]:
         """The published methods, in the order of their columns."""
-        return tuple(method for method in published_methods() if method.suite == self.name)
+        return tuple(method for method in published_methods() if method.suite == self.name and method.source)
 
     def means_of(self, auxiliary: str, task: str) -> dict[str, float]:
         """Published means of the method that `auxiliary` trains, by budget; empty where there are none."""

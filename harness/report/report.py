@@ -11,11 +11,12 @@ import numpy as np
 
 from harness.files import project_version
 from harness.report import figures, statistics, tables
+from harness.report.comparisons import common_tasks, differences, families, methods
 from harness.report.figures import Figure, Style
 from harness.report.methods import Scores, improvement_table, is_own, methods_tables, own_scores
 from harness.report.page import Section, Video, build_page
-from harness.report.published import SuiteScores, label_of, main_methods, references
-from harness.report.scores import Group, Results, Run, Said, collect, compared_at, every_suite, said_once
+from harness.report.published import SuiteScores, label_of, main_methods
+from harness.report.scores import Group, Results, Run, Said, collect, every_suite, said_once
 from harness.report.statistics import METRICS
 from harness.report.tables import MEANS_ONLY, Table
 from harness.run_folder import RunFolder
@@ -93,12 +94,12 @@ def _sections(
     improvement: list[Table],
 ) -> Iterator[Section]:
     style = figures.styles(list(dict.fromkeys(group.label for group in _groups(runs))))
-    families = list(_families(runs, suites))
+    compared_runs = list(families(runs, suites))
     if runs:
         yield Section(OUR_RUNS, tables=[tables.aggregates_table(runs, suites, repeats)])
     ours = {run.suite for run in runs}
     for suite in sorted(suites.values(), key=lambda suite: suite.name not in ours):
-        own = [family for family in families if family[0].suite is suite]
+        own = [family for family in compared_runs if family[0].suite is suite]
         drawn = [figure for family in own for figure in _family_figures(family, folder, style, repeats)]
         text = [text for family in own for text in _gaps(family)]
         methods = [
@@ -108,7 +109,7 @@ def _sections(
         shown = [tables.suite_table(suite, runs, repeats), *methods]
         yield Section(suite.label, text, shown, drawn, is_folded=bool(runs) and suite.name not in ours)
     yield Section("Probability of improvement", tables=improvement)
-    differences = [figure for family in families for figure in _differences(family, folder, style, repeats)]
+    differences = [figure for family in compared_runs for figure in _differences(family, folder, style, repeats)]
     yield Section(DIFFERENCES, [], tables.difference_tables(runs, suites, repeats), differences)
     yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))
     if media:
@@ -129,34 +130,13 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
     return sorted({run.group for run in runs}, key=lambda group: group.rank)
 
 
-def _families(runs: Sequence[Run], suites: Suites) -> Iterator[list[Results]]:
-    """Counted results that may be compared: same suite, preset, fidelity and number of environment steps."""
-    for size in dict.fromkeys(replace(group, method="") for group in _groups(runs)):
-        members = [run for run in runs if replace(run.group, method="") == size]
-        for env_steps in compared_at(members, suites[size.suite], collect(members, suites)):
-            found = [results for results in collect(members, suites, env_steps) if results.counted]
-            if found:
-                yield found
-
-
-def _comparisons(family: Sequence[Results]) -> Iterator[tuple[str, list[Results]]]:
-    """The main methods, and the others with the reference; each with a name."""
-    main = main_methods()
-    pair = [results for results in family if results.group.method in main]
-    others = [results for results in family if results.group.method not in main]
-    if pair:
-        yield "", pair
-    if others:
-        yield "others", [*(results for results in pair if results.group.method == main[0]), *others]
-
-
 def _family_figures(
     family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int
 ) -> Iterator[Figure]:
     suite = family[0].suite
-    for kind, members in _comparisons(family):
+    for kind, members in methods(family):
         stem, title = _stem(family, kind), _title(family, kind)
-        common = _common(members)
+        common = common_tasks(members)
         if not common:
             continue
         scores = {results.group.label: {task: results.normalised()[task] for task in common} for results in members}
@@ -192,14 +172,13 @@ def _family_figures(
 
 
 def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int) -> Iterator[Figure]:
-    """Bars of every method less a reference, over all pairs that the two have: a figure a reference."""
+    """Bars of results less a reference, over all pairs that the two have: a figure a reference."""
     suite = family[0].suite
-    for method, left_out in references():
-        reference = next((results for results in family if results.group.method == method), None)
+    for reference, others in differences(family):
         intervals, counts = {}, []
-        for other in family if reference else ():
+        for other in others:
             pairs = statistics.pairs(other.paired(), reference.paired())
-            if other is reference or other.group.method in left_out or not pairs:
+            if not pairs:
                 continue
             label = other.group.label
             intervals[label], _ = statistics.paired_differences(other.paired(), reference.paired(), repeats)
@@ -208,11 +187,12 @@ def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, St
             counts.append(f"{label}: {number}, {tasks}{alone}.")
         if not intervals:
             continue
-        label, name = reference.group.label, f"{_stem(family)}_differences_{method}"
+        group = reference.group
+        name = _slug("_".join([reference.stem, "differences", group.method, *map(str, chain(*group.changes))]))
         unit = f"difference of {suite.normalised_unit}"
-        caption = DIFFERENCE.format(reference=label, task=suite.task_word, counts=" ".join(counts))
+        caption = DIFFERENCE.format(reference=group.label, task=suite.task_word, counts=" ".join(counts))
         paths = figures.draw_differences(folder, name, intervals, style, unit)
-        yield Figure(name, f"{_title(family)}: differences from {label}", caption, paths)
+        yield Figure(name, f"{_title(family)}: differences from {group.name}", caption, paths)
 
 
 def _curves(runs: Sequence[Run], suites: Suites, folder: Path, style: Mapping[str, Style]) -> Iterator[Figure]:
@@ -317,8 +297,8 @@ def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
 def _gaps(family: Sequence[Results]) -> Iterator[str]:
     """Reasons for which comparisons lack figures."""
     task = family[0].suite.task_word
-    for kind, members in _comparisons(family):
-        names, common = "; ".join(results.group.label for results in members), _common(members)
+    for kind, members in methods(family):
+        names, common = "; ".join(results.group.label for results in members), common_tasks(members)
         if not common:
             yield f"{_title(family, kind)}: {names} have no {task} in common, so no figure compares them."
         elif _fewest(members, common) < 2:
@@ -331,11 +311,6 @@ def _gaps(family: Sequence[Results]) -> Iterator[str]:
 def _fewest(members: Sequence[Results], tasks: Sequence[str]) -> int:
     """Runs of `tasks` that the member with the fewest has."""
     return min(sum(len(results.runs[task]) for task in tasks) for results in members)
-
-
-def _common(members: Sequence[Results]) -> list[str]:
-    """Counted tasks that all have, in the order of the suite."""
-    return [task for task in members[0].suite.tasks if all(task in results.runs for results in members)]
 
 
 def _which(suite: SuiteScores, tasks: Sequence[str]) -> str:
@@ -357,15 +332,12 @@ def _counts(suite: SuiteScores, scores: Mapping[str, Mapping[str, Sequence[float
 
 
 def _title(family: Sequence[Results], kind: str = "") -> str:
-    size = family[0].group.label.partition(", ")[2]
-    parts = (family[0].suite.label, kind, size, f"{family[0].env_steps:,} steps")
+    parts = (family[0].suite.label, kind, *family[0].group.apart, f"{family[0].env_steps:,} steps")
     return ", ".join(filter(None, parts))
 
 
 def _stem(family: Sequence[Results], kind: str = "") -> str:
-    group = family[0].group
-    parts = (group.suite, group.preset, group.fidelity, str(family[0].env_steps), kind)
-    return _slug("_".join(filter(None, parts)))
+    return _slug("_".join(filter(None, (family[0].stem, kind))))
 
 
 def _slug(text: str) -> str:

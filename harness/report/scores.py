@@ -6,20 +6,23 @@ file stands alone. A run's own `evaluations.csv` is its score file.
 
 import csv
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from harness.config import ConfigError
 from harness.files import PUBLISHED
 from harness.report.published import SuiteScores, label_of, main_methods
+from harness.report.words import MOST, NAME, by_size, in_words
 from harness.run_folder import RunFolder, config_hash, episodes_beside, read_config, read_manifest, renamed
 
 NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
 HASHES = ("config_hash", "settings_hash")  # a run folder's configuration decides, whatever version wrote the rows
 MAY_CHANGE = ("version", "hardware")  # when a run goes on elsewhere
 OPTIONAL = ("settings_hash",)
+Change = tuple[str, Any]  # a key of the configuration, and its value where it is not the base's
 NO_SUITES: Mapping[str, SuiteScores] = {}
 PER_EPISODE = ("agent_steps", "env_steps", "frames", "episode", "score")
 
@@ -32,25 +35,49 @@ class Group:
     method: str
     preset: str
     fidelity: str
+    changes: tuple[Change, ...] = ()  # from the method's base
+    shared: tuple[Change, ...] = ()  # changes that all groups of its suite, preset and fidelity have
 
     @property
     def label(self) -> str:
-        """The method and what sets it apart from the paper's size and the default fidelity."""
-        return ", ".join([label_of(self.method), *self.apart])
+        """The method, its changes, and what sets it apart from the paper's size and the default fidelity."""
+        return ", ".join([self.name, *self.apart])
+
+    @property
+    def name(self) -> str:
+        return label_of(self.method) + (f" ({', '.join(in_words(self.changes))})" if self.changes else "")
 
     @property
     def apart(self) -> tuple[str, ...]:
         """Differences from the paper's size and the default fidelity."""
         preset = [f"preset {self.preset}"] if self.preset != "full" else []
-        return (*preset, *([f"fidelity {self.fidelity}"] if self.fidelity != "released" else []))
+        fidelity = [f"fidelity {self.fidelity}"] if self.fidelity != "released" else []
+        return (*preset, *fidelity, *in_words(self.shared))
+
+    @property
+    def size(self) -> "Group":
+        """Equal for groups that may be compared."""
+        return replace(self, method="", changes=())
 
     @property
     def rank(self) -> tuple:
         """The paper's size and fidelity come first, and in each of them its own methods."""
         main = main_methods()
         order = main.index(self.method) if self.method in main else len(main)
-        return self.suite, self.preset != "full", self.preset, self.fidelity != "released", order, self.method
+        changes = len(self.changes), [by_size(change) for change in self.changes]
+        return self.suite, self.preset != "full", self.preset, self.fidelity != "released", order, self.method, changes
 
+
+@dataclass(frozen=True)
+class Identity:
+    """A run as reports know it."""
+
+    method: str
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # key -> value of the base, and its own
+    name: str = ""  # of its experiment; empty for the usual one
+
+
+Identify = Callable[[dict], Identity]
 
 Said = tuple[Group, str]  # a sentence about a group
 
@@ -75,10 +102,19 @@ class Run:
     settings_hash: str = ""  # of the configuration without its seed; empty where not recorded
     total_agent_steps: int = 0  # of the whole training; 0 where not recorded
     averaged: int = 1  # evaluations that a result is the mean of
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # as in Identity
+    name: str = ""
+    shared: tuple[Change, ...] = ()
 
     @property
     def group(self) -> Group:
-        return Group(self.suite, self.method, self.preset, self.fidelity)
+        return Group(self.suite, self.method, self.preset, self.fidelity, self.own, self.shared)
+
+    @property
+    def own(self) -> tuple[Change, ...]:
+        """Changes that not all runs of the suite, preset and fidelity share."""
+        changes = {(key, value) for key, (_, value) in self.changes.items()} - set(self.shared)
+        return tuple(sorted(changes, key=by_size))
 
     @property
     def env_steps(self) -> int:
@@ -119,6 +155,11 @@ class Results:
     runs: dict[str, dict[int, Run]]  # task -> seed
     left_out: tuple[Run, ...]  # runs without an evaluation at that step
     ends: Mapping[str, int] = field(default_factory=dict)  # environment steps of tasks that end elsewhere
+
+    @property
+    def stem(self) -> str:
+        """Part of the names of files that compare these results with others."""
+        return f"{self.group.suite}_{self.group.preset}_{self.group.fidelity}_{self.env_steps}"
 
     def steps(self, task: str) -> int:
         """Environment steps after which the runs of `task` are evaluated."""
@@ -216,7 +257,7 @@ def labels(groups: Collection[Group]) -> str:
     apart = list(dict.fromkeys(group.apart for group in groups))
     if len(apart) > 1:
         return "; ".join(labels([group for group in groups if group.apart == kind]) for kind in apart)
-    return ", ".join([*(label_of(group.method) for group in groups), *apart[0]])
+    return ", ".join([*(group.name for group in groups), *apart[0]])
 
 
 def every_suite(runs: Iterable[Run], suites: Mapping[str, SuiteScores]) -> dict[str, SuiteScores]:
@@ -315,10 +356,13 @@ def _version(project: str | None, commit: str | None, dirty: bool) -> str:
     return "+".join(part for part in (project, commit) if part) or "unknown"
 
 
-def read_runs(paths: Iterable[str | Path], suites: Mapping[str, SuiteScores] = NO_SUITES) -> list[Run]:
+def read_runs(
+    paths: Iterable[str | Path], suites: Mapping[str, SuiteScores] = NO_SUITES, identify: Identify | None = None
+) -> list[Run]:
     """The runs of run folders, score files, and folders that are searched for both; sorted by what they are.
 
-    suites: by name, whose measures count; the score is that of any other.
+    suites: by name, whose measures count; the score is that of any other. identify: tells the method and the changes of
+    a run folder's configuration; without it, and without the folder, the rows name the method.
     Raises ConfigError for a path without runs, and for a damaged or foreign file. It also does for the same run in two
     files, and for runs of one column whose settings differ.
     """
@@ -328,18 +372,39 @@ def read_runs(paths: Iterable[str | Path], suites: Mapping[str, SuiteScores] = N
         if not found:
             raise ConfigError(f"{path} holds neither a run folder nor a score file")
         files |= dict.fromkeys(found)
-    runs = [read_run(file, suites) for file in {file.resolve(): file for file in files}.values()]
-    runs.sort(key=lambda run: (run.suite, run.task, run.method, run.preset, run.fidelity, run.seed))
+    runs = [read_run(file, suites, identify) for file in {file.resolve(): file for file in files}.values()]
+    runs = _told_apart(runs)
+    runs.sort(key=lambda run: (run.suite, run.task, run.method, run.preset, run.fidelity, run.group.rank, run.seed))
     _refuse_mixtures(runs)
     return runs
 
 
-def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES) -> Run:
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """Names tell runs of equal settings and seed apart; changes of all runs that may be compared belong to none."""
+    names: dict[tuple, set[str]] = {}
+    for run in runs:
+        names.setdefault((run.group, run.task, run.seed), set()).add(run.name)
+    doubled = {(group, name) for (group, *_), several in names.items() for name in several if len(several) > 1}
+    runs = [_named(run, run.changes) if (run.group, run.name) in doubled else run for run in runs]
+    shared: dict[Group, set[Change]] = {}
+    for run in runs:
+        shared.setdefault(run.group.size, set(run.own)).intersection_update(run.own)
+    runs = [replace(run, shared=tuple(sorted(shared[run.group.size], key=by_size))) for run in runs]
+    return [_named(run, dict(run.shared).keys()) if len(run.own) > MOST else run for run in runs]
+
+
+def _named(run: Run, kept: Container[str]) -> Run:
+    """The run with its experiment's name, if it has one, in the place of other changes than those that are kept."""
+    changes = {key: pair for key, pair in run.changes.items() if key in kept}
+    return replace(run, changes=changes | {NAME: ("", run.name)}) if run.name else run
+
+
+def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES, identify: Identify | None = None) -> Run:
     """The run of one score file; columns that an `evaluations.csv` lacks come from its run folder.
 
     An evaluation with fewer episodes than it was to have is left out, as in a run that goes on. Raises ConfigError.
     """
-    columns, episodes = _from_run_folder(path)
+    columns, episodes, identity = _from_run_folder(path, identify)
     rows = _read_rows(path, columns)
     suite_name = rows[0]["suite"] if rows else columns["suite"]
     suite = suites.get(suite_name, SuiteScores(suite_name, suite_name))
@@ -364,14 +429,17 @@ def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES) -> Run:
     names["total_agent_steps"] = max(  # a run may have been prolonged
         (_number(path, line, row, "total_agent_steps") for line, row in totals), default=0
     )
+    identity = identity or _identity_of_rows(names)
     return Run(
-        **names,
+        **(names | {"method": identity.method}),
         **{name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in MAY_CHANGE},
         path=path,
         evaluations={step: tuple(evaluations[step][i] for i in range(episodes)) for step in complete},
         agent_steps={step: agent_steps[step] for step in complete},
         frames={step: frames[step] for step in complete},
         averaged=suite.averaged_evaluations,
+        changes=identity.changes,
+        name=identity.name,
     )
 
 
@@ -394,15 +462,25 @@ def _header(path: Path) -> set[str]:
         return set(next(csv.reader(file), []))
 
 
-def _from_run_folder(path: Path) -> tuple[dict[str, str], int | None]:
-    """Constant columns and episodes of an evaluation, if `path` lies in a run folder; else nothing."""
+def _identity_of_rows(names: Mapping[str, str]) -> Identity:
+    """The method that rows name: a known one, or one with the name of its experiment."""
+    name = names["method"].removesuffix(f"-{names['preset']}").removesuffix(f"-{names['fidelity']}")
+    method, _, rest = name.partition("-")
+    if rest and label_of(method) != method:
+        return Identity(method, {NAME: ("", rest)})
+    return Identity(names["method"])
+
+
+def _from_run_folder(path: Path, identify: Identify | None) -> tuple[dict[str, str], int | None, Identity | None]:
+    """Constant columns, episodes of an evaluation and identity, if `path` lies in a run folder; else nothing."""
     folder = RunFolder(path.parent)
     if path.name != folder.evaluations.name or not folder.config.is_file():
-        return {}, None
+        return {}, None, None
     try:
         config = read_config(folder.path)
         columns = score_columns(config, read_manifest(folder.path))
-        return {name: str(value) for name, value in columns.items()}, config["evaluation"]["episodes"]
+        identity = identify(config) if identify else None
+        return {name: str(value) for name, value in columns.items()}, config["evaluation"]["episodes"], identity
     except (LookupError, TypeError) as error:
         raise ConfigError(f"{folder.path} has a damaged config.yaml or manifest.json: it lacks {error}") from error
 

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import chain
 from pathlib import Path
@@ -18,8 +18,9 @@ from statistics import mean, median, stdev
 
 from harness.files import ROOT
 from harness.report import statistics
-from harness.report.published import PLAYER, PublishedMethod, SuiteScores, references
-from harness.report.scores import Results, Run, collect, collect_by_budget, compared_at, said_once
+from harness.report.comparisons import differences, families
+from harness.report.published import PLAYER, PublishedMethod, SuiteScores
+from harness.report.scores import Results, Run, collect_by_budget, said_once
 
 MEANS_ONLY = "The papers' tables hold means only, without intervals. Tables of methods with single runs have them."
 OF_MEANS = {  # rows of a suite's table that are over the means of tasks
@@ -236,19 +237,10 @@ def aggregates_table(
 def difference_tables(
     runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
 ) -> list[Table]:
-    """Other runs at the size and fidelity of a reference's, minus these with the same seeds: a table a reference."""
-    tables = []
-    for name, left_out in references():
-        for reference in [results for results in collect(runs, suites) if results.group.method == name]:
-            family = [run for run in runs if replace(run.group, method=name) == reference.group]
-            family = [run for run in family if run.method not in left_out]
-            for env_steps in compared_at(family, reference.suite, [reference]):
-                collected = [results for results in collect(family, suites, env_steps) if results.counted]
-                first = next((results for results in collected if results.group == reference.group), None)
-                others = [results for results in collected if results is not first]
-                if first and others:
-                    tables.append(_difference_table(first, others, repeats))
-    return tables
+    """Results minus those of a reference with the same seeds: a table a reference."""
+    found = (each for family in families(runs, suites) for each in differences(family))
+    tables = [_difference_table(reference, others, repeats) for reference, others in found]
+    return [table for table in tables if table.rows]
 
 
 def _difference_table(reference: Results, others: Sequence[Results], repeats: int) -> Table:
@@ -273,7 +265,7 @@ def _difference_table(reference: Results, others: Sequence[Results], repeats: in
         re.sub(
             r"\W+",
             "_",
-            f"differences_{suite.name}_{group.preset}_{group.fidelity}_{reference.env_steps}_{group.method}",
+            "_".join(["differences", reference.stem, group.method, *map(str, chain(*group.changes))]),
         ),
         f"Differences from {group.label} on {suite.label} after {reference.env_steps:,} environment steps",
         header,

@@ -9,7 +9,7 @@ import yaml
 
 from harness.config import ConfigError, as_dict
 from harness.report.published import SuiteScores
-from harness.report.scores import Group, collect, every_suite, read_runs, said_once, score_columns
+from harness.report.scores import Group, Identity, collect, every_suite, read_runs, said_once, score_columns
 from harness.run_folder import config_hash
 from recipes import COMMANDS
 from recipes import SUITE_SCORES as SUITES
@@ -145,6 +145,45 @@ def test_runs_that_would_be_mixed_are_refused_by_name(tmp_path):
         read_runs([tmp_path])
     write_run(tmp_path / "b.csv", config_hash="c2", seed=2, settings_hash="other", method="ratio-0.7")
     assert [run.method for run in read_runs([tmp_path])] == ["mlr", "ratio-0.7"]
+
+
+def test_rows_alone_name_the_ablation_of_a_known_method(tmp_path):
+    write_run(tmp_path / "a.csv", method="mlr-no_actions-released-cpu")
+    write_run(tmp_path / "b.csv", method="my-own-released-cpu")
+    assert [run.group.label for run in read_runs([tmp_path])] == [
+        "MLR (no actions), preset cpu",
+        "my-own-released-cpu, preset cpu",
+    ]
+
+
+def test_changes_of_all_runs_are_said_apart_and_names_tell_equal_settings_apart(finished_run, tmp_path):
+    ratio, depth, many = {"mlr.mask.ratio": (0.5, 0.3)}, {"mlr.mask.cube_depth": (8, 2)}, dict.fromkeys("abcd", (1, 2))
+    whole = {"precision": ("tf32", "bf16")}
+    identities = [
+        Identity("mlr", whole),
+        Identity("mlr", whole | ratio | depth, "two"),
+        Identity("mlr", whole | many, "many_changes"),
+        Identity("mlr", whole | ratio, "first"),
+        Identity("mlr", whole | ratio, "second"),
+        Identity("none", whole, "b"),
+    ]
+    for i in range(len(identities)):
+        shutil.copytree(
+            finished_run, tmp_path / str(i), ignore=shutil.ignore_patterns("checkpoints", "weights", "media")
+        )
+    given = iter(identities)
+    labels = {
+        run.path.parent.name: run.group.label for run in read_runs([tmp_path], SUITES, lambda config: next(given))
+    }
+    end = ", preset tiny, precision bf16"
+    assert labels == {
+        "0": f"MLR{end}",
+        "1": f"MLR (cube depth 2, mask ratio 0.3){end}",
+        "2": f"MLR (many changes){end}",
+        "3": f"MLR (first, mask ratio 0.3){end}",
+        "4": f"MLR (second, mask ratio 0.3){end}",
+        "5": f"Baseline{end}",
+    }
 
 
 def test_groups_and_what_they_lack(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from harness.files import ROOT
 from harness.report.published import read_table
-from harness.report.scores import Run, every_suite
+from harness.report.scores import Run, every_suite, read_runs
 from harness.report.statistics import aggregate
 from harness.report.tables import (
     Number,
@@ -26,6 +26,7 @@ from harness.report.tables import (
     suite_table,
 )
 from recipes import SUITE_SCORES as SUITES
+from recipes.changes import identify
 from tests.waiting import HANG
 
 ATARI, DMCONTROL = SUITES["atari"], SUITES["dmcontrol"]
@@ -121,7 +122,8 @@ def test_published_means_are_labelled():
     for table in (suite_table(ATARI, []), suite_table(DMCONTROL, []), sources_table(SUITES)):
         assert any("means only" in note for note in table.notes)
     sources = column(sources_table(SUITES), "source", 1)
-    assert all(sources.values()) and len(sources_table(SUITES).rows) == len(read_table("methods"))
+    assert all(sources.values())
+    assert len(sources_table(SUITES).rows) == sum(bool(row["source"]) for row in read_table("methods"))
 
 
 def full_atari(seeds, **changes):
@@ -339,6 +341,52 @@ def test_every_pair_of_methods_with_a_reference_has_one_difference():
     settings = [{row[0].split(",")[0] for row in table.rows} for table in tables]
     assert settings == [{"MLR", "SPR", "CURL"}, {"SPR", "CURL"}]
     assert len({table.name for table in tables}) == 2
+
+
+def test_a_setting_is_compared_with_what_differs_least():
+    """Both methods at half precision are a pair; the arms are compared with the base, and with the other method's."""
+    bf16, ratio = {"precision": ("tf32", "bf16")}, {"mlr.mask.ratio": (0.5, 0.3)}
+    kinds = [("none", {}), ("none", bf16), ("mlr", bf16), ("mlr", {}), ("mlr", ratio)]
+    runs = [
+        make_run("finger_spin", 1, 100.0 * i, "dmcontrol", kind[0], changes=kind[1]) for i, kind in enumerate(kinds)
+    ]
+    found = {
+        table.title.split(" on ")[0]: {row[0] for row in table.rows} for table in difference_tables(runs, SUITES, 9)
+    }
+    end = ", preset cpu"
+    assert found == {
+        f"Differences from Baseline{end}": {
+            "MLR" + end,
+            f"MLR (mask ratio 0.3){end}",
+            f"Baseline (precision bf16){end}",
+        },
+        f"Differences from Baseline (precision bf16){end}": {f"MLR (precision bf16){end}"},
+        f"Differences from MLR{end}": {f"MLR (precision bf16){end}", f"MLR (mask ratio 0.3){end}"},
+    }
+
+
+def test_the_shipped_pair_under_names_of_its_own_has_its_difference():
+    """Scores are added up here from the rows of the files."""
+    folder = ROOT / "results" / "runs" / "cpu" / "cartpole_swingup"
+    (table,) = difference_tables(read_runs([folder], SUITES, identify), SUITES, 9)
+    means = []
+    for name in ("mlr-medium_seed_1", "baseline-medium_seed_1"):
+        rows = list(csv.DictReader((folder / name / "evaluations.csv").open(newline="")))
+        means.append(mean(float(row["score"]) for row in rows if row["env_steps"] == "100000"))
+    assert [row[:3] for row in table.rows] == [
+        ["MLR (precision bf16), preset cpu", task, "1"] for task in ("cartpole_swingup", "mean of 1")
+    ]
+    assert table.rows[0][-1].columns[""] == pytest.approx((means[0] - means[1]) / 1000)
+
+
+def test_a_suite_has_a_reference_of_its_own():
+    runs = [make_run("reach", 1, {}, "metaworld", method, evaluations={200: (score,)}, agent_steps={200: 100})
+            for method, score in (("mwm", 0.9), ("pixels", 0.4))]  # fmt: skip
+    tables = difference_tables(runs, SUITES, 9)
+    assert [table.title for table in tables] == [
+        "Differences from pixel baseline, preset cpu on Meta-world after 200 environment steps"
+    ]
+    assert tables[0].rows[0][0] == "MWM, preset cpu" and tables[0].rows[0][-1].columns[""] == pytest.approx(0.5)
 
 
 def test_provenance_names_the_file_of_every_run():
