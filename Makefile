@@ -40,6 +40,7 @@ gl: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # Measures a GPU within a budget of seconds: docs/performance.md.
 gpu-report: $(STAMP)
@@ -68,5 +69,5 @@ $(BIN)/pip:
 
 clean:
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
-	rm -rf .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 	find atari auxiliaries commands dmcontrol harness mlr recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +

@@ -322,7 +322,7 @@ class TrainedAgent:
 
         def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
             self.actions = len(tensors["head.advantage_out.mean.bias"]) // config.atoms
-            self.encoder, self.head = make_networks(config, *observation_shape[:2], self.actions)
+            self.encoder, self.head = make_networks(config, observation_shape[0], observation_shape[1], self.actions)
             return nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
         read_weights(weights, make, self.device)

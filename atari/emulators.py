@@ -39,7 +39,8 @@ class Emulator:
         self.ale.loadROM(str(self.rom_path(game)))
         self.actions = self._minimal_actions()
         self.screen_shape = self._screen_shape()
-        self._restored = None  # until its next frame a restored emulator shows an older one
+        # Until its next frame a restored emulator shows an older one.
+        self._restored: dict[str, np.ndarray] | None = None
         self._sticky_actions = sticky_actions
         self._draws = np.random.RandomState(seed)  # follows the emulator's generator, to know the held action
         self._held = NOOP
@@ -180,4 +181,4 @@ def generator_state(name: str, generator: np.random.RandomState) -> dict:
 
 
 def load_generator_state(name: str, generator: np.random.RandomState, state: dict) -> None:
-    generator.set_state(("MT19937", np.asarray(state[f"{name}_key"]), state[f"{name}_position"]))
+    generator.set_state(("MT19937", np.asarray(state[f"{name}_key"]), state[f"{name}_position"], 0, 0.0))

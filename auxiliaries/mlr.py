@@ -87,7 +87,7 @@ def make_objective(config: MLRConfig, host: Host, generators: Generators) -> MLR
     }
     if pixels:
         head = nn.Linear(latent, host.frame_channels * host.view_size**2)
-        objective = PixelMLR(config, predictor=head, frame_channels=host.frame_channels, **parts)
+        objective: MLR = PixelMLR(config, predictor=head, frame_channels=host.frame_channels, **parts)
     else:
         objective = MLR(config, predictor=host.head(width, width) if config.predictor else nn.Identity(), **parts)
     host.initialise(objective.owned)

@@ -27,6 +27,8 @@ class VirtualDrawn(Drawn):
 class PlayVirtual(SPR):
     """Goes K steps ahead with random actions, and back with a backward model."""
 
+    config: PlayVirtualConfig
+
     def __init__(self, config: PlayVirtualConfig, host: Host):
         super().__init__(config, host)
         self.weight = 1.0  # both losses have their own

@@ -51,7 +51,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from harness.command_line import (
     Options,
@@ -343,7 +343,7 @@ def describe(shares: list[dict[str, str]]) -> str:
     return ", ".join(f"{share['OMP_NUM_THREADS']} / {share.get('CUDA_VISIBLE_DEVICES', 'none')}" for share in shares)
 
 
-def report(console: Console, bar: Progress, task: int, run: SweepRun, outcome: Outcome) -> None:
+def report(console: Console, bar: Progress, task: TaskID, run: SweepRun, outcome: Outcome) -> None:
     if outcome.state == "done":
         bar.advance(task)
     if outcome.state != "stopped":

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from dmcontrol.networks import (
     init_truncated_normal,
     mlp,
 )
-from dmcontrol.replay import TransitionBatch, TransitionReplay
+from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
 from harness.config import HostFacts
 from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
 from harness.pixels import as_pixels, to_device
@@ -35,7 +36,7 @@ from harness.weights import read_weights
 from mlr.augmentation import Augmentation, RandomCrop, View
 from mlr.momentum import frozen_copy, momentum_update
 
-Images = View | Tensor  # of which a slice is pixels [b, C, crop, crop]
+Images: TypeAlias = View | Tensor  # of which a slice is pixels [b, C, crop, crop]
 
 # On a CPU images pass through the encoder in slices of this many, each with its backward pass: their maps stay in the
 # cache, and those of a whole batch never exist.
@@ -284,7 +285,8 @@ class SACAgent:
         auxiliary, config = self.auxiliary, self._aux_optimizer
         if auxiliary is None or auxiliary.when != place:
             return {}
-        batch, count, images = transitions, len(transitions.action), 1
+        batch: TransitionBatch | WindowBatch = transitions
+        count, images = len(transitions.action), 1
         if auxiliary.reads.source == "windows":
             with span("sample"):
                 batch = replay.windows(config.batch_size, self.generators["windows"], auxiliary.reads)

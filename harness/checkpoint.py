@@ -347,7 +347,8 @@ class Writer(Thread):
 
     def __init__(self, work: Callable[[], None]):
         super().__init__(daemon=True, name="checkpoint")
-        self._work, self.error = work, None
+        self._work = work
+        self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:

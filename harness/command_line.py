@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from importlib import import_module
 from types import NoneType
@@ -110,7 +110,7 @@ class Command:
         from hydra.core.config_store import ConfigStore
         from omegaconf import OmegaConf
 
-        for name, resolver in (RESOLVERS | self.resolvers).items():
+        for name, resolver in {**RESOLVERS, **self.resolvers}.items():
             OmegaConf.register_new_resolver(name, resolver, replace=True)
         groups, kinds = self.groups(), self.keys()
         added = set(groups) - chosen_groups(self.name).keys()
@@ -134,7 +134,7 @@ class Command:
         from omegaconf import OmegaConf
 
         try:
-            values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except Exception as error:  # interpolations fail in as many ways
             raise ConfigError(explain(error, self.keys(), self.hints)) from error
         require_finite(values)
@@ -285,7 +285,7 @@ def prefix(text: str) -> str:
     return text.partition("_")[0]
 
 
-RESOLVERS = {"task_of": task_of, "suite_of": suite_of, "pick": pick, "prefix": prefix}
+RESOLVERS: dict[str, Callable] = {"task_of": task_of, "suite_of": suite_of, "pick": pick, "prefix": prefix}
 
 
 def parse(override: str):
@@ -318,7 +318,7 @@ def is_hydra(parsed) -> bool:
 
 
 def check_override(
-    override: str, groups: dict[str, list[str]], added: set[str], kinds: dict[str, Any], hints: dict[str, str]
+    override: str, groups: dict[str, list[str]], added: set[str], kinds: dict[str, Any], hints: Mapping[str, str]
 ) -> None:
     """Raises ConfigError, with the nearest name, for keys and choices that do not exist.
 
@@ -350,16 +350,16 @@ def check_override(
         raise ConfigError(f"{key} is a section: set its keys, such as {first}=value")
 
 
-def further(key: str, hints: dict[str, str]) -> str:
+def further(key: str, hints: Mapping[str, str]) -> str:
     return f" ({hints[key]})" if key in hints else ""
 
 
-def check_choice(group: str, choice: Any, names: Sequence[str], hints: dict[str, str]) -> None:
+def check_choice(group: str, choice: Any, names: Sequence[str], hints: Mapping[str, str]) -> None:
     if not isinstance(choice, str) or choice not in names:
         raise ConfigError(f"no {group} named '{choice}'; {advice(str(choice), names)}{further(group, hints)}")
 
 
-def explain(error: Exception, kinds: dict[str, Any], hints: dict[str, str]) -> str:
+def explain(error: Exception, kinds: dict[str, Any], hints: Mapping[str, str]) -> str:
     """One line on an exception of Hydra or OmegaConf: the key at fault, and what it needs."""
     from omegaconf.errors import (
         ConfigAttributeError,
@@ -409,7 +409,7 @@ def describe_violation(error: Any, where: str = "") -> str:
     return f"{setting}: {first['msg']}"
 
 
-def unknown_key(key: str, names: Sequence[str]) -> str:
+def unknown_key(key: str, names: Collection[str]) -> str:
     today = renamed()["keys"].get(key)
     if isinstance(today, str):
         return f"no key {key}; it is called {today} now"
@@ -433,7 +433,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return endings[close[0]] if close else None
 
 
-def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
+def schema_keys(schema: Any, prefix: str = "") -> dict[str, Any]:
     """Type of every key, sections included, by its full dotted name."""
     keys: dict[str, Any] = {}
     for name, kind in get_type_hints(schema).items():

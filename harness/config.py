@@ -129,6 +129,10 @@ class RunConfig:
 class EnvStepsBudget:
     """Lengths in agent steps of a configuration that gives them in environment steps."""
 
+    env_steps: int
+    eval_every_env_steps: int
+    environment: Any
+
     @property
     def agent_steps(self) -> int:
         return self.env_steps // self.environment.action_repeat

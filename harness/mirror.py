@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from harness.command_line import in_one_line, shorten
 from harness.config import LoggerConfig
@@ -36,7 +37,7 @@ SIZES = ("height", "width", "colorspace")  # of an image; TensorBoard asks for t
 COMPARED = ("task", "seed", "auxiliary", "fidelity", "preset")
 UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
 
-Row = dict[str, int | float]
+Row = dict[str, Any]
 Say = Callable[[str], None]
 
 
@@ -104,7 +105,8 @@ class WandB:
 
         self._folder, self._video, self._file = folder, wandb.Video, folder.path / SENT
         self._file.parent.mkdir(exist_ok=True)
-        self._state = {"id": secrets.token_hex(8), "order": []}  # order: (kind, agent steps) of each row
+        # order: (kind, agent steps) of each row
+        self._state: dict[str, Any] = {"id": secrets.token_hex(8), "order": []}
         if self._file.is_file():
             self._state = json.loads(self._file.read_text())
         self._remember()  # the id also where the start below hangs
@@ -185,13 +187,13 @@ class WandB:
         os.replace(part, self._file)
 
 
-TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
+TRACKERS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
-def follow(name: str, folder: RunFolder, logger: dict, milestones: list[int], say: Say) -> None:
+def follow(name: str, folder: RunFolder, section: dict, milestones: list[int], say: Say) -> None:
     """Copies rows until the run has ended, then the last of them."""
-    config = read_config(folder.path) | {"logger": logger}
-    logger = LoggerConfig(**logger)
+    config = read_config(folder.path) | {"logger": section}
+    logger = LoggerConfig(**section)
 
     def end_within(seconds: float) -> bool:
         """Waits for the run's end, `seconds` at most; from then on this process has not much time left."""

@@ -173,7 +173,7 @@ class OwnEnvironment(gymnasium.Env):
             picture = self._inner.render()
         except NotImplementedError:
             picture = None
-        shape = getattr(picture, "shape", ())
+        shape: tuple[int, ...] = getattr(picture, "shape", ())
         require(
             len(shape) == 3 and shape[2] == 3 and picture.dtype == np.uint8,
             f"env={self._env} shows no pixels: its observations are {self._inner.observation_space}, and render() "

@@ -61,7 +61,7 @@ def repeated_steps(config: Any, agent_steps: int) -> dict[str, int]:
 class Suite:
     """Tasks, their environments, and what a score means."""
 
-    make_environment: Callable[[Any, int, int, bool], gymnasium.Env]  # configuration, seed, episode, for training
+    make_environment: Callable[..., gymnasium.Env]  # configuration, seed, episode, training: bool
     units: Callable[[Any, int], dict[str, int]]  # configuration, agent steps -> agent_steps, env_steps, frames
     manifest: Callable[[Any, gymnasium.Env], dict]  # identity of emulator or physics
     describe: Callable[[Any, gymnasium.Env, str], list[str]]  # configuration, environment, kind of device -> lines

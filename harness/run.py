@@ -314,8 +314,8 @@ def report_results(config, recipe: Recipe, folder: RunFolder, console: Console) 
 
 def summary(config, recipe: Recipe, rows: list[dict]) -> str:
     scores = np.array([float(row["score"]) for row in rows])
-    means = {name: np.mean([float(row[name]) for row in rows]) for name in own_columns(rows[0])}
-    means = recipe.suite.columns(config, scores.mean()) | means
+    own = {name: float(np.mean([float(row[name]) for row in rows])) for name in own_columns(rows[0])}
+    means = recipe.suite.columns(config, scores.mean()) | own
     further = [f", {name.replace('_', '-')} {value:.3f}" for name, value in means.items()]
     return f"score  {scores.mean():.1f} +- {scores.std():.1f} over {len(scores)} episodes{''.join(further)}"
 

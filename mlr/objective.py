@@ -81,7 +81,7 @@ class MLR:
         self.encoder, self.projector = encoder, projector
         self.mask, self.augment_masked, self.augment_target = mask, augment_masked, augment_target
         self.autocast = autocast
-        self.fields = ("frames",)
+        self.fields: tuple[str, ...] = ("frames",)
         self.owned = nn.ModuleDict({"decoder": FastDecoder(latent_dim, config.seq_len, config.decoder)})
         self.owned["predictor"] = predictor
         if reads_actions(config):

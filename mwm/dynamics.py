@@ -169,7 +169,7 @@ class Dynamics(nn.Module):
             self.pool = Pool(section.pool, tokens, grid)
             self.rssm = RSSM(section.rssm, section.pool.width)
             self.unpool = Unpool(section.unpool, width, tokens, grid)
-            self.distance = "token_loss", token_loss
+            self.distance: tuple[str, Callable] = "token_loss", token_loss
         else:
             self.pool = PixelEncoder(section.pixels.depth, image_size)
             self.rssm = RSSM(section.rssm, self.pool.width)

@@ -153,8 +153,9 @@ class MetaworldTask(gymnasium.Env):
         self._successful = state["successful"]
         for name in POSITIONS:
             getattr(task.model, name)[:] = np.asarray(state["positions"][name])
-        vars(task).update(state["numbers"])
-        vars(task).update({name: np.asarray(value).copy() for name, value in state["arrays"].items()})
+        arrays = {name: np.asarray(value).copy() for name, value in state["arrays"].items()}
+        for name, value in {**state["numbers"], **arrays}.items():
+            setattr(task, name, value)
         integration, kind = np.asarray(state["integration"]), mujoco.mjtState.mjSTATE_INTEGRATION.value
         mujoco.mj_setState(task.model, task.data, integration, kind)
         mujoco.mj_forward(task.model, task.data)  # all that follows from the state, and another warm start

@@ -8,6 +8,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -191,7 +192,7 @@ def _strip(canvas: Figure, pictures: Tensor, left: float, top: float) -> None:
         axes.set_axis_off()
 
 
-def _write(canvas: Figure, x: float, y: float, text: str, **alignment: str) -> None:
+def _write(canvas: Figure, x: float, y: float, text: str, **alignment: Any) -> None:
     wide, high = canvas.get_size_inches()
     canvas.text(x / wide, 1 - y / high, text, color=INK, fontsize=8, **alignment)
 

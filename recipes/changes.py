@@ -25,7 +25,7 @@ def identify(config: dict) -> Identity:
     command, values = command_of("", config), leaves(config)
     method, name = values[command.method], config["experiment"]
     name = name.removesuffix(f"-{config['preset']}").removesuffix(f"-{config['fidelity']}").removeprefix(f"{method}-")
-    groups, keys = command.groups(), command.choices | CHOICES
+    groups, keys = command.groups(), {**command.choices, **CHOICES}
     try:
         choices = [f"{group}={values[key]}" for group, key in keys.items() if values[key] in groups[group]]
         base = _compose(command.name, *choices).copy()
@@ -36,7 +36,8 @@ def identify(config: dict) -> Identity:
             base[key] = values[key]
     usual = base.experiment == config["experiment"]
     found = changes(flatten(base), leaves(identity(config)))
-    raw = leaves(OmegaConf.to_container(base, resolve=False))
+    unresolved: Any = OmegaConf.to_container(base, resolve=False)
+    raw = leaves(unresolved)
     following = [key for key in found if "${" in str(raw[key])]
     for key in found.keys() - following:
         OmegaConf.update(base, key, found[key][1])

@@ -100,7 +100,8 @@ def flatten(composed: Any) -> dict[str, Any]:
     """Values by their dotted keys, without those that say where a run lies."""
     from omegaconf import OmegaConf
 
-    entries = leaves(OmegaConf.to_container(composed, resolve=True))
+    values: Any = OmegaConf.to_container(composed, resolve=True)
+    entries = leaves(values)
     return {key: value for key, value in entries.items() if key not in PLACE and value is not None}
 
 
@@ -141,7 +142,8 @@ def name_experiment(command: Command, composed: Any, overrides: Sequence[str]) -
     """Adds labels of `overrides` to the experiment's name, unless it holds them. Returns whether any was added."""
     from omegaconf import OmegaConf
 
-    name = OmegaConf.to_container(composed, resolve=False)["experiment"]  # with its interpolations
+    given: Any = OmegaConf.to_container(composed, resolve=False)
+    name = given["experiment"]  # with its interpolations
     labels = [label for label in (_label(command, composed, override, name) for override in overrides) if label]
     head, end, tail = name.partition("-${fidelity}")
     composed.experiment = f"{'-'.join([head, *labels])}{end}{tail}"

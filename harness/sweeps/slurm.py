@@ -25,7 +25,9 @@ class Job:
 
     def __init__(self, config: SweepConfig):
         self.config = config
-        self.stopping, self.work, self.outcomes = False, None, None
+        self.stopping = False
+        self.work: threading.Thread | None = None
+        self.outcomes: list[Outcome] | None = None
 
     def __call__(self, runs: list[SweepRun]) -> list[Outcome]:
         """Attempts `runs` side by side on what the job has."""
