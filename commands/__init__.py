@@ -6,6 +6,8 @@ mlr report RUNS --out report        tables, figures and a page beside the publis
 mlr sweep table=atari100k seeds=3   many runs
 mlr inspect RUN                     a digest of each part of a run
 mlr verify RUNS                     every score of a table played again
+mlr compare RUN random OTHER        agents of one task side by side: scores, a video and a picture
+mlr share RUN --out FOLDER          card, weights and video of a trained agent; pushes it to the Hugging Face Hub
 mlr visualize game=pong             pictures of a mask, or of what a trained agent predicts
 mlr COMMAND --help                  what it takes
 """
@@ -26,6 +28,8 @@ MODULES = {
     "sweep": "commands.sweep",
     "inspect": "commands.inspect_run",
     "verify": "commands.verify",
+    "compare": "commands.compare",
+    "share": "commands.share",
     "visualize": "studies.visualize",
 }
 

@@ -332,10 +332,12 @@ def evaluate_run(
     video: bool,
     csv: Path | None,
     workers: int | None,
+    evaluation: int = 0,
 ) -> None:
     """Plays `episodes` with the newest weights of a run folder, or those after `agent_steps`.
 
-    Prints the score, writes video, CSV and the episodes beside it if asked.
+    Prints the score, writes video, CSV and the episodes beside it if asked. With a run's own seed, `evaluation` is the
+    number of the evaluation of the training whose episodes are played.
     """
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if csv and not csv.absolute().parent.is_dir():
@@ -345,8 +347,9 @@ def evaluate_run(
     if workers is None:
         workers = min(config.evaluation.workers, environments)
     require(0 <= workers <= environments, f"--workers {workers} must be in 0..{environments}, the environments at once")
-    evaluation = replace(config.evaluation, episodes=episodes, environments=environments)
-    config = replace(config, seed=seed, evaluation=evaluation)
+    config = replace(
+        config, seed=seed, evaluation=replace(config.evaluation, episodes=episodes, environments=environments)
+    )
     folder = RunFolder(run)
     weights = folder.saved_weights(agent_steps)
     units = recipe.suite.units(config, int(weights.stem))
@@ -357,10 +360,10 @@ def evaluate_run(
         watch = partial(progress.evaluation, episodes=episodes)
         evaluate = make_evaluate(config, recipe, choose_device(device))
         try:
-            rows, seconds = timed(evaluate, weights, 0, video_file, watch, workers)
+            rows, seconds = timed(evaluate, weights, evaluation, video_file, watch, workers)
         except WorkerLost as error:
             console.print(played_again(error))
-            rows, seconds = timed(evaluate, weights, 0, video_file, watch, 0)
+            rows, seconds = timed(evaluate, weights, evaluation, video_file, watch, 0)
     played = taken(units["agent_steps"], rows)
     console.print(f"{config.task}, weights after {units['env_steps']:,} environment steps")
     console.print(speed(rows, seconds, partial(recipe.suite.units, config)))
@@ -368,7 +371,7 @@ def evaluate_run(
     if csv:
         csv.unlink(missing_ok=True)
         columns = score_columns(read_config(run), read_manifest(run))
-        columns |= {"source": "evaluate", "evaluation_seed": seed, **units}
+        columns |= {"source": "evaluate", "evaluation_seed": seed, "evaluation": evaluation, **units}
         CsvLog(csv).append(*(joined(columns, row) for row in rows))
         record_episodes(csv, played, config, run)
         console.print(f"rows   {csv}, to be checked with mlr verify")

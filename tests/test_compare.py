@@ -1,0 +1,26 @@
+"""mlr compare: agents of one task side by side."""
+
+import imageio.v2 as imageio
+
+from commands import compare, evaluate
+from harness.logs import CsvLog
+
+
+def test_agents_play_the_episodes_of_an_evaluation_and_are_shown_side_by_side(finished_run, tmp_path, capsys):
+    rows = tmp_path / "rows.csv"
+    assert evaluate.main([str(finished_run), "--episodes", "2", "--csv", str(rows), "--device", "cpu"]) == 0
+    (score,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("score")]
+    arguments = [str(finished_run), "random", "--episodes", "2", "--out", str(tmp_path)]
+    assert compare.main(arguments) == 0
+    agent, by_chance, video, picture = capsys.readouterr().out.splitlines()
+    assert agent.startswith("MLR, 120 steps: ") and agent.split()[3] == score.split()[1]
+    assert by_chance.startswith("random actions: ") and by_chance.split()[2:] != agent.split()[3:]
+    with imageio.get_reader(video) as frames:
+        size = frames.get_meta_data()["size"]
+        assert frames.count_frames() > int(CsvLog(rows).read()[0]["episode_agent_steps"])
+    assert size[0] > 2 * 200 and imageio.imread(picture).shape[1] > 1000  # Pong is 160 x 210
+
+
+def test_runs_of_several_tasks_are_refused(finished_run, finished_dmcontrol_run, capsys):
+    assert compare.main([str(finished_run), str(finished_dmcontrol_run)]) == 2
+    assert "compare runs of one task" in capsys.readouterr().err
