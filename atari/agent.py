@@ -93,7 +93,7 @@ class RainbowAgent:
             projected_dim=2 * self.config.hidden,
             head=nn.Linear,
             actions=self.actions,
-            embed_actions=lambda: ActionEmbedding(self.actions, facts.latent_dim),
+            embed_actions=lambda width: ActionEmbedding(self.actions, width),
             frame_channels=1,
             view_channels=self._frame_stack,
             view_size=facts.image_size,
@@ -198,7 +198,7 @@ class RainbowAgent:
         if self.auxiliary is not None:
             shared = Shared(view=view, latent=latent, weights=batch.weights)
             auxiliary_loss, auxiliary_metrics = whole_loss(self.auxiliary, batch, shared)  # [.., B]
-            auxiliary_loss = (auxiliary_loss * batch.weights).mean()
+            auxiliary_loss = (auxiliary_loss * batch.weights[: self.auxiliary.reads.sequences]).mean()
             loss = rl_loss + self.auxiliary.weight * auxiliary_loss
             auxiliary_metrics = {"loss": auxiliary_loss} | auxiliary_metrics
             metrics |= {f"aux/{name}": value for name, value in auxiliary_metrics.items()}

@@ -42,6 +42,7 @@ class SequenceBatch:
     done: Tensor  # bool [B], no bootstrap
     weights: Tensor  # float32 [B], importance weights, the largest is 1
     indices: Tensor  # int64 [B], slots of the starts
+    # Of all B sequences, or of the first ones alone.
     frames: Tensor | None = None  # uint8 [T, B, C, H, W]
     actions: Tensor | None = None  # int64 [T, B]
     rewards: Tensor | None = None  # float32 [T, B]
@@ -169,13 +170,17 @@ class SequenceReplay:
         else:
             discounts, ended = horizon.discounts(), done & horizon.counted(earlier)
             following = (horizon.n - earlier).view(1)
-        wanted = slice(steps if "frames" in fields else 1)
+        fewer = reads.sequences if fields else None
+        wanted = slice(steps if "frames" in fields and fewer is None else 1)
         stacks = self.frames.stack(
             torch.cat((window.slots[wanted], window.slots[following])),
             torch.cat((window.since_first[wanted], window.since_first[following])),
         )
+        sequences = stacks[:-1]
+        if fewer is not None and "frames" in fields:
+            sequences = self.frames.stack(window.slots[:steps, :fewer], window.since_first[:steps, :fewer])
         per_step = {
-            "frames": stacks[:-1],
+            "frames": sequences,
             "actions": window.actions,
             "rewards": window.rewards,
             "first": window.first,
@@ -189,7 +194,7 @@ class SequenceReplay:
             done=ended.any(0) if self.agent.n_step_done == "n_step" else done[0],
             weights=importance_weights(self.priorities.leaves[indices], beta, self.config.priority_eps),
             indices=indices,
-            **{name: per_step[name][:steps] for name in fields},
+            **{name: per_step[name][:steps, :fewer] for name in fields},
         )
 
     def windows(self, indices: Tensor, length: int) -> Window:

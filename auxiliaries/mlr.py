@@ -30,7 +30,7 @@ class Reconstruction(Auxiliary):
         self.owned, self.targets = self.objective.owned, self.objective.targets
         if host.projector is None:
             self.owned = nn.ModuleDict({"projector": self.objective.projector, **self.owned})
-        self.reads = Reads("windows", config.seq_len, self.objective.fields)
+        self.reads = Reads("windows", config.seq_len, self.objective.fields, config.sequences or None)
         self.moves_targets = "with_targets" if host.own_step else "before_step"
         self.groups = self._groups()
 
@@ -78,7 +78,7 @@ def make_objective(config: MLRConfig, host: Host, generators: Generators) -> MLR
     parts = {
         "encoder": host.encoder,
         "projector": projector,
-        "action_embedding": host.embed_actions() if reads_actions(config) else None,
+        "action_embedding": host.embed_actions(config.decoder.width or latent) if reads_actions(config) else None,
         "latent_dim": latent,
         "mask": lambda: sample_mask(config.mask, config.seq_len, image_size, generators["mask"], host.device),
         "augment_masked": lambda frames: host.augment(frames, generators["augmentation_mlr_masked"]),

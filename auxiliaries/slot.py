@@ -34,6 +34,7 @@ class Reads:
     source: str  # windows: sequences of `steps`; transitions: the batch of the RL loss
     steps: int
     fields: tuple[str, ...]  # of frames, actions, rewards, first, ended: each [T, B, ...]
+    sequences: int | None = None  # the first of a joint batch that are read; None: all
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Host:
     projected_dim: int  # P; without a projector of the agent's, that of one which the auxiliary makes
     head: Callable[[int, int], nn.Module]  # makes a projector or predictor of these widths, of the agent's kind
     actions: int  # that there are, or values of one
-    embed_actions: Callable[[], nn.Module]  # makes an embedding of actions [B, T, ...] -> [B, T, D]
+    embed_actions: Callable[[int], nn.Module]  # makes an embedding of actions [B, T, ...] -> [B, T, width]
     frame_channels: int  # of a single frame
     view_channels: int  # of a stacked observation
     view_size: int  # pixels a side that the encoder sees

@@ -133,7 +133,7 @@ class SACAgent:
             projected_dim=facts.latent_dim,
             actions=self.action_size,
             head=lambda inputs, outputs: mlp(inputs, networks.projection, outputs),
-            embed_actions=lambda: nn.Linear(self.action_size, facts.latent_dim),
+            embed_actions=lambda width: nn.Linear(self.action_size, width),
             frame_channels=RGB,
             view_channels=RGB * frame_stack,
             view_size=self.config.crop_size,

@@ -35,6 +35,7 @@ class DecoderConfig:
     mlp_ratio: PositiveFloat
     qkv_bias: bool
     norm_eps: PositiveFloat
+    width: NonNegativeInt  # behind linear maps from the latent and back; 0: the latent's, without these maps
 
 
 @dataclass(config=STRICT)
@@ -42,6 +43,7 @@ class MLRConfig:
     seq_len: PositiveInt  # K, observations in a clip
     weight: NonNegativeFloat  # lambda
     weight_by_task: dict[str, NonNegativeFloat]  # where `weight` comes from, unless it is set
+    sequences: NonNegativeInt  # of a batch that the loss reads, the first ones; 0: all
     tau: Share  # weight of the online network in a momentum update
     masked_scale: NonNegativeFloat  # factor on the masked branch's pixels, F1 in docs/fidelity.md
     target: Annotated[str, one_of("latent", "pixel")]  # what is predicted of the whole observations
@@ -57,7 +59,7 @@ class MLRConfig:
 
     def check(self, facts: HostFacts) -> None:
         """Raises ConfigError if masks or decoder cannot be built for this agent."""
-        mask, heads, latent = self.mask, self.decoder.heads, facts.latent_dim
+        mask, heads, width = self.mask, self.decoder.heads, self.decoder.width or facts.latent_dim
         for task in self.weight_by_task:
             facts.require_task(task)
         require(
@@ -70,8 +72,15 @@ class MLRConfig:
             "mlr.target=pixel has a linear head in the place of both: leave mlr.projector and mlr.predictor at true",
         )
         require(
-            latent % heads == 0 and latent % 2 == 0,
-            f"the latent has {latent} values: it must be even, and a multiple of mlr.decoder.heads={heads}",
+            width % heads == 0 and width % 2 == 0,
+            f"the {'decoder' if self.decoder.width else 'latent'} has {width} values: it must be even, and a multiple "
+            f"of mlr.decoder.heads={heads}",
+        )
+        require(
+            self.sequences == 0 or (facts.discrete and self.sequences <= facts.batch_size),
+            f"mlr.sequences={self.sequences} must be at most agent.batch_size={facts.batch_size}"
+            if facts.discrete
+            else "mlr.sequences is of Rainbow's joint batch: leave it at 0 and set aux_optimizer.batch_size",
         )
         require(
             mask.strategy != "none" or mask.space == "pixel",

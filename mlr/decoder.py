@@ -5,6 +5,8 @@ A run uses `mlr/fast_decoder.py`, which computes the same with less work.
 B batch, T time, D latent width, S tokens, Q tokens with queries, d width of one head.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +38,18 @@ class Decoder(nn.Module):
         """Input of the first block, [B, 2T, D], or [B, T, D] without actions."""
         tokens = states + self.positions
         return tokens if actions is None else torch.cat([tokens, actions + self.positions], dim=1)
+
+
+class Bottleneck(nn.Module):
+    """A decoder of fewer values than the latents have, between two linear maps."""
+
+    def __init__(self, decoder: Decoder, dim: int, width: int):
+        super().__init__()
+        self.narrow, self.decoder, self.widen = nn.Linear(dim, width), decoder, nn.Linear(width, dim)
+
+    def forward(self, states: Tensor, actions: Any) -> Tensor:
+        """State latents [B, T, D] and actions embedded in `width` values or None -> predicted latents [B, T, D]."""
+        return self.widen(self.decoder(self.narrow(states).float(), actions)).float()
 
 
 class TransformerBlock(nn.Module):

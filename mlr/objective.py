@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from harness.precision import Autocast
 from harness.spans import span
 from mlr.config import MLRConfig
-from mlr.decoder import reads_actions
+from mlr.decoder import Bottleneck, reads_actions
 from mlr.fast_decoder import FastDecoder
 from mlr.masking import StageMask, enlarge, hide
 from mlr.momentum import frozen_copy, momentum_update
@@ -56,10 +56,11 @@ class MLR:
 
     `encoder` (pixels float [N, C, S, S] in 0..255 -> [N, D]) and `projector` ([..., D] -> [..., P]) are borrowed:
     frozen copies of them give the targets. `predictor` ([..., P] -> [..., P]) and `action_embedding` (actions
-    [B, T, ...] -> [B, T, D]; None where `reads_actions` is false) become the objective's own, like its decoder.
-    `mask` draws a mask bool [1, K, g, g]. `augment_masked` and `augment_target` turn frames [T, B, C, H, W] into
-    `Pixels`, each with a generator of its own. `autocast` makes the context of encoders and decoder, which return
-    float32. An encoder whose features are to be hidden takes a `StageMask` behind the pixels.
+    [B, T, ...] -> the decoder's width; None where `reads_actions` is false) become the objective's own, like its
+    decoder. `mask` draws a mask bool [1, K, g, g]. `augment_masked` and `augment_target` turn frames
+    [T, B, C, H, W] into `Pixels`, each with a generator of its own. `autocast` makes the context of
+    encoders and decoder, which return float32. An encoder whose features are to be hidden takes a `StageMask`
+    behind the pixels.
     Source: paper, section 3; ablations: docs/ablations.md.
     """
 
@@ -82,7 +83,9 @@ class MLR:
         self.mask, self.augment_masked, self.augment_target = mask, augment_masked, augment_target
         self.autocast = autocast
         self.fields: tuple[str, ...] = ("frames",)
-        self.owned = nn.ModuleDict({"decoder": FastDecoder(latent_dim, config.seq_len, config.decoder)})
+        width = config.decoder.width
+        decoder = FastDecoder(width or latent_dim, config.seq_len, config.decoder)
+        self.owned = nn.ModuleDict({"decoder": Bottleneck(decoder, latent_dim, width) if width else decoder})
         self.owned["predictor"] = predictor
         if reads_actions(config):
             self.fields += ("actions",)

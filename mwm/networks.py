@@ -23,7 +23,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        block = DecoderConfig(config.blocks, config.heads, config.mlp_ratio, qkv_bias=True, norm_eps=NORM_EPS)
+        block = DecoderConfig(config.blocks, config.heads, config.mlp_ratio, qkv_bias=True, norm_eps=NORM_EPS, width=0)
         self.blocks = nn.ModuleList(TransformerBlock(config.width, block) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
 

@@ -37,6 +37,7 @@ CHANGES = {
     "seq_len_8": {"replay.window": 8, "mlr.seq_len": 8},
     "seq_len_32": {"replay.window": 32, "mlr.seq_len": 32},
     **{f"decoder_depth_{depth}": {"mlr.decoder.depth": depth} for depth in (0, 1, 4)},
+    **{f"decoder_width_{width}": {"mlr.decoder.width": width} for width in (128, 512)},
     "no_actions": {"mlr.action_tokens": False},
     "pixel_target": {"mlr.target": "pixel"},
     "distance_mse": {"mlr.distance": "mse"},

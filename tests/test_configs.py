@@ -437,6 +437,8 @@ REFUSED = [
     ("agent.n_step=0", "agent.n_step=0 must be at least 1"),
     ("resets.every=3000", "a section that has no values here (ladder=resets fills resets)"),
     ("ladder=resets resets.every=300", "resets.every=300 must be 0 or above loop.learning_starts=2000"),
+    ("mlr.sequences=33", "mlr.sequences=33 must be at most agent.batch_size=32"),
+    ("mlr.decoder.width=9", "the decoder has 9 values: it must be even"),
     ("agent.n_step_initial=10", "agent.anneal_updates=0 anneals nothing"),
     ("agent.anneal_updates=9 agent.discount=1", "agent.discount_initial below 1"),
     ("ladder=reset", "no ladder named 'reset'; did you mean resets?"),

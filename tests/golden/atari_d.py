@@ -176,6 +176,7 @@ def mlr_config(decoder: DecoderConfig, seq_len: int, masked_scale: float) -> MLR
         seq_len=seq_len,
         weight=1.0,
         weight_by_task={},
+        sequences=0,
         tau=1.0,
         masked_scale=masked_scale,
         target="latent",

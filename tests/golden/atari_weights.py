@@ -229,6 +229,7 @@ def decoder_config(arrays: Arrays) -> DecoderConfig:
         mlp_ratio=math.nextafter(hidden / latent, math.inf),  # the product with the latent is cut
         qkv_bias="blk0.qkv.b" in arrays,
         norm_eps=1e-5,
+        width=0,
     )
 
 

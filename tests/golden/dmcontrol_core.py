@@ -70,11 +70,12 @@ def _mask_checks(file: str, name: str, data: Arrays, config: MaskConfig, clip: i
 
 def _refused(mask: MaskConfig, seq_len: int, image: int) -> bool:
     """Says if the settings are refused for a clip that is no multiple of the block."""
-    decoder = DecoderConfig(depth=2, heads=1, mlp_ratio=2.0, qkv_bias=False, norm_eps=NORM_EPS)
+    decoder = DecoderConfig(depth=2, heads=1, mlp_ratio=2.0, qkv_bias=False, norm_eps=NORM_EPS, width=0)
     config = MLRConfig(
         seq_len,
         weight=1.0,
         weight_by_task={},
+        sequences=0,
         tau=0.05,
         masked_scale=1.0,
         target="latent",
@@ -150,6 +151,7 @@ def _block(data: Arrays) -> TransformerBlock:
         mlp_ratio=math.nextafter(hidden / dim, math.inf),  # the product with the width is cut
         qkv_bias="qkv.bias" in weights,
         norm_eps=NORM_EPS,
+        width=0,
     )
     block = TransformerBlock(dim, config)
     block.load_state_dict(weights)

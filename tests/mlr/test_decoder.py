@@ -13,7 +13,7 @@ from tests.golden.dmcontrol_core import replay_b, replay_c
 
 
 def config(depth=2, heads=1, qkv_bias=False):
-    return DecoderConfig(depth=depth, heads=heads, mlp_ratio=2.0, qkv_bias=qkv_bias, norm_eps=1e-5)
+    return DecoderConfig(depth=depth, heads=heads, mlp_ratio=2.0, qkv_bias=qkv_bias, norm_eps=1e-5, width=0)
 
 
 def randomized(module):

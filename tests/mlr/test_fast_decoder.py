@@ -14,7 +14,7 @@ DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5}  # tolerance relative to th
 
 def make(depth, heads=2, qkv_bias=True, dtype=torch.float64):
     """A fast and a plain decoder with the same parameters, all of them away from their initial values."""
-    config = DecoderConfig(depth=depth, heads=heads, mlp_ratio=2.0, qkv_bias=qkv_bias, norm_eps=1e-5)
+    config = DecoderConfig(depth=depth, heads=heads, mlp_ratio=2.0, qkv_bias=qkv_bias, norm_eps=1e-5, width=0)
     torch.manual_seed(0)
     fast, plain = FastDecoder(DIM, STEPS, config), Decoder(DIM, STEPS, config)
     with torch.no_grad():

@@ -30,7 +30,8 @@ CONFIG = MLRConfig(
     reward_weight=0.0,
     mask=MaskConfig("cube", 0.5, 2, 2, "up", "pixel", "conv1"),
     weight_by_task={},
-    decoder=DecoderConfig(depth=2, heads=1, mlp_ratio=2.0, qkv_bias=False, norm_eps=1e-5),
+    sequences=0,
+    decoder=DecoderConfig(depth=2, heads=1, mlp_ratio=2.0, qkv_bias=False, norm_eps=1e-5, width=0),
 )
 
 
