@@ -1,9 +1,18 @@
 """Adam whose state exists before its first step, so that a checkpoint is copied into it and nothing is rebound."""
 
 from collections.abc import Iterable
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
+
+
+class Adam(torch.optim.Adam):
+    """torch's, except that its methods leave torch's compiler alone: importing that takes as long as torch itself."""
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 def make_adam(
@@ -18,9 +27,7 @@ def make_adam(
 
     `parameters` may be torch's parameter groups. `clipped`: its steps come after a `clip_in_step`.
     """
-    optimizer = torch.optim.Adam(
-        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True, capturable=True
-    )
+    optimizer = Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True, capturable=True)
     for parameter in adam_parameters(optimizer):
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),

@@ -59,7 +59,7 @@ from harness.trackers import tracked
 from harness.training import train
 from harness.video import episode_video
 
-FEW_UPDATES = 100  # for which counting an update's operations, a second's work, is not worth it
+FEW_UPDATES = 150  # for which counting an update's operations, a second's work, is not worth it
 TRAINED_BYTES = 16  # of one trained value: itself, its gradient, and Adam's two moments
 
 

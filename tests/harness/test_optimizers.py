@@ -1,8 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from harness.optimizers import clip_in_step, make_adam
+from tests.conftest import ROOT
 
 
 def stepped(clip, max_norm):
@@ -42,3 +46,32 @@ def test_gradients_that_are_no_numbers_stay_so():
     assert clip_in_step(optimizer, 10.0).isnan()
     optimizer.step()
     assert parameter.isnan().all()
+
+
+UPDATE = """
+import sys, torch
+from harness.optimizers import make_adam
+from harness.precision import set_precision
+set_precision("tf32", deterministic=False)
+weight = torch.nn.Parameter(torch.ones(3))
+adam = make_adam([weight], lr=0.1, betas=(0.9, 0.999), eps=1e-8)
+adam.zero_grad()
+weight.sum().backward()
+adam.step()
+print(weight.tolist() != [1.0, 1.0, 1.0], "torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_step_is_torchs_own_and_leaves_its_compiler_alone():
+    done = subprocess.run([sys.executable, "-c", UPDATE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "True False\n", done.stderr
+    torch.manual_seed(0)
+    start, settings = torch.randn(7), {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-5}
+    weights = [nn.Parameter(start.clone()) for _ in range(2)]
+    for adam, weight in ((make_adam([weights[0]], **settings), weights[0]),
+                         (torch.optim.Adam([weights[1]], fused=True, **settings), weights[1])):  # fmt: skip
+        for _ in range(3):
+            adam.zero_grad()
+            weight.pow(3).sum().backward()
+            adam.step()
+    assert torch.equal(*weights)

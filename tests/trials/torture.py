@@ -103,7 +103,6 @@ def import_all() -> None:
     import scipy.ndimage  # noqa: F401
 
     torch.set_num_threads(1)  # a forked process has no other threads
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 def row(name: str, trial: Callable, count: int, seed: int, scratch: Path) -> dict:
