@@ -18,6 +18,8 @@ from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.config import HostFacts
+from harness.convolution import fuse_convolutions
+from harness.fused import COMPARED_IMAGES, Compute
 from harness.optimizers import adam_parameters, adam_state, clear_adam, clip_in_step, load_adam_state, make_adam
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
@@ -58,7 +60,7 @@ class RainbowAgent:
         self._resets, self._facts, self._frame_stack, self._seed = resets, facts, frame_stack, seed
         self._augment, self._make_auxiliary = augment.to(device), make_auxiliary
         self.generators = Generators(seed, device, GENERATORS)
-        self._autocast = make_autocast(precision, device)
+        self._precision, self._autocast = precision, make_autocast(precision, device)
         self._exploration = numpy_generator(seed, "exploration")
         networks, self.auxiliary = self._draw("parameters")
         if self.auxiliary is not None:
@@ -132,6 +134,17 @@ class RainbowAgent:
 
     def trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for optimizer in self.optimizers.values() for parameter in adam_parameters(optimizer)]
+
+    def fuse(self, seconds: Callable[[Compute], float]) -> list[str]:
+        """Lets a GPU take several operations at once where that agrees and is faster; returns reasons against."""
+        modules = [self.networks]
+        if self.auxiliary is not None:
+            modules += [self.auxiliary.owned, self.auxiliary.targets]
+        generator = torch.Generator(self.device).manual_seed(0)
+        shape = (COMPARED_IMAGES, self._frame_stack, self._facts.image_size, self._facts.image_size)
+        pixels = torch.randint(256, shape, generator=generator, device=self.device).float()
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # as crops lie
+        return fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
 
     def random_streams(self) -> Iterator[torch.Generator]:
         """Every generator that an update may draw from."""

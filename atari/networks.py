@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from atari.config import AgentConfig, EncoderConfig, map_sides
+from harness.convolution import ConvReLU
 from harness.pixels import PixelConv2d
 from mlr.fast_decoder import Chosen
 from mlr.masking import StageMask
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         layers = zip(config.channels, config.kernels, config.strides, strict=True)
         for number, (channels, kernel, stride) in enumerate(layers, start=1):
             convolution = PixelConv2d if number == 1 else nn.Conv2d
-            self.stages[f"conv{number}"] = nn.Sequential(convolution(in_channels, channels, kernel, stride), nn.ReLU())
+            self.stages[f"conv{number}"] = ConvReLU(convolution(in_channels, channels, kernel, stride))
             in_channels = channels
         self.latent_dim = in_channels * map_sides(config, image_size)[-1] ** 2
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmcontrol.config import AgentConfig, EncoderConfig, map_sides
+from harness.convolution import ConvReLU
 from harness.pixels import PixelConv2d
 from mlr.masking import StageMask
 
@@ -40,8 +41,7 @@ class Convolutions(nn.Module):
         for number, stride in enumerate(config.strides, start=1):
             convolution = PixelConv2d if number == 1 else nn.Conv2d
             channels = in_channels if number == 1 else config.filters
-            layer = convolution(channels, config.filters, KERNEL, stride)
-            self.stages[f"conv{number}"] = nn.Sequential(layer, nn.ReLU())
+            self.stages[f"conv{number}"] = ConvReLU(convolution(channels, config.filters, KERNEL, stride))
         self.out_features = config.filters * map_sides(config, crop_size)[-1] ** 2
         self.to(memory_format=torch.channels_last)  # for pixels that lie otherwise; crops do not
 

@@ -1,6 +1,7 @@
 """A whole run of any recipe: parts from the configuration, training, evaluation, curve and video."""
 
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -32,6 +33,7 @@ from harness.evaluation import (
 )
 from harness.exit_codes import DISK_FAILED, DONE, FAILED
 from harness.files import project_version
+from harness.fused import seconds_on
 from harness.hardware import cpu_flops_per_second
 from harness.logs import CsvLog
 from harness.loop import Parts, require_order
@@ -178,6 +180,9 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
     environment = recipe.suite.make_environment(config, config.seed, 0, True)
     spaces = Spaces.of(environment)
     agent = recipe.method.make_agent(config, spaces, device)
+    if is_fused(config, device, agent):
+        for reason in agent.fuse(seconds_on(device)):
+            print(f"note: not fused, torch's own operations run: {reason}", file=sys.stderr)
     replay = recipe.method.make_replay(config, spaces, device)
     return Parts(
         agent=agent,
@@ -195,6 +200,11 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
 def is_captured(config, device: torch.device) -> bool:
     """Tells whether updates run as CUDA graphs; no graph repeats what an update does on the host."""
     return config.capture == "auto" and device.type == "cuda" and config.without_host_work == config
+
+
+def is_fused(config, device: torch.device, agent: Any) -> bool:
+    """Tells whether fused kernels are tried; which of them is faster may differ from start to start."""
+    return config.fused == "auto" and device.type == "cuda" and not config.deterministic and hasattr(agent, "fuse")
 
 
 def make_evaluate(config, recipe: Recipe, device: torch.device) -> Evaluate:

@@ -1,0 +1,105 @@
+"""Convolution, bias and ReLU as one call, where a GPU takes it."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.fused import Compute, reason_against
+from harness.pixels import PixelConv2d
+from harness.precision import Autocast
+
+
+class ConvReLU(nn.Sequential):
+    """A convolution without padding and its ReLU. `fused` is for a GPU, see `fuse_convolutions`."""
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__(convolution, nn.ReLU())
+        self.fused = False
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return conv_relu(maps, self[0]) if self.fused else super().forward(maps)
+
+    @property
+    def geometry(self) -> tuple:
+        layer = self[0]
+        return layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride
+
+
+class FusedConvReLU(torch.autograd.Function):
+    """relu(conv(maps, weight) + bias); keeps the maps, the weight and the result for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, maps: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
+        if maps.is_cuda:
+            result = torch.cudnn_convolution_relu(maps, weight, bias, stride, (0, 0), (1, 1), 1)
+        else:
+            result = F.conv2d(maps, weight, bias, stride).relu_()
+        ctx.save_for_backward(maps, weight, result)
+        ctx.stride = stride
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        maps, weight, result = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
+        wanted = list(ctx.needs_input_grad[:3])
+        gradients = torch.ops.aten.convolution_backward(
+            gradient, maps, weight, [len(weight)], ctx.stride, [0, 0], [1, 1], False, [0, 0], 1, wanted
+        )
+        return *gradients, None
+
+
+def conv_relu(maps: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A layer and its ReLU by `FusedConvReLU`, in autocast's type where that is on."""
+    weight = layer.weight / 255 if isinstance(layer, PixelConv2d) else layer.weight
+    inputs = [maps, weight, layer.bias]
+    if torch.is_autocast_enabled(maps.device.type):
+        kind = torch.get_autocast_dtype(maps.device.type)
+        inputs = [tensor.to(kind) for tensor in inputs]
+    return FusedConvReLU.apply(*inputs, layer.stride)
+
+
+def fuse_convolutions(
+    encoder: nn.Module,
+    everywhere: Iterable[nn.Module],
+    pixels: Tensor,
+    autocast: Autocast,
+    precision: str,
+    seconds: Callable[[Compute], float],
+) -> list[str]:
+    """Lets each `ConvReLU` in `everywhere` compute the fused way if that agrees and is faster; returns reasons against.
+
+    Layers of one geometry are compared once, on what reaches them when `encoder` sees `pixels`.
+    """
+    reached: dict[tuple, tuple[ConvReLU, Tensor]] = {}
+
+    def note(layer: ConvReLU, inputs: tuple[Tensor], output: Tensor) -> None:
+        reached.setdefault(layer.geometry, (layer, inputs[0].detach()))
+
+    hooks = [layer.register_forward_hook(note) for layer in encoder.modules() if isinstance(layer, ConvReLU)]
+    with torch.no_grad(), autocast():
+        encoder(pixels)
+    for hook in hooks:
+        hook.remove()
+    reasons = {}
+    for number, (geometry, (layer, maps)) in enumerate(reached.items()):
+        needs_gradient = number > 0  # pixels need none
+
+        def compute(fused: bool, layer=layer, maps=maps, needs_gradient=needs_gradient) -> Compute:
+            def work() -> list[Tensor]:
+                inputs = maps.clone().requires_grad_(needs_gradient)
+                with autocast():
+                    result = conv_relu(inputs, layer[0]) if fused else nn.Sequential.forward(layer, inputs)
+                wanted = [layer[0].weight, layer[0].bias, *([inputs] if needs_gradient else [])]
+                return [result, *torch.autograd.grad(result.float().square().mean(), wanted)]
+
+            return work
+
+        reasons[geometry] = reason_against(compute(True), compute(False), precision, seconds)
+    for module in everywhere:
+        for layer in module.modules():
+            if isinstance(layer, ConvReLU):
+                layer.fused = reasons.get(layer.geometry) == ""
+    return [f"convolution {geometry[0]} to {geometry[1]}: {reason}" for geometry, reason in reasons.items() if reason]

@@ -1,0 +1,53 @@
+"""Choice between a fused way to compute something on a GPU and torch's own operations: only where both agree."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from harness.hardware import synchronize
+
+COMPARED_IMAGES = 256
+WARM_UPS, REPEATS = 3, 5
+# Largest norm of a difference over the norm of what torch's operations give.
+TOLERANCES = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 3e-2}
+
+Compute = Callable[[], Sequence[Tensor]]  # results and gradients
+
+
+def reason_against(fused: Compute, plain: Compute, precision: str, seconds: Callable[[Compute], float]) -> str:
+    """Reason not to compute the fused way, in words; empty where it agrees with `plain` and takes less time.
+
+    Neither may draw random numbers. A library or driver that refuses is a reason too.
+    """
+    try:
+        expected = [result.detach().float() for result in plain()]
+        off = max(
+            float((result.detach().float() - right).norm() / right.norm().clamp(min=1e-12))
+            for result, right in zip(fused(), expected, strict=True)
+        )
+        if not off <= TOLERANCES[precision]:
+            return f"differs by {off:.1e}"
+        slower = seconds(fused) / seconds(plain)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of a compiler, a library or a driver; torch's operations remain
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"takes {slower:.2f} times as long" if slower >= 1 else ""
+
+
+def seconds_on(device: torch.device) -> Callable[[Compute], float]:
+    """A function that times work on a device, after warming up: the least of some repeats."""
+
+    def seconds(work: Compute) -> float:
+        timings = []
+        for _ in range(WARM_UPS + REPEATS):
+            synchronize(device)
+            start = time.perf_counter()
+            work()
+            synchronize(device)
+            timings.append(time.perf_counter() - start)
+        return min(timings[WARM_UPS:])
+
+    return seconds

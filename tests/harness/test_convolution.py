@@ -1,0 +1,72 @@
+"""Convolution, bias and ReLU as one call against the three operations."""
+
+import pytest
+import torch
+
+from harness import fused as fusing
+from harness.convolution import ConvReLU
+from harness.precision import make_autocast
+from tests.conftest import make_config, make_dmcontrol_config
+from tests.operations import make_agent_and_replay
+from tests.recipes import ATARI, DMCONTROL
+
+CPU = torch.device("cpu")
+CASES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+
+
+def make(name, precision="fp32"):
+    recipe, make_configuration = CASES[name]
+    return make_agent_and_replay(recipe, make_configuration("unused", f"precision={precision}"), CPU)[0]
+
+
+def layers(agent):
+    modules = [agent.networks, agent.auxiliary.owned, agent.auxiliary.targets]
+    return [layer for module in modules for layer in module.modules() if isinstance(layer, ConvReLU)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", CASES)
+def test_output_gradients_and_their_strides_are_equal_on_a_cpu(name, precision):
+    """Bit for bit; Adam's one kernel needs gradients that lie as the weights do."""
+    agent, found = make(name, precision), []
+    channels = layers(agent)[0][0].in_channels
+    size = 84 if name == "atari" else agent.config.crop_size
+    pixels = torch.randint(256, (6, channels, size, size), generator=torch.Generator().manual_seed(0)).float()
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    for fused in (False, True):
+        for layer in layers(agent):
+            layer.fused = fused
+        agent.encoder.zero_grad()
+        with make_autocast(precision, CPU)():
+            latents = agent.encoder(pixels).float()
+        latents.square().mean().backward()
+        weights = list(agent.encoder.parameters())
+        assert all(weight.grad.stride() == weight.stride() for weight in weights)
+        found.append([latents.detach(), *(weight.grad for weight in weights)])
+    assert all(float(value.abs().max()) > 0 for value in found[0])
+    for expected, actual in zip(*found, strict=True):
+        assert torch.equal(expected, actual)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_faster_way_is_kept_in_every_copy_of_a_layer(name):
+    """With a clock that favours one way: the fused one is timed first."""
+    agent = make(name)
+    for times, expected in (((1.0, 2.0), True), ((2.0, 1.0), False)):
+        ticks = iter(times * 10)
+        reasons = agent.fuse(lambda work, ticks=ticks: next(ticks))
+        assert {layer.fused for layer in layers(agent)} == {expected}
+        assert bool(reasons) != expected and all("takes 2.00 times as long" in reason for reason in reasons)
+    assert len(layers(agent)) >= 4  # also the momentum encoder's
+
+
+def test_what_disagrees_or_raises_is_not_used():
+    one = [torch.ones(3)]
+    assert fusing.reason_against(lambda: one, lambda: one, "fp32", lambda work: 1.0) == "takes 1.00 times as long"
+    for wrong in (torch.full((3,), 1.1), torch.full((3,), torch.nan)):
+        assert fusing.reason_against(lambda wrong=wrong: [wrong], lambda: one, "bf16", lambda work: 1.0).startswith(
+            "differs"
+        )
+    assert fusing.reason_against(lambda: 1 / 0, lambda: one, "fp32", lambda work: 1.0).startswith("ZeroDivisionError")
+    with pytest.raises(torch.OutOfMemoryError):
+        fusing.reason_against(lambda: exec("raise torch.OutOfMemoryError"), lambda: one, "fp32", lambda work: 1.0)
