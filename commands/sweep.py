@@ -45,6 +45,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -70,6 +71,7 @@ from harness.sweeps.attempt import Outcome, require_tools
 from harness.sweeps.config import SweepConfig, is_own, read_sweep_config
 from harness.sweeps.grid import Group, choose_arms, make_grid, read_groups
 from harness.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
+from harness.sweeps.mps import sharing
 from harness.sweeps.plan import Plan, SweepRun, in_order, plan_runs
 from harness.sweeps.ray import connect, run_on_ray
 from harness.sweeps.slurm import queue, submit
@@ -301,13 +303,15 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     statuses = [read_status(run, {}) for run in runs]
     waiting = [status.run for status in statuses if status.state != "done"]
     console.print(summary(statuses))
+    shared = ExitStack()  # what runs on one GPU share
     if config.launcher == "ray":
         connect(config)
         place = partial(run_on_ray, waiting, config)
     else:
         gpus = visible_gpus(config.gpus)
         count = count_places(gpus, config.parallel, config.runs_per_gpu, len(waiting))
-        shares = make_shares(gpus, count, len(os.sched_getaffinity(0)))
+        service = shared.enter_context(sharing(gpus, count, console.print))
+        shares = [share | service for share in make_shares(gpus, count, len(os.sched_getaffinity(0)))]
         console.print(f"{len(shares)} side by side, threads and GPU of each: {describe(shares)}")
         place = partial(run_side_by_side, waiting, shares, config.attempts)
     bar = Progress(
@@ -321,7 +325,7 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     task = bar.add_task("sweep", total=len(runs), completed=len(runs) - len(waiting), note="")
     note_eta = every(ETA_SECONDS, lambda: bar.update(task, note=summary([read_status(run, {}) for run in runs])))
     watch = note_eta if console.is_terminal else lambda: None
-    with StopRequest() as request, bar:
+    with shared, StopRequest() as request, bar:
         try:
             outcomes = place(stop=lambda: request.requested, ended=partial(report, console, bar, task), watch=watch)
         except KeyboardInterrupt:  # the second one

@@ -14,6 +14,7 @@ from harness.files import installation
 from harness.sweeps.attempt import Outcome
 from harness.sweeps.config import SweepConfig
 from harness.sweeps.local import make_shares, run_side_by_side, visible_gpus
+from harness.sweeps.mps import sharing
 from harness.sweeps.plan import SweepRun
 from harness.sweeps.record import note
 
@@ -59,7 +60,10 @@ class Job:
             time.sleep(WAIT_SECONDS)
 
     def _attempt(self, runs: list[SweepRun], shares: list[dict[str, str]]) -> None:
-        self.outcomes = run_side_by_side(runs, shares, self.config.attempts, lambda: self.stopping, job=this_job())
+        gpus = {share["CUDA_VISIBLE_DEVICES"] for share in shares if "CUDA_VISIBLE_DEVICES" in share}
+        with sharing(sorted(gpus), len(runs), print) as service:
+            shares = [share | service for share in shares]
+            self.outcomes = run_side_by_side(runs, shares, self.config.attempts, lambda: self.stopping, job=this_job())
 
 
 def this_job() -> str | None:
