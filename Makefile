@@ -3,6 +3,7 @@
 #   PYTHON       the interpreter that makes it; by default the first one found that is 3.11 or 3.12
 #   TORCH_INDEX  package index for torch alone, such as https://download.pytorch.org/whl/cpu
 #   DOCKER_TARGET  cpu or cuda: the image of `make docker`
+#   EXTRAS       of pyproject.toml to install: dev, or dev,kernels for the tests of kernels on a machine without a GPU
 #   ARGS         of `make gpu-report`, such as ARGS="--budget 900 --out DIR"
 # pip's own settings (PIP_INDEX_URL, pip.conf, ...) apply throughout.
 
@@ -10,6 +11,7 @@ VENV ?= .venv
 PYTHON ?= python3.12 python3.11 python3
 TORCH_INDEX ?=
 ARGS ?=
+EXTRAS ?= dev
 DOCKER_TARGET ?= cpu
 
 BIN := $(VENV)/bin
@@ -56,7 +58,7 @@ $(STAMP): pyproject.toml requirements.lock | $(BIN)/pip
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/python -m pip install --no-deps --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)"
 endif
-	$(BIN)/python -m pip install --no-build-isolation --constraint requirements.lock --config-settings editable_mode=compat --editable '.[dev]'
+	$(BIN)/python -m pip install --no-build-isolation --constraint requirements.lock --config-settings editable_mode=compat --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(BIN)/pip:

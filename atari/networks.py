@@ -68,7 +68,8 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         # Channels last is faster, in the backward pass above all: docs/performance.md.
-        features = pixels.to(torch.float32, memory_format=torch.channels_last)
+        dtype = torch.bfloat16 if pixels.dtype == torch.bfloat16 else torch.float32
+        features = pixels.to(dtype, memory_format=torch.channels_last)
         for name, stage in self.stages.items():
             features = stage(features)
             if stage_mask is not None:

@@ -39,7 +39,7 @@ class Autoencoder(Auxiliary):
         """Mean squared error and the latent's penalty, [1, b]."""
         with span("augment"):
             pixels = shared.view[samples]
-            target = dequantised(pixels, drawn[samples], self.config.bits)
+            target = dequantised(pixels[:, : self.host.view_channels].float(), drawn[samples], self.config.bits)
         with span("reconstruct"), self.host.autocast():
             latent = self.host.encoder(pixels).float()
             reconstruction = self.owned["decoder"](latent)

@@ -81,7 +81,8 @@ class SACAgent:
         device: torch.device,
     ):
         self.config, self.action_size, self.device = config, action_size, device
-        self._random_steps, self._aux_optimizer, self._frame_stack = random_steps, aux_optimizer, frame_stack
+        self._random_steps, self._aux_optimizer = random_steps, aux_optimizer
+        self._facts, self._frame_stack, self._augment = facts, frame_stack, augment
         self.generators = Generators(seed, device, GENERATORS)
         self._precision, self._autocast = precision, make_autocast(precision, device)
         self._exploration = numpy_generator(seed, "exploration")
@@ -190,11 +191,14 @@ class SACAgent:
         if self.auxiliary is not None:
             modules += [self.auxiliary.owned, self.auxiliary.targets]
         generator = torch.Generator(self.device).manual_seed(0)
-        size = self.config.crop_size
-        shape = (COMPARED_IMAGES, RGB * self._frame_stack, size, size)
-        pixels = torch.randint(256, shape, generator=generator, device=self.device).float()
-        pixels = pixels.contiguous(memory_format=torch.channels_last)  # as crops lie
-        return fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        shape = (COMPARED_IMAGES, RGB * self._frame_stack, self._facts.image_size, self._facts.image_size)
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device=self.device)
+        reasons, dtype = {}, torch.bfloat16 if self._precision == "bf16" else torch.float32
+        for crop in (self._random_crop, *([self._augment.crop] if self._augment is not None else [])):
+            reasons[f"crop ({crop.mode})"] = crop.fuse(images, dtype, self._precision, seconds)
+        pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
+        reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
     def random_streams(self) -> Iterator[torch.Generator]:
         """Every generator that an update may draw from."""

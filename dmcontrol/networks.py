@@ -46,7 +46,7 @@ class Convolutions(nn.Module):
         self.to(memory_format=torch.channels_last)  # for pixels that lie otherwise; crops do not
 
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
-        features = pixels.float()
+        features = pixels if pixels.dtype == torch.bfloat16 else pixels.float()
         for name, stage in self.stages.items():
             features = stage(features)
             if stage_mask is not None:

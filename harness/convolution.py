@@ -53,7 +53,7 @@ class FusedConvReLU(torch.autograd.Function):
 
 def conv_relu(maps: Tensor, layer: nn.Conv2d) -> Tensor:
     """A layer and its ReLU by `FusedConvReLU`, in autocast's type where that is on."""
-    weight = layer.weight / 255 if isinstance(layer, PixelConv2d) else layer.weight
+    weight = layer.scaled_weight(maps.shape[1]) if isinstance(layer, PixelConv2d) else layer.weight
     inputs = [maps, weight, layer.bias]
     if torch.is_autocast_enabled(maps.device.type):
         kind = torch.get_autocast_dtype(maps.device.type)
@@ -68,10 +68,11 @@ def fuse_convolutions(
     autocast: Autocast,
     precision: str,
     seconds: Callable[[Compute], float],
-) -> list[str]:
-    """Lets each `ConvReLU` in `everywhere` compute the fused way if that agrees and is faster; returns reasons against.
+) -> dict[str, str]:
+    """Lets each `ConvReLU` in `everywhere` compute the fused way if that agrees and is faster.
 
-    Layers of one geometry are compared once, on what reaches them when `encoder` sees `pixels`.
+    Returns reasons against, by layer, empty where it is used. Layers of one geometry are compared once, on what reaches
+    them when `encoder` sees `pixels`.
     """
     reached: dict[tuple, tuple[ConvReLU, Tensor]] = {}
 
@@ -102,4 +103,4 @@ def fuse_convolutions(
         for layer in module.modules():
             if isinstance(layer, ConvReLU):
                 layer.fused = reasons.get(layer.geometry) == ""
-    return [f"convolution {geometry[0]} to {geometry[1]}: {reason}" for geometry, reason in reasons.items() if reason]
+    return {f"convolution {geometry[0]} to {geometry[1]}": reason for geometry, reason in reasons.items()}

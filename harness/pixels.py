@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def as_pixels(observations: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -23,11 +24,19 @@ def to_device(observation: np.ndarray, device: torch.device) -> Tensor:
 
 
 class PixelConv2d(nn.Conv2d):
-    """Convolution of float pixels in 0..255, divided by 255 (F1 in docs/fidelity.md is a factor of the objective)."""
+    """Convolution of float pixels in 0..255, divided by 255 (F1 in docs/fidelity.md is a factor of the objective).
+
+    Pixels may have further channels, all zero, behind the layer's own.
+    """
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self._conv_forward(pixels, self.scaled_weight(pixels.shape[1]), self.bias)
+
+    def scaled_weight(self, channels: int) -> Tensor:
+        """The weight for pixels in 0..255 with so many channels."""
         # On the weights the division is a thousandth of the work that it is on a batch of images.
-        return self._conv_forward(pixels, self.weight / 255, self.bias)
+        weight = self.weight / 255
+        return weight if channels == self.in_channels else F.pad(weight, (0,) * 5 + (channels - self.in_channels,))
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import require, require_choice
+from harness.fused import Compute, reason_against
 from mlr.config import AugmentationConfig
 
 # On a CPU the crop runs in slices of this many images: its intermediate results stay in the cache.
@@ -41,6 +42,8 @@ class RandomCrop(nn.Module):
         offsets = padded_size - crop_size + 1
         self.offsets = offsets if last_offset else max(offsets - 1, 1)
         self.pad = pad
+        self._fused: tuple[int, torch.dtype] | None = None  # channels and result of what a kernel crops: `fuse`
+        self.mode = mode
         lines = resampled_lines(padded_size, crop_size) if mode == "resample" else None
         self.register_buffer("lines", lines, persistent=False)
 
@@ -53,8 +56,36 @@ class RandomCrop(nn.Module):
     def forward(self, images: Tensor, offsets: Tensor, factor: Tensor | None = None) -> Tensor:
         """Images [N, C, H, W], offsets int64 [N, 2] (x, y) -> float32 [N, C, crop, crop] on the images' scale.
 
-        With a `factor` float32 [N] each image is multiplied by its own.
+        With a `factor` float32 [N] each image is multiplied by its own. Where `fuse` found a kernel the faster way, the
+        result has its type, and zero channels behind the C.
         """
+        if self._fused is not None and images.dtype == torch.uint8 and images.shape[1] == self._fused[0]:
+            return self._by_kernel(images, offsets, factor, self._fused[1])
+        return self._by_torch(images, offsets, factor)
+
+    def fuse(self, images: Tensor, dtype: torch.dtype, precision: str, seconds: Callable[[Compute], float]) -> str:
+        """Takes a kernel for such images uint8 [N, C, H, W] where it is right and faster; returns a reason against.
+
+        dtype: of the result, in which the encoder multiplies.
+        """
+        count = len(images)
+        place = torch.arange(2 * count, device=images.device).view(count, 2) % self.offsets
+        factor = torch.linspace(0.9, 1.1, count, device=images.device) if self.lines is not None else None
+        reason = reason_against(
+            lambda: [self._by_kernel(images, place, factor, dtype)[:, : images.shape[1]]],
+            lambda: [self._by_torch(images, place, factor).to(dtype)],
+            precision,
+            seconds,
+        )
+        self._fused = None if reason else (images.shape[1], dtype)
+        return reason
+
+    def _by_kernel(self, images: Tensor, offsets: Tensor, factor: Tensor | None, dtype: torch.dtype) -> Tensor:
+        from mlr.crop_kernel import crop  # imports Triton
+
+        return crop(images, offsets, factor, self.lines, self.pad, self.crop_size, dtype)
+
+    def _by_torch(self, images: Tensor, offsets: Tensor, factor: Tensor | None) -> Tensor:
         count = CPU_SLICE if images.device.type == "cpu" else len(images)
         shape = (*images.shape[:2], self.crop_size, self.crop_size)
         cropped = torch.empty(shape, device=images.device, memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ import torch
 from harness import fused as fusing
 from harness.convolution import ConvReLU
 from harness.precision import make_autocast
+from mlr.augmentation import RandomCrop
 from tests.conftest import make_config, make_dmcontrol_config
 from tests.operations import make_agent_and_replay
 from tests.recipes import ATARI, DMCONTROL
@@ -49,9 +50,14 @@ def test_output_gradients_and_their_strides_are_equal_on_a_cpu(name, precision):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_faster_way_is_kept_in_every_copy_of_a_layer(name):
+def test_the_faster_way_is_kept_in_every_copy_of_a_layer(name, monkeypatch):
     """With a clock that favours one way: the fused one is timed first."""
     agent = make(name)
+
+    def crop(self, images, offsets, factor, dtype):
+        return self._by_torch(images, offsets, factor)
+
+    monkeypatch.setattr(RandomCrop, "_by_kernel", crop)  # the real one needs a GPU: tests/mlr/test_crop_kernel.py
     for times, expected in (((1.0, 2.0), True), ((2.0, 1.0), False)):
         ticks = iter(times * 10)
         reasons = agent.fuse(lambda work, ticks=ticks: next(ticks))

@@ -1,0 +1,112 @@
+"""The crop's kernel: its values in Triton's interpreter, and what it compiles to. No GPU is needed."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from harness.pixels import PixelConv2d
+from mlr.augmentation import RandomCrop, intensity_factor
+from tests.conftest import ROOT
+
+pytest.importorskip("triton", reason="needs triton, which torch's CUDA build brings: pip install triton")
+
+SIZE, CROP = 12, 8
+KINDS = [("resample", 0, 9), ("resample", 4, 4), ("slice", 0, 9), ("slice", 4, 3)]  # mode, pad, channels
+
+
+def drawn(crop, channels, count=2):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, channels, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    return images, crop.draw(count, generator, "cpu"), intensity_factor(count, 0.05, 2.0, generator, "cpu")
+
+
+def compare():
+    """What the next test asserts, in a process whose Triton interprets."""
+    for mode, pad, channels in KINDS:
+        crop = RandomCrop(SIZE, CROP, pad, mode)
+        images, offsets, factor = drawn(crop, channels)
+        for scale in (factor, None):
+            expected = crop(images, offsets, scale)
+            actual = crop._by_kernel(images, offsets, scale, torch.float32)
+            assert actual.shape[1] == (16 if channels > 8 else 8) and not actual[:, channels:].any()
+            assert actual.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(actual[:, :channels], expected, rtol=0, atol=0 if mode == "slice" else 1e-3)
+    assert crop.fuse(images, torch.float32, "fp32", lambda work: 1.0) == "takes 1.00 times as long"
+    print("equal")
+
+
+def test_the_kernel_crops_as_torch_does(monkeypatch):
+    """In float32: the interpreter cuts a bfloat16 where a GPU rounds it."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    done = run("from tests.mlr.test_crop_kernel import compare; compare()")
+    assert done.stdout == "equal\n", done.stderr
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_kernel_runs_where_it_is_faster_and_for_the_channels_that_it_was_compared_on(monkeypatch):
+    """With torch's crop of twice the channels in the kernel's place."""
+    crop = RandomCrop(SIZE, CROP, 0, "slice")
+    images, offsets, _ = drawn(crop, 9)
+
+    def twice(images, offsets, factor, dtype):
+        return crop._by_torch(images.repeat(1, 2, 1, 1), offsets, factor)
+
+    monkeypatch.setattr(crop, "_by_kernel", twice)
+    for times, channels in (((2.0, 1.0), 9), ((1.0, 2.0), 18)):
+        ticks = iter(times)
+        reason = crop.fuse(images, torch.float32, "fp32", lambda work, ticks=ticks: next(ticks))
+        assert bool(reason) == (channels == 9) and crop(images, offsets).shape[1] == channels
+    assert crop(images[:, :4], offsets).shape[1] == 4 and crop(images.float(), offsets).shape[1] == 9
+
+
+def test_further_channels_change_nothing_in_a_layer():
+    torch.manual_seed(0)
+    layer, pixels = PixelConv2d(9, 4, 3, 2), 255 * torch.rand(2, 9, 16, 16)
+    layer.to(memory_format=torch.channels_last)
+    found = []
+    for extra in (0, 7):
+        layer.zero_grad()
+        result = layer(torch.cat((pixels, torch.zeros(2, extra, 16, 16)), 1))
+        result.square().mean().backward()
+        assert layer.weight.grad.stride() == layer.weight.stride()
+        found.append((result.detach(), layer.weight.grad, layer.bias.grad))
+    for expected, actual in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+COMPILE = """
+import subprocess, tempfile, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mlr.crop_kernel import crop_kernel as kernel
+
+types = dict(images="*u8", lines="*fp32", offsets="*i64", factor="*fp32", out="*bf16")
+places = {(number,): [["tt.divisibility", 16]] for number in range(len(types))}  # as torch's allocator gives them
+for resample in (True, False):
+    sizes = dict(H=100, S=84, PAD=0, C=9, CP=16, BX=128, RESAMPLE=resample, SCALE=resample)
+    source = ASTSource(kernel, types | dict.fromkeys(sizes, "constexpr"), sizes, places)
+    text = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(text)
+        file.flush()
+        command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name", "sm_90a", file.name, "-o", "/dev/null"]
+        print(text, subprocess.run(command, capture_output=True, text=True).stderr, "=====")
+"""
+
+
+def test_it_compiles_for_an_h100_without_spills_and_with_wide_stores(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    done = run(COMPILE)
+    assert done.returncode == 0, done.stderr
+    compiled = done.stdout.split("=====")[:-1]
+    assert len(compiled) == 2
+    for text in compiled:
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in text, text[-1000:]
+        assert int(re.search(r"Used (\d+) registers", text)[1]) <= 128
+        assert "st.global.v4.b32" in text and not re.search(r"st\.global\.b(8|16) ", text)
