@@ -42,7 +42,7 @@ SLOW |= {
     "test_a_new_process_goes_on_from_a_checkpoint", "test_an_evaluation_depends_on_weights_index_and_seed_alone",
     "test_an_output_that_is_gone_ends_the_printing_alone",
     "test_an_output_that_takes_no_more_is_one_line_and_the_run_goes_on",
-    "test_both_orders_are_bit_identical_and_updates_see_only_complete_windows", "test_config_is_never_written_to",
+    "test_both_orders_are_bit_identical_and_updates_see_only_complete_windows",
     "test_every_combination_is_valid_and_survives_a_file_and_a_process",
     "test_every_figure_is_a_png_a_svg_and_a_csv_and_two_calls_write_the_same_bytes",
     "test_intervals_agree_with_all_resamples", "test_texts_are_large_enough_to_print_and_nothing_is_cut_off",

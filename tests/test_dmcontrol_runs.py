@@ -16,9 +16,11 @@ from commands import evaluate, inspect_run
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.report.scores import read_runs
+from harness.run import run
 from harness.run_folder import RunFolder
 from recipes import load_agent
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_dmcontrol_config
+from tests.recipes import DMCONTROL
 from tests.test_runs import assert_losses_near, learned, read, wait_for
 from tests.waiting import HANG
 
@@ -82,12 +84,10 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(finished_dmcon
     assert digests[0] == digests[1] and len(digests[0]) == 9
 
 
-def test_a_run_in_bfloat16(finished_dmcontrol_run, tmp_path):
-    settings = ["task=cartpole_swingup", "preset=tiny", "device=cpu", "threads=1", "precision=bf16"]
-    command = [*SCRIPT, *settings, f"run_dir={tmp_path / 'run'}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "bf16" in result.stdout
+def test_a_run_in_bfloat16(finished_dmcontrol_run, tmp_path, capsys):
+    config = make_dmcontrol_config(tmp_path / "run", "precision=bf16", "env_steps=336", "eval_every_env_steps=0")
+    assert run(config, DMCONTROL) == 0
+    assert "bf16" in capsys.readouterr().out
     assert_losses_near(tmp_path / "run", finished_dmcontrol_run)
 
 

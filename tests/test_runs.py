@@ -130,12 +130,9 @@ def test_an_evaluation_whose_reader_is_gone_ends_well(finished_run):
     assert result.returncode == 0 and result.stderr.count("\n") == 1, result.stderr
 
 
-def test_a_run_in_bfloat16(finished_run, tmp_path):
-    settings = ["preset=tiny", f"run_dir={tmp_path / 'run'}", "device=cpu", "threads=1", "precision=bf16"]
-    command = [*SCRIPT, *settings]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "bf16" in result.stdout
+def test_a_run_in_bfloat16(finished_run, tmp_path, capsys):
+    assert run(make_config(tmp_path / "run", "precision=bf16", "agent_steps=82", "evaluation.horizon=5"), ATARI) == 0
+    assert "bf16" in capsys.readouterr().out
     assert_losses_near(tmp_path / "run", finished_run)
 
 
