@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from atari import losses
 from atari.annealing import make_horizon
 from atari.config import AgentConfig, ReplayConfig, ResetConfig
-from atari.networks import ActionEmbedding, DuelingHead, Encoder, HeadProjector, renormalize, scale_gradient
+from atari.networks import ActionEmbedding, Encoder, Head, make_networks, renormalize, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
@@ -27,6 +27,7 @@ from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
 from harness.weights import read_weights
 from mlr.augmentation import Augmentation
+from mlr.momentum import frozen_copy, momentum_update
 
 GENERATORS = ("sampling", "noise", "augmentation_rl", "augmentation_next_target", "augmentation_next_online")
 RL = "encoder_head"  # name of the RL loss's optimiser
@@ -68,6 +69,7 @@ class RainbowAgent:
             self.auxiliary.targets.to(device)
         self.networks = networks.to(device)
         self.encoder, self.head = networks.values()
+        self.target = frozen_copy(networks) if config.target_tau < 1 else None
         self._support = losses.support(config.v_min, config.v_max, config.atoms, device)
         self._noise = self.head.draw_noise(self.generators["noise"], device)
         self._previous_noise = self._noise.clone()
@@ -76,23 +78,24 @@ class RainbowAgent:
         self._horizon = make_horizon(config, device)
         self._make_optimizers()
 
-    def _draw(self, *purpose: str | int) -> tuple[nn.ModuleDict, Auxiliary | None]:
+    def _draw(self, *purpose: str | int, alone: bool = False) -> tuple[nn.ModuleDict, Auxiliary | None]:
         """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self._seed, *purpose))
             encoder, head = make_networks(self.config, self._frame_stack, self._facts.image_size, self.actions)
-            auxiliary = self._make_auxiliary(self._host(encoder, head)) if self._make_auxiliary is not None else None
+            has_auxiliary = self._make_auxiliary is not None and not alone
+            auxiliary = self._make_auxiliary(self._host(encoder, head)) if has_auxiliary else None
         return nn.ModuleDict({"encoder": encoder, "head": head}), auxiliary
 
-    def _host(self, encoder: Encoder, head: DuelingHead) -> Host:
+    def _host(self, encoder: Encoder, head: Head) -> Host:
         facts, layers = self._facts, self.config.encoder
         return Host(
             facts=facts,
             encoder=encoder,
             renormalize=renormalize,
             layers=list(zip(layers.kernels, layers.strides, strict=True)),
-            projector=HeadProjector(head),
-            projected_dim=2 * self.config.hidden,
+            projector=head.projector,
+            projected_dim=self.config.hidden * (2 if self.config.head == "two_streams" else 1),
             head=nn.Linear,
             actions=self.actions,
             embed_actions=lambda width: ActionEmbedding(self.actions, width),
@@ -127,6 +130,7 @@ class RainbowAgent:
                 (config.adam_beta1, config.adam_beta2),
                 config.adam_eps,
                 weight_decay=decays[name],
+                decoupled_decay=config.weight_decay,
                 clipped=clip is not None,
             )
             for name, clip in self._clips.items()
@@ -137,7 +141,7 @@ class RainbowAgent:
 
     def fuse(self, seconds: Callable[[Compute], float]) -> list[str]:
         """Lets a GPU take several operations at once where that agrees and is faster; returns reasons against."""
-        modules = [self.networks]
+        modules = [self.networks] if self.target is None else [self.networks, self.target]
         if self.auxiliary is not None:
             modules += [self.auxiliary.owned, self.auxiliary.targets]
         generator = torch.Generator(self.device).manual_seed(0)
@@ -166,7 +170,7 @@ class RainbowAgent:
         if self._exploration.random() < epsilon:
             return int(self._exploration.integers(self.actions))
         pixels = to_device(observation, self.device).unsqueeze(0)
-        logits = self.head(self.encoder(pixels), self._noise)
+        logits = self.acting["head"](self.acting["encoder"](pixels), self._noise)
         return int(losses.expected_value(logits.softmax(-1), self._support).argmax())
 
     def update(self, replay: SequenceReplay, step: int, kind: str) -> dict[str, Tensor]:
@@ -232,8 +236,13 @@ class RainbowAgent:
                     metrics[f"{'' if name == RL else 'aux/'}grad_norm_{name}"] = norm
                 optimizer.step()
             self._update_targets("after_step")
+            if self.target is not None:
+                momentum_update(self.target, self.networks, self.config.target_tau)
 
-        kl = losses.categorical_kl(log_probs, target, self.config.kl_floor, self.config.kl_ceiling)
+        if self.replay_config.priority == "kl":
+            kl = losses.categorical_kl(log_probs, target, self.config.kl_floor, self.config.kl_ceiling)
+        else:
+            kl = losses.categorical_loss(log_probs, target).detach() + self.replay_config.priority_eps
         with torch.no_grad(), span("rl"):
             q = losses.expected_value(logits.softmax(-1), self._support)  # [B, A]
             metrics |= {
@@ -254,8 +263,11 @@ class RainbowAgent:
             return {}
         fresh, auxiliary = self._draw("reset", number, "online")
         reset_networks(self._resets, self.networks, fresh)
+        if self.target is not None:
+            reset_networks(self._resets, self.target, self._draw("reset", number, "target", alone=True)[0])
         if self.auxiliary is not None:
-            followed = {"encoder": self.encoder, "projector": HeadProjector(self.head)}
+            source = self.networks if self.target is None else self.target
+            followed = {"encoder": source["encoder"], "projector": source["head"].projector}
             reset_auxiliary(self._resets, self.auxiliary, auxiliary, followed)
         for optimizer in self.optimizers.values():
             clear_adam(optimizer)
@@ -269,15 +281,17 @@ class RainbowAgent:
     @torch.no_grad()
     def _target(self, batch: SequenceBatch) -> Tensor:
         """Double DQN: the online network, with this update's noise, chooses; the previous noise values [B, N]."""
-        both = torch.cat(
-            (
-                self._augmented(batch.next_obs, "augmentation_next_target"),
-                self._augmented(batch.next_obs, "augmentation_next_online"),
-            )
-        )
-        latents = self._encode(both).unflatten(0, (2, -1))  # [2, B, D]
+        purposes = ("augmentation_next_target", "augmentation_next_online")[: self.config.next_views]
+        views = [self._augmented(batch.next_obs, purpose) for purpose in purposes]
         noises = torch.stack((self._previous_noise, self._noise)).unsqueeze(1)  # [2, 1, noise]
-        target_probs, online_probs = self.head(latents, noises).softmax(-1)
+        if self.target is None:
+            latents = self._encode(torch.cat(views)).unflatten(0, (len(views), -1)).expand(2, -1, -1)  # [2, B, D]
+            target_probs, online_probs = self.head(latents, noises).softmax(-1)
+        else:
+            online_probs = self.head(self._encode(views[-1]), self._noise).softmax(-1)
+            with self._autocast():
+                latents = self.target["encoder"](views[0])
+            target_probs = self.target["head"](latents, self._previous_noise).softmax(-1)
         action = losses.expected_value(online_probs, self._support).argmax(1)
         agent = self.config
         return losses.project_distribution(
@@ -299,11 +313,12 @@ class RainbowAgent:
     @property
     def acting(self) -> nn.ModuleDict:
         """Networks that acting needs."""
-        return self.networks
+        return self.target if self.config.act_with == "target" else self.networks
 
     def state(self) -> dict:
         return {
             "networks": self.networks.state_dict(),
+            "target": self.target.state_dict() if self.target is not None else {},
             "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
             "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
             "noise": self._noise,
@@ -315,6 +330,8 @@ class RainbowAgent:
 
     def load_state(self, state: dict) -> None:
         self.networks.load_state_dict(state["networks"])
+        if self.target is not None:
+            self.target.load_state_dict(state["target"])
         if self.auxiliary is not None:
             self.auxiliary.load_state(state["auxiliary"])
         for name, optimizer in self.optimizers.items():
@@ -354,11 +371,6 @@ class TrainedAgent:
     def act(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """Greedy actions int64 [B] for stacks uint8 [B, frames, H, W]."""
         return self.q_values(observations).argmax(1).cpu().numpy()
-
-
-def make_networks(config: AgentConfig, frame_stack: int, image_size: int, actions: int) -> tuple[Encoder, DuelingHead]:
-    encoder = Encoder(config.encoder, frame_stack, image_size)
-    return encoder, DuelingHead(encoder.latent_dim, actions, config)
 
 
 def linear_ramp(step: int, start_value: float, end_value: float, start: int, length: int) -> float:

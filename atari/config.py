@@ -39,15 +39,21 @@ class EnvironmentConfig:
 
 @dataclass(config=STRICT)
 class EncoderConfig:
+    kind: Annotated[str, one_of("conv", "impala")]
     channels: list[PositiveInt]
-    kernels: list[PositiveInt]
+    kernels: list[PositiveInt]  # impala: of the stages' maxima
     strides: list[PositiveInt]
+    padding: Annotated[str, one_of("valid", "same")]
+    blocks: NonNegativeInt  # residual ones of a stage; read with kind: impala
 
 
 @dataclass(config=STRICT)
 class AgentConfig:
     encoder: EncoderConfig
-    hidden: PositiveInt
+    head: Annotated[str, one_of("two_streams", "shared")]  # hidden layers before value and advantage
+    hidden: PositiveInt  # width of one
+    init: Annotated[str, one_of("torch", "xavier")]  # of encoder and head
+    noisy: bool
     atoms: Annotated[int, Field(ge=2)]
     v_min: float
     v_max: float
@@ -65,7 +71,11 @@ class AgentConfig:
     adam_eps: PositiveFloat
     adam_beta1: Decay
     adam_beta2: Decay
-    clip_norm: PositiveFloat
+    clip_norm: PositiveFloat | None  # null: any
+    weight_decay: NonNegativeFloat  # decoupled, of all that has more than one axis
+    target_tau: Share  # weight of the online network in each update of the target network; 1: it is the online network
+    act_with: Annotated[str, one_of("online", "target")]
+    next_views: Annotated[int, Field(ge=1, le=2)]  # of the next observation: 2, one for either network
     kl_floor: PositiveFloat  # of the target's probabilities in a priority, and of the priority's KL
     kl_ceiling: PositiveFloat
     epsilon_initial: Share
@@ -88,7 +98,10 @@ class ReplayConfig:
     beta_start: NonNegativeInt  # iteration
     beta_end: int  # iteration
     default_priority: PositiveFloat
-    priority_eps: PositiveFloat  # added to a leaf before its inverse is taken
+    priority_eps: PositiveFloat  # added to a leaf before its inverse is taken, and to the cross entropy
+    priority: Annotated[str, one_of("kl", "cross_entropy")]
+    new_priority: Annotated[str, one_of("default", "max")]  # of a new start; max: the largest leaf so far, at least 1
+    stratified: bool  # one start from each of equal shares of the priorities
 
 
 @dataclass(config=STRICT)
@@ -167,6 +180,10 @@ def validate(config: AtariConfig) -> None:
         agent.anneal_updates == 0 or 1 not in (agent.discount, agent.discount_initial),
         "agent.anneal_updates needs agent.discount and agent.discount_initial below 1",
     )
+    require(
+        agent.target_tau < 1 or agent.act_with == "online",
+        "agent.act_with=target needs a target network: set agent.target_tau below 1",
+    )
     validate_encoder(config)
     validate_replay(config)
     validate_resets(config)
@@ -207,6 +224,10 @@ def validate_encoder(config: AtariConfig) -> None:
         "agent.encoder.channels, kernels and strides must have the same length, at least 1",
     )
     require(
+        encoder.kind == "conv" or encoder.padding == "same",
+        f"agent.encoder.kind={encoder.kind} is padded: set agent.encoder.padding=same",
+    )
+    require(
         min(map_sides(encoder, config.environment.image_size)) >= 1,
         f"agent.encoder.kernels={encoder.kernels} do not fit an image of {config.environment.image_size} pixels",
     )
@@ -216,7 +237,7 @@ def map_sides(encoder: EncoderConfig, image_size: int) -> list[int]:
     """Sides of the maps after each convolution, in pixels; below 1 where a kernel does not fit."""
     sides = [image_size]
     for kernel, stride in zip(encoder.kernels, encoder.strides, strict=True):
-        sides.append((sides[-1] - kernel) // stride + 1)
+        sides.append(-(-sides[-1] // stride) if encoder.padding == "same" else (sides[-1] - kernel) // stride + 1)
     return sides[1:]
 
 

@@ -5,12 +5,14 @@ The latent is the last map, renormalised per sample and flattened: D = channels 
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from atari.config import AgentConfig, EncoderConfig, map_sides
+from atari.impala import impala_stages, same_padding
 from harness.convolution import ConvReLU
 from harness.pixels import PixelConv2d
 from mlr.fast_decoder import Chosen
@@ -58,13 +60,10 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, in_channels: int, image_size: int):
         super().__init__()
-        self.stages = nn.ModuleDict()
-        layers = zip(config.channels, config.kernels, config.strides, strict=True)
-        for number, (channels, kernel, stride) in enumerate(layers, start=1):
-            convolution = PixelConv2d if number == 1 else nn.Conv2d
-            self.stages[f"conv{number}"] = ConvReLU(convolution(in_channels, channels, kernel, stride))
-            in_channels = channels
-        self.latent_dim = in_channels * map_sides(config, image_size)[-1] ** 2
+        stages = impala_stages if config.kind == "impala" else conv_stages
+        made = stages(config, in_channels, image_size)
+        self.stages = nn.ModuleDict({f"conv{number}": stage for number, stage in enumerate(made, start=1)})
+        self.latent_dim = config.channels[-1] * map_sides(config, image_size)[-1] ** 2
 
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         # Channels last is faster, in the backward pass above all: docs/performance.md.
@@ -77,16 +76,29 @@ class Encoder(nn.Module):
         return renormalize(features.float()).flatten(1)  # [B, D]
 
 
+def conv_stages(config: EncoderConfig, channels: int, size: int) -> Iterator[nn.Sequential]:
+    """A convolution and a ReLU each."""
+    for number, (width, kernel, stride) in enumerate(zip(config.channels, config.kernels, config.strides, strict=True)):
+        convolution = (PixelConv2d if number == 0 else nn.Conv2d)(channels, width, kernel, stride)
+        stage = ConvReLU(convolution)
+        if config.padding == "same":
+            stage = nn.Sequential(nn.ZeroPad2d(same_padding(size, kernel, stride)), stage)
+        yield stage
+        channels, size = width, -(-size // stride)  # read with padding alone
+
+
 class NoisyLinear(nn.Module):
     """Linear layer with factorised Gaussian noise on weight and bias (Fortunato et al. 2018, section 3b).
 
     forward(inputs [..., in], noise or None) -> [..., out]; `noise` is ([..., in], [..., out]), already f(x) of
-    `signed_sqrt`. None leaves the mean weights.
+    `signed_sqrt`. None leaves the mean weights. Without `sigma0` there is nothing else.
     """
 
-    def __init__(self, in_features: int, out_features: int, sigma0: float):
+    def __init__(self, in_features: int, out_features: int, sigma0: float | None):
         super().__init__()
         self.mean = nn.Linear(in_features, out_features)  # the library draws uniform in +-1/sqrt(in), as specified
+        if sigma0 is None:
+            return
         self.weight_sigma = nn.Parameter(torch.full((out_features, in_features), sigma0 / math.sqrt(in_features)))
         # Released code: the bias takes the output width, the weight the input width.
         self.bias_sigma = nn.Parameter(torch.full((out_features,), sigma0 / math.sqrt(out_features)))
@@ -105,45 +117,104 @@ def signed_sqrt(values: Tensor) -> Tensor:
     return values.sign() * values.abs().sqrt()
 
 
-class DuelingHead(nn.Module):
+class Head(nn.Module):
     """Noisy dueling distributional head: latent [..., D] to logits over atoms [..., A, N] (Hessel et al. 2018).
 
-    `noise` [noise_size] holds the factors of the four layers, `draw_noise` makes it; with more dimensions it broadcasts
-    against the latents'. None uses the mean weights, and train/eval mode has no say in it. The gradient scale between
-    head and encoder is the caller's.
+    `noise` [noise_size] holds the factors of all layers, `draw_noise` makes it; with more dimensions it broadcasts
+    against the latents'. None uses the mean weights, and train/eval mode has no say in it. A head without noise takes
+    empty factors. The gradient scale between head and encoder is the caller's.
     """
 
-    def __init__(self, latent_dim: int, actions: int, config: AgentConfig):
-        super().__init__()
-        self.actions, self.atoms = actions, config.atoms
-        hidden, atoms, sigma0 = config.hidden, config.atoms, config.noisy_sigma0
-        self.advantage_hidden = NoisyLinear(latent_dim, hidden, sigma0)
-        self.advantage_out = NoisyLinear(hidden, actions * atoms, sigma0)
-        self.value_hidden = NoisyLinear(latent_dim, hidden, sigma0)
-        self.value_out = NoisyLinear(hidden, atoms, sigma0)
-        layers = (self.advantage_hidden, self.advantage_out, self.value_hidden, self.value_out)
-        self.noise_sizes = [size for layer in layers for size in (layer.mean.in_features, layer.mean.out_features)]
+    actions: int
+    atoms: int
+    count: int  # of layers
+    noise_sizes: list[int]  # of the layers' inputs and outputs
+
+    @property
+    def projector(self) -> nn.Module:
+        """The hidden layers' mean weights, which auxiliaries borrow."""
+        raise NotImplementedError
 
     @property
     def noise_size(self) -> int:
         return sum(self.noise_sizes)
 
     def draw_noise(self, generator: Generator, device: torch.device) -> Tensor:
-        """Returns fresh factors [noise_size]: advantage hidden in, out; advantage out; value hidden; value out."""
+        """Returns fresh factors [noise_size], layer by layer the inputs' and the outputs'."""
+        if not self.noise_sizes:
+            return torch.empty(0, device=device)
         return signed_sqrt(torch.randn(self.noise_size, generator=generator, device=device))
+
+    def per_layer(self, noise: Tensor | None) -> list[Noise] | list[None]:
+        if noise is None or not self.noise_sizes:
+            return [None] * self.count
+        factors = noise.split(self.noise_sizes, dim=-1)
+        return list(zip(factors[::2], factors[1::2], strict=True))
+
+    def _layers(self, config: AgentConfig, *layers: NoisyLinear) -> None:
+        sizes = [size for layer in layers for size in (layer.mean.in_features, layer.mean.out_features)]
+        self.count, self.noise_sizes = len(layers), sizes if config.noisy else []
+
+    def _logits(self, advantage: Tensor, value: Tensor) -> Tensor:
+        advantage = advantage.unflatten(-1, (self.actions, self.atoms))  # [B, A, N]
+        return value.unsqueeze(-2) + advantage - advantage.mean(dim=-2, keepdim=True)
+
+
+class DuelingHead(Head):
+    """Two streams, each with a hidden layer of its own. Noise: advantage hidden, advantage out, value hidden, out."""
+
+    def __init__(self, latent_dim: int, actions: int, config: AgentConfig):
+        super().__init__()
+        self.actions, self.atoms = actions, config.atoms
+        hidden, atoms, sigma0 = config.hidden, config.atoms, config.noisy_sigma0 if config.noisy else None
+        self.advantage_hidden = NoisyLinear(latent_dim, hidden, sigma0)
+        self.advantage_out = NoisyLinear(hidden, actions * atoms, sigma0)
+        self.value_hidden = NoisyLinear(latent_dim, hidden, sigma0)
+        self.value_out = NoisyLinear(hidden, atoms, sigma0)
+        self._layers(config, self.advantage_hidden, self.advantage_out, self.value_hidden, self.value_out)
+
+    @property
+    def projector(self) -> nn.Module:
+        return HeadProjector(self)
 
     def forward(self, latent: Tensor, noise: Tensor | None) -> Tensor:
         advantage_hidden, advantage_out, value_hidden, value_out = self.per_layer(noise)
         advantage = self.advantage_out(F.relu(self.advantage_hidden(latent, advantage_hidden)), advantage_out)
         value = self.value_out(F.relu(self.value_hidden(latent, value_hidden)), value_out)
-        advantage = advantage.unflatten(-1, (self.actions, self.atoms))  # [B, A, N]
-        return value.unsqueeze(-2) + advantage - advantage.mean(dim=-2, keepdim=True)
+        return self._logits(advantage, value)
 
-    def per_layer(self, noise: Tensor | None) -> list[Noise] | list[None]:
-        if noise is None:
-            return [None] * (len(self.noise_sizes) // 2)
-        factors = noise.split(self.noise_sizes, dim=-1)
-        return list(zip(factors[::2], factors[1::2], strict=True))
+
+class SharedHead(Head):
+    """One hidden layer for value and advantage. Source: bigger_better_faster. Noise: hidden, advantage, value."""
+
+    def __init__(self, latent_dim: int, actions: int, config: AgentConfig):
+        super().__init__()
+        self.actions, self.atoms = actions, config.atoms
+        hidden, atoms, sigma0 = config.hidden, config.atoms, config.noisy_sigma0 if config.noisy else None
+        self.hidden = NoisyLinear(latent_dim, hidden, sigma0)
+        self.advantage_out = NoisyLinear(hidden, actions * atoms, sigma0)
+        self.value_out = NoisyLinear(hidden, atoms, sigma0)
+        self._layers(config, self.hidden, self.advantage_out, self.value_out)
+
+    @property
+    def projector(self) -> nn.Module:
+        return self.hidden.mean
+
+    def forward(self, latent: Tensor, noise: Tensor | None) -> Tensor:
+        hidden_noise, advantage_noise, value_noise = self.per_layer(noise)
+        hidden = F.relu(self.hidden(latent, hidden_noise))
+        return self._logits(self.advantage_out(hidden, advantage_noise), self.value_out(hidden, value_noise))
+
+
+def make_networks(config: AgentConfig, frame_stack: int, image_size: int, actions: int) -> tuple[Encoder, Head]:
+    encoder = Encoder(config.encoder, frame_stack, image_size)
+    head = (SharedHead if config.head == "shared" else DuelingHead)(encoder.latent_dim, actions, config)
+    if config.init == "xavier":
+        for layer in (*encoder.modules(), *head.modules()):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+    return encoder, head
 
 
 class HeadProjector(nn.Module):

@@ -82,6 +82,7 @@ class SequenceReplay:
         )
         self.discounts = agent.discount ** torch.arange(agent.n_step, dtype=torch.float32, device=device)  # float32 [n]
         self.count = torch.zeros((), dtype=torch.int64, device=device)  # steps begun, for the device
+        self.largest = torch.ones((), dtype=torch.float64, device=device)  # leaf so far, read for new starts if asked
         self.steps_begun = 0  # the same, for the host
         self.steps_stored = 0
 
@@ -106,7 +107,8 @@ class SequenceReplay:
         opened = self.count - 1 - self.lag
         closed = self.count + self.history - 1
         # The run's first steps have no full stack behind them: their slots are not drawn before the ring comes round.
-        leaf = self.config.default_priority**self.config.alpha * (opened >= self.history).double()
+        new = self.largest if self.config.new_priority == "max" else self.config.default_priority**self.config.alpha
+        leaf = new * (opened >= self.history).double()
         slots = torch.stack((opened, closed)) % self.capacity
         self.priorities.update(slots, torch.stack((leaf, torch.zeros_like(leaf))))
 
@@ -153,6 +155,8 @@ class SequenceReplay:
         """
         leaves = self.priorities.leaves
         uniforms = torch.rand(batch_size, dtype=leaves.dtype, device=leaves.device, generator=generator)
+        if self.config.stratified:
+            uniforms = (torch.arange(batch_size, device=leaves.device) + uniforms) / batch_size
         return self.gather(self.priorities.draw(uniforms), beta, reads, horizon)
 
     def gather(
@@ -214,7 +218,10 @@ class SequenceReplay:
 
     def update_priorities(self, indices: Tensor, kl: Tensor) -> None:
         """Leaf = kl ** alpha for slots `indices` int64 [B]; kl [B]. A slot that occurs twice takes its first value."""
-        self.priorities.update(indices, kl.double() ** self.config.alpha)
+        leaves = kl.double() ** self.config.alpha
+        self.priorities.update(indices, leaves)
+        if self.config.new_priority == "max":
+            self.largest.copy_(torch.maximum(self.largest, leaves.max()))
 
     def state(self) -> dict:
         """Counters and leaves; the steps themselves come in pieces from `rows`."""
@@ -222,6 +229,7 @@ class SequenceReplay:
             "steps_begun": self.steps_begun,
             "steps_stored": self.steps_stored,
             "leaves": self.priorities.leaves.clone(),
+            "largest": self.largest.clone(),
         }
 
     def load_state(self, state: dict) -> None:
@@ -229,6 +237,7 @@ class SequenceReplay:
         if state["leaves"].shape != self.priorities.leaves.shape:
             raise ValueError(f"the state has {len(state['leaves'])} leaves, this replay {self.capacity}")
         self.priorities.leaves.copy_(state["leaves"])
+        self.largest.copy_(state["largest"])
         self.steps_begun, self.steps_stored = state["steps_begun"], state["steps_stored"]
         self.count.fill_(self.steps_begun)
 

@@ -21,13 +21,25 @@ def make_adam(
     betas: tuple[float, float],
     eps: float,
     weight_decay: float = 0.0,
+    decoupled_decay: float = 0.0,
     clipped: bool = False,
 ) -> torch.optim.Adam:
     """Adam that runs as one kernel and can be captured; `lr` may be a tensor that changes in place.
 
     `parameters` may be torch's parameter groups. `clipped`: its steps come after a `clip_in_step`.
+    `weight_decay` is added to gradients. `decoupled_decay` makes it AdamW, on parameters of more than one axis alone.
     """
-    optimizer = Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True, capturable=True)
+    settings: dict = {"lr": lr, "betas": betas, "eps": eps, "fused": True, "capturable": True}
+    if decoupled_decay:
+        matrices: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
+        for parameter in parameters:
+            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        groups = ((matrices, decoupled_decay), (vectors, 0.0))
+        given = [{"params": group, "weight_decay": decay} for group, decay in groups if group]
+        optimizer = Adam(given, decoupled_weight_decay=True, **settings)
+    else:
+        optimizer = Adam(parameters, weight_decay=weight_decay, **settings)
     for parameter in adam_parameters(optimizer):
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),

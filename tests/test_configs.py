@@ -439,6 +439,8 @@ REFUSED = [
     ("ladder=resets resets.every=300", "resets.every=300 must be 0 or above loop.learning_starts=2000"),
     ("mlr.sequences=33", "mlr.sequences=33 must be at most agent.batch_size=32"),
     ("mlr.decoder.width=9", "the decoder has 9 values: it must be even"),
+    ("agent.act_with=target", "needs a target network: set agent.target_tau below 1"),
+    ("agent.encoder.kind=impala", "agent.encoder.kind=impala is padded: set agent.encoder.padding=same"),
     ("agent.n_step_initial=10", "agent.anneal_updates=0 anneals nothing"),
     ("agent.anneal_updates=9 agent.discount=1", "agent.discount_initial below 1"),
     ("ladder=reset", "no ladder named 'reset'; did you mean resets?"),

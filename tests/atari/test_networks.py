@@ -25,8 +25,9 @@ from tests.golden.atari_weights import agent_config, load_arrays
 from tests.golden.check import DATA, assert_all
 
 CPU = torch.device("cpu")
-FULL = EncoderConfig(channels=[32, 64, 64], kernels=[8, 4, 3], strides=[4, 2, 1])
-SMALL = EncoderConfig(channels=[3, 5], kernels=[4, 3], strides=[2, 1])
+CONV = {"kind": "conv", "padding": "valid", "blocks": 0}
+FULL = EncoderConfig(channels=[32, 64, 64], kernels=[8, 4, 3], strides=[4, 2, 1], **CONV)
+SMALL = EncoderConfig(channels=[3, 5], kernels=[4, 3], strides=[2, 1], **CONV)
 LATENT, ACTIONS, HIDDEN, ATOMS = 12, 4, 6, 5
 
 

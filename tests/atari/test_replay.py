@@ -19,9 +19,12 @@ SIZES = [(40, 4, 3, 4), (60, 16, 10, 4), (40, 3, 6, 3), (24, 4, 1, 1)]
 
 def make_replay(
     capacity=40, seq_len=4, n_step=3, stack=4, n_step_done="one_step", frame_shape=FRAME_SHAPE, device="cpu",
-    n_step_state="after",
+    n_step_state="after", new_priority="default", stratified=False,
 ):  # fmt: skip
-    config = SimpleNamespace(capacity=capacity, window=seq_len, alpha=0.5, default_priority=1.0, priority_eps=1e-5)
+    config = SimpleNamespace(
+        capacity=capacity, window=seq_len, alpha=0.5, default_priority=1.0, priority_eps=1e-5,
+        new_priority=new_priority, stratified=stratified,
+    )  # fmt: skip
     agent = SimpleNamespace(
         n_step=n_step, longest_n_step=n_step, discount=DISCOUNT, n_step_done=n_step_done, n_step_state=n_step_state
     )

@@ -38,6 +38,8 @@ class ReplayedFile:
             alpha=alpha,
             default_priority=setting(data, "default_leaf", 1.0) ** (1 / alpha) if alpha else 1.0,
             priority_eps=setting(data, "priority_eps", PRIORITY_EPS),
+            new_priority="default",
+            stratified=False,
         )
         agent = SimpleNamespace(
             n_step=self.n,

@@ -122,6 +122,9 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
         beta_end=1,
         default_priority=1.0,
         priority_eps=1e-5,
+        priority="kl",
+        new_priority="default",
+        stratified=False,
     )
     sides = map_sides(settings.encoder, size)
     unused = AugmentationConfig(crop="slice", pad=4, intensity=0.05, intensity_clamp=2.0, extra=[])

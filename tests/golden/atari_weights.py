@@ -134,7 +134,8 @@ def strides(path: Path, arrays: Arrays) -> np.ndarray:
     kernels = [weight.shape[-1] for weight, _ in layers]
     errors = {}
     for candidate in product(*(range(1, kernel + 1) for kernel in kernels)):
-        config = EncoderConfig(channels=kernels, kernels=kernels, strides=list(candidate))  # the channels play no part
+        # The channels play no part.
+        config = EncoderConfig("conv", kernels, kernels, list(candidate), padding="valid", blocks=0)
         if map_sides(config, pixels.shape[-1])[-1] == expected.shape[-1]:
             errors[candidate] = float((feature_maps(pixels / 255, layers, candidate) - expected).abs().max())
     return np.array(min(errors, key=errors.get, default=usual))
@@ -209,6 +210,9 @@ def encoder_config(arrays: Arrays) -> EncoderConfig:
         channels=[len(weight) for weight in weights],
         kernels=[weight.shape[-1] for weight in weights],
         strides=arrays["size/strides"].tolist(),
+        kind="conv",
+        padding="valid",
+        blocks=0,
     )
 
 
@@ -250,6 +254,13 @@ def agent_config(arrays: Arrays) -> AgentConfig:
         n_step_initial=None,
         discount_initial=None,
         anneal_updates=0,
+        head="two_streams",
+        init="torch",
+        noisy=True,
+        weight_decay=0.0,
+        target_tau=1.0,
+        act_with="online",
+        next_views=2,
         batch_size=2,
         learning_rate=setting(arrays, "learning_rate", 1e-4),
         adam_eps=setting(arrays, "adam_eps", 1.5e-4),

@@ -27,6 +27,8 @@ CPU = torch.device("cpu")
 RECIPES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
 SAMPLED = {"atari": (0.4, None), "dmcontrol": ()}  # further arguments of `sample`
 CASES = [(name, aux) for name in RECIPES for aux in ("none", *AUXILIARIES_OF[name])]
+SMALL = "agent.encoder.channels=[4,8,8] agent.hidden=16"
+CASES += [("atari", f"spr ladder=bbf {SMALL}"), ("atari", f"mlr ladder=sr_spr {SMALL}")]  # further settings
 
 
 def make(name, *overrides, device=CPU, steps=60):
@@ -40,7 +42,7 @@ def make(name, *overrides, device=CPU, steps=60):
 @pytest.mark.parametrize("name, aux", CASES)
 def test_an_update_needs_no_value_and_nothing_from_the_host(name, aux):
     recipe, make_configuration = RECIPES[name]
-    config = make_configuration("unused", f"auxiliary={aux}")
+    config = make_configuration("unused", *f"auxiliary={aux}".split())
     agent, replay = built_on_meta(recipe.method, config, make_spaces(config))
     for variant in dict.fromkeys(agent.cycle):
         with OperationRecorder("meta") as recorder:
@@ -51,7 +53,7 @@ def test_an_update_needs_no_value_and_nothing_from_the_host(name, aux):
 
 @pytest.mark.parametrize("name, aux", CASES)
 def test_an_update_does_the_same_each_time_and_rebinds_nothing(name, aux):
-    agent, replay = make(name, f"auxiliary={aux}")
+    agent, replay = make(name, *f"auxiliary={aux}".split())
     before, values = places(agent, replay), plain_values(agent, replay)
     assert len(before) > 50
     for variant in dict.fromkeys(agent.cycle):
@@ -69,8 +71,8 @@ def test_an_update_does_the_same_each_time_and_rebinds_nothing(name, aux):
 
 @pytest.mark.parametrize("name, aux", CASES)
 def test_a_loaded_state_continues_exactly_and_rebinds_nothing(name, aux):
-    agent, replay = make(name, f"auxiliary={aux}")
-    other, other_replay = make(name, f"auxiliary={aux}", "seed=2", steps=0)
+    agent, replay = make(name, *f"auxiliary={aux}".split())
+    other, other_replay = make(name, *f"auxiliary={aux}".split(), "seed=2", steps=0)
     for step in (60, 61):
         agent.update(replay, step, "update")
     before = places(other, other_replay)
@@ -143,7 +145,7 @@ def record(update, replay, variants, generators):
 def test_recording_leaves_agent_and_replay_as_they_were(name, aux, steps, monkeypatch):
     """Also on an empty replay, as at the start of every run."""
     monkeypatch.setattr(capture, "record", record)
-    agent, replay = make(name, f"auxiliary={aux}", steps=steps)
+    agent, replay = make(name, *f"auxiliary={aux}".split(), steps=steps)
     states, before = copy.deepcopy((agent.state(), replay.state())), places(agent, replay)
     eager = agent.update, agent.update_on_device
     capture_updates(agent, replay)
