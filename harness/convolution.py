@@ -43,12 +43,18 @@ class FusedConvReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
         maps, weight, result = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
         wanted = list(ctx.needs_input_grad[:3])
-        gradients = torch.ops.aten.convolution_backward(
+        if gradient.is_cuda:
+            from harness.relu_kernel import relu_backward  # imports Triton
+
+            gradient, of_bias = relu_backward(gradient, result)
+            wanted[2] = False
+        else:
+            gradient, of_bias = torch.ops.aten.threshold_backward(gradient, result, 0), None
+        of_maps, of_weight, summed = torch.ops.aten.convolution_backward(
             gradient, maps, weight, [len(weight)], ctx.stride, [0, 0], [1, 1], False, [0, 0], 1, wanted
         )
-        return *gradients, None
+        return of_maps, of_weight, summed if of_bias is None else of_bias, None
 
 
 def conv_relu(maps: Tensor, layer: nn.Conv2d) -> Tensor:

@@ -109,7 +109,8 @@ class Recording(TorchDispatchMode):
         operations = 2 * gradient.numel() * weight[0].numel()
         for kind, want in zip(("input", "weight"), wanted[:2], strict=True):
             self.flops[kind] += operations * want
-        self.moved["biases and ReLUs, backward"] += held(gradient) * wanted[2]
+        if wanted[2] and not self.fused:  # fused, it comes with the ReLU's pass
+            self.moved["biases and ReLUs, backward"] += held(gradient)
         self.kernels += sum(wanted) - 1
 
     def _cast(self, *operands: Tensor) -> None:

@@ -50,7 +50,7 @@ SLOW |= {
     "test_the_score_file_of_a_real_run_stands_alone", "test_traces",
     "test_two_equal_runs_are_equal_and_another_seed_is_not",
     "test_a_whole_run_without_optional_libraries_and_git_leaves_its_tables",
-    "test_it_compiles_for_an_h100_without_spills_and_with_wide_stores", "test_the_kernel_crops_as_torch_does",
+    "test_kernels_compile_for_an_h100_without_spills_and_with_wide_stores", "test_kernels_compute_what_torch_does",
     "test_what_a_chosen_file_says_wins_over_the_base",
     "test_without_atari_py_the_study_prints_the_facts_alone",
 }  # fmt: skip

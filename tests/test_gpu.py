@@ -1,5 +1,6 @@
 """What only a GPU can show: pytest -m gpu. Where a CPU can stand in for it, the same comparison runs there as well."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -151,6 +152,22 @@ def test_recorded_updates_are_the_eager_ones(name, aux, precision):
         if name != "device"
     )
     assert places(recorded, other) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("name, aux", CASES)
+def test_fused_updates_are_those_of_torch_s_operations(name, aux, precision):
+    """Every way is taken, whether it is faster here or not; one update, as Adam's first steps follow signs."""
+    set_precision(precision, deterministic=False)
+    overrides = (f"auxiliary={aux}", f"precision={precision}")
+    (plain, replay), (fused, other) = make(name, "cuda", *overrides), make(name, "cuda", *overrides)
+    clock = itertools.cycle((1.0, 2.0))  # of the fused way, then of torch's
+    assert fused.fuse(lambda work: next(clock)) == []
+    expected, actual = updated(plain, replay, count=1), updated(fused, other, count=1)
+    assert_metrics_near(actual[0], expected[0], 1e-3 if precision == "fp32" else 0.05)
+    first, second = (torch.cat([gradient.flatten().double() for gradient in run[1]]) for run in (actual, expected))
+    assert torch.cosine_similarity(first, second, dim=0) > (0.9999 if precision == "fp32" else 0.95)
 
 
 @pytest.mark.gpu

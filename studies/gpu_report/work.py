@@ -27,7 +27,8 @@ SUITES = ("dmcontrol", "atari")
 PRECISIONS = ("bf16", "tf32", "fp32")
 # Most wanted first.
 SPEEDS = (
-    ("mlr", "bf16"), ("none", "bf16"), ("mlr", "tf32"), ("none", "tf32"), ("spr", "bf16"), ("spr", "tf32")
+    ("mlr", "bf16"), ("none", "bf16"), ("mlr", "bf16", "fused=off"), ("mlr", "tf32"), ("none", "tf32"), ("spr", "bf16"),
+    ("spr", "tf32"),
 )  # fmt: skip
 REPEATS = {"cuda": 30, "cpu": 1}
 SECONDS = {"cuda": 1.0, "cpu": 0.05}  # of each further measurement
@@ -105,15 +106,15 @@ def smoke(device: torch.device, preset: str, out: Path) -> Work:
 
 
 def speed(suite: str, device: torch.device, preset: str, out: Path) -> Work:
-    def timed(auxiliary: str, precision: str) -> dict:
-        config, recipe = compose(suite, device, preset, f"auxiliary={auxiliary}", f"precision={precision}")
+    def timed(auxiliary: str, precision: str, *further: str) -> dict:
+        config, recipe = compose(suite, device, preset, f"auxiliary={auxiliary}", f"precision={precision}", *further)
         repeats = REPEATS[device.type]
-        if (auxiliary, precision) == SPEEDS[0]:  # with environment, evaluation and counted operations
+        if (auxiliary, precision, *further) == SPEEDS[0]:  # with environment, evaluation and counted operations
             return measure(config, recipe, repeats, SECONDS[device.type], {}, None)
         with filled_parts(config, recipe, device) as parts:
             return time_updates(config, parts, device, repeats)
 
-    return {f"{auxiliary} {precision}": partial(timed, auxiliary, precision) for auxiliary, precision in SPEEDS}
+    return {" ".join(settings): partial(timed, *settings) for settings in SPEEDS}
 
 
 def traces(device: torch.device, preset: str, out: Path) -> Work:

@@ -57,7 +57,7 @@ def test_the_faster_way_is_kept_in_every_copy_of_a_layer(name, monkeypatch):
     def crop(self, images, offsets, factor, dtype):
         return self._by_torch(images, offsets, factor)
 
-    monkeypatch.setattr(RandomCrop, "_by_kernel", crop)  # the real one needs a GPU: tests/mlr/test_crop_kernel.py
+    monkeypatch.setattr(RandomCrop, "_by_kernel", crop)  # the real one needs a GPU: tests/test_kernels.py
     for times, expected in (((1.0, 2.0), True), ((2.0, 1.0), False)):
         ticks = iter(times * 10)
         reasons = agent.fuse(lambda work, ticks=ticks: next(ticks))

@@ -1,4 +1,4 @@
-"""The crop's kernel: its values in Triton's interpreter, and what it compiles to. No GPU is needed."""
+"""Kernels of a GPU: their values in Triton's interpreter, and what they compile to. No GPU is needed."""
 
 import re
 import subprocess
@@ -25,6 +25,26 @@ def drawn(crop, channels, count=2):
 
 def compare():
     """What the next test asserts, in a process whose Triton interprets."""
+    compare_crops()
+    compare_relu()
+    print("equal")
+
+
+def compare_relu():
+    from harness.relu_kernel import ROWS, relu_backward
+
+    generator = torch.Generator().manual_seed(0)
+    for channels in (5, 16):
+        gradient, result = (torch.randn(2, channels, 7, 9, generator=generator) for _ in range(2))
+        result = result.relu().contiguous(memory_format=torch.channels_last)
+        assert 2 * 7 * 9 > ROWS  # several programs, the last with fewer rows
+        expected = torch.ops.aten.threshold_backward(gradient, result, 0)
+        masked, sums = relu_backward(gradient, result)
+        assert torch.equal(masked, expected) and masked.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(sums, expected.sum((0, 2, 3)))
+
+
+def compare_crops():
     for mode, pad, channels in KINDS:
         crop = RandomCrop(SIZE, CROP, pad, mode)
         images, offsets, factor = drawn(crop, channels)
@@ -35,13 +55,12 @@ def compare():
             assert actual.is_contiguous(memory_format=torch.channels_last)
             torch.testing.assert_close(actual[:, :channels], expected, rtol=0, atol=0 if mode == "slice" else 1e-3)
     assert crop.fuse(images, torch.float32, "fp32", lambda work: 1.0) == "takes 1.00 times as long"
-    print("equal")
 
 
-def test_the_kernel_crops_as_torch_does(monkeypatch):
+def test_kernels_compute_what_torch_does(monkeypatch):
     """In float32: the interpreter cuts a bfloat16 where a GPU rounds it."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    done = run("from tests.mlr.test_crop_kernel import compare; compare()")
+    done = run("from tests.test_kernels import compare; compare()")
     assert done.stdout == "equal\n", done.stderr
 
 
@@ -84,12 +103,11 @@ COMPILE = """
 import subprocess, tempfile, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from mlr.crop_kernel import crop_kernel as kernel
+from harness.relu_kernel import relu_backward_kernel
+from mlr.crop_kernel import crop_kernel
 
-types = dict(images="*u8", lines="*fp32", offsets="*i64", factor="*fp32", out="*bf16")
-places = {(number,): [["tt.divisibility", 16]] for number in range(len(types))}  # as torch's allocator gives them
-for resample in (True, False):
-    sizes = dict(H=100, S=84, PAD=0, C=9, CP=16, BX=128, RESAMPLE=resample, SCALE=resample)
+def show(kernel, types, sizes):
+    places = {(number,): [["tt.divisibility", 16]] for number in range(len(types))}  # as torch's allocator gives them
     source = ASTSource(kernel, types | dict.fromkeys(sizes, "constexpr"), sizes, places)
     text = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
@@ -97,15 +115,21 @@ for resample in (True, False):
         file.flush()
         command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name", "sm_90a", file.name, "-o", "/dev/null"]
         print(text, subprocess.run(command, capture_output=True, text=True).stderr, "=====")
+
+types = dict(images="*u8", lines="*fp32", offsets="*i64", factor="*fp32", out="*bf16")
+for resample in (True, False):
+    show(crop_kernel, types, dict(H=100, S=84, PAD=0, C=9, CP=16, BX=128, RESAMPLE=resample, SCALE=resample))
+types = dict(gradient="*bf16", result="*bf16", masked="*bf16", sums="*fp32", count="i32")
+show(relu_backward_kernel, types, dict(C=64, CP=64, ROWS=64))
 """
 
 
-def test_it_compiles_for_an_h100_without_spills_and_with_wide_stores(tmp_path, monkeypatch):
+def test_kernels_compile_for_an_h100_without_spills_and_with_wide_stores(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     done = run(COMPILE)
     assert done.returncode == 0, done.stderr
     compiled = done.stdout.split("=====")[:-1]
-    assert len(compiled) == 2
+    assert len(compiled) == 3
     for text in compiled:
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in text, text[-1000:]
         assert int(re.search(r"Used (\d+) registers", text)[1]) <= 128
