@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import require
-from harness.pixels import to_device
+from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
@@ -19,7 +19,7 @@ from harness.weights import read_weights
 from mwm.autoencoder import Autoencoder
 from mwm.batch import Batches
 from mwm.behaviour import Behaviour, starts
-from mwm.config import PATCH, WORLD_MODELS, MWMSection
+from mwm.config import PATCH, RGB, WORLD_MODELS, MWMSection
 from mwm.dynamics import Draw, Dynamics, Observed, States, feature_width, gumbel
 from mwm.networks import initialise
 from mwm.optimizer import Optimizer
@@ -241,7 +241,8 @@ class TrainedAgent:
         places: int = 1,
         seed: int = 0,
     ):
-        self.device, self.shape = torch.device(device), (places, 3, image_size, image_size)
+        self.device, self.places = torch.device(device), places
+        self.observation_shape = RGB, image_size, image_size
 
         def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
             self.action_size = len(tensors["actor.std.bias"])
@@ -257,15 +258,15 @@ class TrainedAgent:
         self.generators = Generators(seed, self.device, ("playing_latent",))
 
     @torch.no_grad()
-    def act(self, observations: np.ndarray, first: np.ndarray) -> np.ndarray:
+    def act(self, observations: np.ndarray | Tensor, first: np.ndarray | Tensor) -> np.ndarray:
         """Actions float32 [N, A] for pictures uint8 [N, 3, P, P]; bool [N] marks those that begin an episode.
 
         Raises ValueError for anything else.
         """
-        if observations.dtype != np.uint8 or observations.shape != self.shape:
-            raise ValueError(f"expected uint8 {self.shape}, got {observations.dtype} {observations.shape}")
-        pictures, begins = (torch.from_numpy(values).to(self.device) for values in (observations, first))
-        feature = self.memory.see(self.parts, pictures, begins, self._draw)
+        pictures, begins = as_pixels(observations, self.observation_shape, self.device), torch.as_tensor(first)
+        if begins.dtype != torch.bool or not len(pictures) == len(begins) == self.places:
+            raise ValueError(f"expected {self.places} pictures, and as many bools that mark beginnings of episodes")
+        feature = self.memory.see(self.parts, pictures, begins.to(self.device), self._draw)
         self.memory.action.copy_(self.parts["actor"].mean(feature))
         return self.memory.action.cpu().numpy().copy()
 

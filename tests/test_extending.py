@@ -28,8 +28,8 @@ for number, (script, *settings) in enumerate(json.loads(sys.argv[1])):
     name = script.removeprefix("train_")
     folder = f"runs/{number}"
     settings += [f"run_dir={folder}", "device=cpu", "threads=1", "video=false"]
+    settings += {"atari": ["agent_steps=82", "evaluation.horizon=20"], "dmcontrol": ["eval_every_env_steps=0"]}[name]
     codes = [train(name, argv=settings), evaluate.main([folder, "--episodes", "1"])]
-    codes.append(train(name, argv=settings))  # finished
     found[folder] = {
         "codes": codes,
         "metrics": list(CsvLog(RunFolder(folder).metrics).read()[-1]),
@@ -84,7 +84,7 @@ def test_every_command_trains_evaluates_and_is_reported(executed):
     copy, found = executed
     assert len(commands()) == 5
     assert found.pop("report") == 0
-    assert all(run["codes"] == [0, 0, 0] for run in found.values())
+    assert all(run["codes"] == [0, 0] for run in found.values())
     page = (copy / "report" / "index.html").read_text()
     assert all(run["task"] in page for run in found.values())
 

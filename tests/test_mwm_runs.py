@@ -171,6 +171,13 @@ def test_the_trained_agent_for_other_code(finished):
     pictures = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
     actions = agent.act(pictures, np.array([True]))
     assert actions.shape == (1, 1) and actions.dtype == np.float32 and (abs(actions) <= 1).all()
+    again = load_agent(finished.folder.path).act(torch.from_numpy(pictures), torch.tensor([True]))
+    assert np.array_equal(again, actions)
+    with pytest.raises(ValueError, match=r"expected uint8 \[B, 3, 32, 32\], got torch.uint8 \[3, 32, 32\]"):
+        agent.act(pictures[0], np.array([True]))
+    for count, first in ((2, [True, True]), (1, [1])):
+        with pytest.raises(ValueError, match="expected 1 pictures, and as many bools"):
+            agent.act(pictures.repeat(count, axis=0), np.array(first))
     tokens = agent.encoder(torch.from_numpy(pictures))
     assert tokens.shape == (1, 1 + 16, 16) and not tokens.requires_grad
 

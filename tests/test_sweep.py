@@ -16,12 +16,12 @@ from tests.trials.sweep import sweep as trial
 
 @pytest.mark.gl
 def test_runs_killed_at_random_finish_exactly_once_each(tmp_path):
-    """Ten of the trial's forty."""
-    cases = list(trial(10, random.Random(0), tmp_path))
+    """Four of the trial's forty."""
+    cases = list(trial(4, random.Random(0), tmp_path, tasks="pong,finger_spin"))
     assert [case.problem for case in cases if case.problem] == []
     kinds = Counter(case.what for case in cases)
-    assert kinds["run, killed"] >= 2, "too few kills to be a trial"
-    assert kinds["run, killed"] + kinds["run, not seen killed"] == 10
+    assert kinds["run, killed"] >= 1, "no kill: this was no trial"
+    assert kinds["run, killed"] + kinds["run, not seen killed"] == 4
 
 
 @pytest.mark.gl
@@ -57,15 +57,18 @@ def listed(capsys, *settings: str) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
+TWO = "ball_in_cup_catch,walker_walk"
+
+
 def test_tables_expand_to_stable_names_and_commands(capsys):
-    lines = listed(capsys, "table=atari100k", "seeds=1")
-    assert len(lines) == 27
+    assert len(listed(capsys, "table=dmcontrol100k", "seeds=1")) == 6 + 1
+    lines = listed(capsys, "table=atari100k", "seeds=1", "tasks=alien,pong")
     assert lines[0].startswith("atari/alien/mlr-released-full/seed_1: python ")
     assert lines[0].endswith("commands/train_atari.py game=alien seed=1")
-    lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "auxiliary=mlr,none", "fidelity=paper")
-    assert lines[-1] == "24 runs"
+    lines = listed(capsys, "table=dmcontrol500k", "seeds=2", "auxiliary=mlr,none", "fidelity=paper", f"tasks={TWO}")
+    assert lines[-1] == "8 runs"
     assert lines[0].endswith("task=ball_in_cup_catch budget=500k fidelity=paper auxiliary=mlr seed=1")
-    assert [line.split(":")[0][-1] for line in lines[:-1]] == ["1"] * 12 + ["2"] * 12, "first seeds first"
+    assert [line.split(":")[0][-1] for line in lines[:-1]] == ["1"] * 4 + ["2"] * 4, "first seeds first"
     assert listed(capsys, "table=dmcontrol100k", "seeds=7,9", "tasks=walker_walk", "preset=tiny")[1].endswith(
         "task=walker_walk preset=tiny seed=9"
     ), "a preset keeps its own length"

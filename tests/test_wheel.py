@@ -14,6 +14,13 @@ import pytest
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
+ONE_BY_ONE = """
+import sys
+from commands import main
+for line in sys.argv[1].splitlines():
+    sys.argv[1:] = line.split()
+    assert main() == 0, line
+"""  # in one process, so that torch is imported once
 TINY = ["preset=tiny", "device=cpu", "threads=1", "agent_steps=66", "evaluation.horizon=10", "video=false"]
 
 
@@ -39,22 +46,21 @@ def mlr(tmp_path_factory):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     (place / "work").mkdir()
 
-    def run(*arguments: str) -> str:
-        command = [str(place / "venv" / "bin" / "mlr"), *arguments]
+    def run(*arguments: str, program: tuple = (place / "venv" / "bin" / "mlr",)) -> str:
+        command = [str(word) for word in (*program, *arguments)]
         done = subprocess.run(command, cwd=place / "work", env=clean, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    run.folder, run.packages = place / "work", packages
+    run.folder, run.packages, run.several = place / "work", packages, (python, "-c", ONE_BY_ONE)
     return run
 
 
 def test_a_run_is_trained_scored_inspected_drawn_and_reported(mlr):
     mlr("train", "atari", "game=pong", *TINY, "run_dir=run")
-    assert "score" in mlr("evaluate", "run", "--episodes", "1")
-    assert "weights" in mlr("inspect", "run")
-    assert "pong_clip.png" in mlr("visualize", "--run", "run")
-    mlr("report", "run", "--out", "report")
+    others = ("evaluate run --episodes 1", "inspect run", "visualize --run run", "report run --out report")
+    printed = mlr("\n".join(others), program=mlr.several)
+    assert all(word in printed for word in ("score", "weights", "pong_clip.png"))
     with (mlr.folder / "report" / "tables" / "atari.csv").open() as file:
         scores = {row["game"]: row for row in csv.DictReader(file)}
     assert scores["alien"]["MLR, published"] == "990.1" and scores["pong"]["ours: MLR, preset tiny"]

@@ -12,6 +12,7 @@ from atari.config import ResetConfig
 from atari.resets import number_due, shrink_and_perturb
 from harness import capture
 from harness.loop import TrainingLoop
+from harness.report.curves import draw_run
 from harness.run import make_parts, run
 from harness.seeding import derive_seed
 from tests.conftest import make_config
@@ -182,6 +183,7 @@ def test_a_resumed_loop_and_recorded_updates_go_on_as_a_straight_one(monkeypatch
 
 def test_a_reset_is_a_row_and_a_mark_in_the_curve(tmp_path, monkeypatch):
     marks = []
+    monkeypatch.setattr("harness.run.draw_run", draw_run)
     monkeypatch.setattr("matplotlib.axes.Axes.axvline", lambda axes, x, **style: marks.append((x, style["label"])))
     assert run(make_config(tmp_path / "run", *OFTEN, "auxiliary=none", "video=false"), ATARI) == 0
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))

@@ -15,16 +15,17 @@ from tests.sweeps import SWEEP, TINY, attempts
 from tests.sweeps import sweep as call
 from tests.trials.runs import PATIENCE, Case
 
-TASKS, AUXILIARIES = "pong,boxing,breakout,freeway,finger_spin", "mlr,none"  # ten runs a seed
+TASKS, AUXILIARIES = "pong,boxing,breakout,freeway,finger_spin", "mlr,none"
 
 
-def sweep(count: int, random: Random, scratch: Path) -> Iterator[Case]:
-    """A sweep of `count` runs, rounded up to a multiple of ten."""
-    seeds = -(-count // 10)
-    runs = 10 * seeds
-    settings = ["table=atari100k,dmcontrol100k", f"tasks={TASKS}", f"auxiliary={AUXILIARIES}", f"seeds={seeds}"]
+def sweep(count: int, random: Random, scratch: Path, tasks: str = TASKS) -> Iterator[Case]:
+    """A sweep of `count` runs, rounded up to a multiple of two for each task."""
+    a_seed = 2 * len(tasks.split(","))
+    seeds = -(-count // a_seed)
+    runs = a_seed * seeds
+    settings = ["table=atari100k,dmcontrol100k", f"tasks={tasks}", f"auxiliary={AUXILIARIES}", f"seeds={seeds}"]
     settings += ["parallel=2", "attempts=20", *TINY]
-    for done, end in ((runs // 5, signal.SIGTERM), (runs // 2, signal.SIGKILL), (runs, None)):
+    for done, end in ((-(-runs // 5), signal.SIGTERM), (runs // 2, signal.SIGKILL), (runs, None)):
         process = subprocess.Popen([*SWEEP, *settings], cwd=scratch, stdout=subprocess.DEVNULL)
         kill_runs(process, done, 1 + runs // 8, scratch, random)
         over = end is not None and process.poll() is not None

@@ -49,17 +49,17 @@ from tests.trials.sweep import sweep
 
 TRIALS = {  # with the goal, and the cases of --short
     "kill": (kill, 200, 2),
-    "save": (save, 500, 20),
+    "save": (save, 500, 10),
     "signals": (signals, 50, 1),
-    "damage": (damage, 1000, 20),
-    "config": (config, 200, 25),
+    "damage": (damage, 1000, 10),
+    "config": (config, 200, 14),
     "hostile": (hostile, len(HOSTILE), len(HOSTILE)),
     "disk": (disk, 50, 2),
     "evaluation": (evaluation, 20, 2),
     "finite": (finite, 100, 2),
-    "altered": (altered, 1000, 10),
+    "altered": (altered, 1000, 4),
     "seeds": (seeds, 20, 0),
-    "sweep": (sweep, 40, 0),  # ten of them are a test of tests/test_sweep.py
+    "sweep": (sweep, 40, 0),  # four of them are a test of tests/test_sweep.py
     "memory": (memory, 50_000, 0),
 }
 
