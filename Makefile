@@ -15,14 +15,16 @@ EXTRAS ?= dev
 DOCKER_TARGET ?= cpu
 
 BIN := $(VENV)/bin
+SHIPPED := results/agents/cartpole_swingup_baseline_cpu_seed_2
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
 .PHONY: demo test test-fast gl lint gpu-report docker clean
 
-demo: $(STAMP)
-	$(BIN)/python scripts/train_atari.py game=pong preset=quick run_dir=runs/demo
+demo: $(STAMP) gl
+	$(BIN)/python scripts/train_dmcontrol.py task=cartpole_swingup preset=quick run_dir=runs/demo
+	$(BIN)/python scripts/compare.py runs/demo random $(SHIPPED) --episodes 5
 
 test: $(STAMP) gl
 	$(PYTEST)
@@ -30,14 +32,14 @@ test: $(STAMP) gl
 test-fast: $(STAMP) gl
 	$(PYTEST) -m "not slow and not slurm and not browser"
 
-# The library that DMControl's pictures are drawn with. Without it their tests are left out.
+# The library that DMControl's pictures are drawn with.
 gl: $(STAMP)
 	@$(BIN)/python -c 'from dmcontrol.rendering import choose_backend; choose_backend()' 2>/dev/null && exit; \
 	packages=$$($(BIN)/python -c 'from dmcontrol.rendering import PACKAGES; print(PACKAGES["egl"])'); \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q --yes --no-install-recommends $$packages; \
 	else \
-	    echo "Tests that render are left out here. To run them: sudo apt-get install $$packages"; \
+	    echo "OpenGL is missing: the demo cannot render, and tests that do are left out. sudo apt-get install $$packages"; \
 	fi
 
 lint: $(STAMP)

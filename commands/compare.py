@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("others", nargs="+", help=f"{RANDOM}, or other runs of the same task")
     parser.add_argument("--episodes", type=at_least(1), help="as many as the first run's evaluations, if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of what exploration there is")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="folder of video and picture: by default the media folder of the run")
     try:
         options = parser.parse_args(arguments)

@@ -141,7 +141,7 @@ def pack(run: Path, out: Path, hub: ModuleType, agent_steps: int | None, episode
     for curve in source.media.glob("learning_curve.png"):
         shutil.copyfile(curve, out / curve.name)
     evaluate_run(
-        out, config, recipe, agent_steps=None, episodes=max(episodes or 0, len(rows)), seed=config.seed, device="cpu",
+        out, config, recipe, agent_steps=None, episodes=max(episodes or 0, len(rows)), seed=config.seed, device="auto",
         video=True, csv=out / SCORES, workers=None, evaluation=int(rows[0].get("evaluation", 0)),
     )  # fmt: skip
     for video in target.media.iterdir():

@@ -91,17 +91,18 @@ def draw(
     """Draws the kept moments, a row per agent, and the first agent's learning curve with the others' scores."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2 * (COLUMNS + 3), 2.1 * len(agents)), layout="constrained")
-    grid = figure.add_gridspec(len(agents), COLUMNS + 3)
+    figure = Figure(figsize=(18, 2.3 * len(agents)))
+    grid = figure.add_gridspec(
+        len(agents), COLUMNS, left=0.01, right=0.68, bottom=0.05, top=0.95, wspace=0.03, hspace=0.32
+    )
     for row, agent in enumerate(agents):
         for column, moments in enumerate(kept):
             axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
             axes.imshow(moments[row][0])
             if column == 0:
-                title = axes.set_title(str(agent), loc="left", fontsize=12, color=f"C{row}")
-                title.set_in_layout(False)  # it is as wide as several moments
+                axes.set_title(str(agent), loc="left", fontsize=12, color=f"C{row}")
             axes.set_xlabel(f"step {min(chosen[column], agent.steps)}, score {moments[row][1]:.0f}", fontsize=9)
-    axes = figure.add_subplot(grid[:, COLUMNS:], xlabel="environment steps", ylabel="score of an evaluation")
+    axes = figure.add_axes((0.73, 0.12, 0.26, 0.81), xlabel="environment steps", ylabel="score of an evaluation")
     scores: dict[int, list[float]] = {}
     for entry in CsvLog(evaluations).read():
         scores.setdefault(int(entry["env_steps"]), []).append(float(entry["score"]))
