@@ -1,18 +1,27 @@
 """Convolution, bias and ReLU as one call against the three operations."""
 
+import itertools
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from harness import fused as fusing
 from harness.convolution import ConvReLU
 from harness.precision import make_autocast
 from mlr.augmentation import RandomCrop
 from tests.conftest import make_config, make_dmcontrol_config
-from tests.operations import make_agent_and_replay
+from tests.operations import fill, make_agent_and_replay
 from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
 CASES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_config)}
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    for agent in CASES:
+        monkeypatch.setattr(f"{agent}.agent.COMPARED_IMAGES", 8)
 
 
 def make(name, precision="fp32"):
@@ -64,6 +73,35 @@ def test_the_faster_way_is_kept_in_every_copy_of_a_layer(name, monkeypatch):
         assert {layer.fused for layer in layers(agent)} == {expected}
         assert bool(reasons) != expected and all("takes 2.00 times as long" in reason for reason in reasons)
     assert len(layers(agent)) >= 4  # also the momentum encoder's
+
+
+@pytest.mark.parametrize(
+    "name, aux, precision",
+    [("atari", "spr", "bf16"), ("dmcontrol", "autoencoder", "bf16")]
+    + [(name, "mlr", precision) for name in CASES for precision in ("fp32", "bf16")],
+)
+def test_an_update_with_every_fused_way_is_an_update(name, aux, precision, monkeypatch):
+    """On a CPU, with torch's crop in the kernel's place: its type, its layout and its further channels."""
+
+    def crop(self, images, offsets, factor, dtype):
+        pixels = self._by_torch(images, offsets, factor).to(dtype)
+        padded = F.pad(pixels, (0,) * 5 + (16 - pixels.shape[1],))
+        return padded.contiguous(memory_format=torch.channels_last)
+
+    monkeypatch.setattr(RandomCrop, "_by_kernel", crop)
+    recipe, make_configuration = CASES[name]
+    config = make_configuration("unused", f"precision={precision}", f"auxiliary={aux}")
+    found = []
+    for ways in (False, True):
+        agent, replay = make_agent_and_replay(recipe, config, CPU)
+        fill(replay, config)
+        if ways:
+            ticks = itertools.cycle((1.0, 2.0))
+            assert agent.fuse(lambda work, ticks=ticks: next(ticks)) == []
+            assert all(layer.fused for layer in layers(agent))
+        found.append({key: float(value) for key, value in agent.update(replay, 60, "update").items()})
+    tolerance = 1e-4 if precision == "fp32" else 0.05
+    assert found[1] == pytest.approx(found[0], rel=tolerance, abs=tolerance / 10)
 
 
 def test_what_disagrees_or_raises_is_not_used():
