@@ -11,6 +11,7 @@ from harness.sweeps.plan import changes, flatten
 from recipes import COMMANDS, command_of
 from recipes.tables import TASK_KEYS
 
+MEASURED = ("eval_", "evaluation.")  # keys of what is measured, not of what is learned
 CHOICES = {name: name for name in ("auxiliary", "preset", "fidelity")}
 
 
@@ -35,15 +36,17 @@ def identify(config: dict) -> Identity:
         if key in values and key in base:
             base[key] = values[key]
     usual = base.experiment == config["experiment"]
-    found = changes(flatten(base), leaves(identity(config)))
+    own = {key: value for key, value in leaves(identity(config)).items() if not key.startswith(MEASURED)}
+    found = changes(flatten(base), own)
     unresolved: Any = OmegaConf.to_container(base, resolve=False)
     raw = leaves(unresolved)
     following = [key for key in found if "${" in str(raw[key])]
     for key in found.keys() - following:
         OmegaConf.update(base, key, found[key][1])
     after = flatten(base)
-    own = [key for key in found if key not in following or after[key] != found[key][1]]
-    return Identity(method, {key: tuple(map(_hashable, found[key])) for key in own}, "" if usual else name)
+    led = [key for key in following if after[key] == found[key][1]]
+    changed = {key: tuple(map(_hashable, pair)) for key, pair in found.items() if key not in led}
+    return Identity(method, changed, "" if usual else name)
 
 
 @cache

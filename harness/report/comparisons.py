@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.report.published import SuiteScores, main_methods, references
 from harness.report.scores import Change, Results, Run, collect, compared_at
@@ -50,41 +51,44 @@ def differences(family: Sequence[Results]) -> Iterator[tuple[Results, list[Resul
         yield from ((candidates[i], found[i]) for i in sorted(found))
 
 
+class Axis(NamedTuple):
+    """Results by the value of a key, the base's own value among them."""
+
+    key: str
+    own: float
+    results: dict[float, Results]
+
+
 @dataclass(frozen=True)
 class Ablation:
     """A base, and results with one change more, by that change."""
 
     base: Results
-    arms: dict[Change, Results]
+    arms: Mapping[Change, Results]
 
-    def numbers(self) -> dict[str, float]:
-        """The base's value of keys with several arms whose values are numbers; it is the same on all tasks."""
-        found = {}
+    def axes(self) -> list[Axis]:
+        """Keys with several arms whose values are all numbers."""
+        found = []
         for key in dict.fromkeys(key for key, _ in self.arms):
-            arms = {value: arm for (name, value), arm in self.arms.items() if name == key}
-            bases = {
-                run.changes[key][0] for arm in arms.values() for runs in arm.runs.values() for run in runs.values()
-            }
-            if len(arms) > 1 and len(bases) == 1 and all(map(is_number, (*arms, *bases))):
-                (found[key],) = bases
+            by_value = {value: arm for (name, value), arm in self.arms.items() if name == key}
+            by_task = (runs for arm in by_value.values() for runs in arm.runs.values())
+            own = {run.changes[key][0] for runs in by_task for run in runs.values()}
+            if len(by_value) > 1 and len(own) == 1 and all(map(is_number, (*by_value, *own))):
+                found.append(Axis(key, *own, dict(sorted({**dict.fromkeys(own, self.base), **by_value}.items()))))
         return found
 
-    def rows(self, key: str | None = None) -> dict[str, Results]:
-        """Results by label, in the order of a key's values with the base in its place; or of arms without numbers."""
-        numbers = self.numbers()
-        if key is None:
-            arms = {words(*change): arm for change, arm in self.arms.items() if change[0] not in numbers}
-            return {self.base_name: self.base} | arms if arms else {}
-        found = {change: arm for change, arm in self.arms.items() if change[0] == key}
-        base = (key, numbers[key])
-        ordered = sorted([*found, base], key=by_size)
-        return {
-            words(*change) + ("" if change in found else ", base"): found.get(change, self.base) for change in ordered
-        }
+    def others(self) -> dict[str, Results]:
+        """The base and the arms without an axis, by label; empty without such an arm."""
+        keys = [axis.key for axis in self.axes()]
+        arms = {words(*change): arm for change, arm in self.arms.items() if change[0] not in keys}
+        return {f"{self.base.group.name} (base)": self.base, **arms} if arms else {}
 
-    @property
-    def base_name(self) -> str:
-        return f"{self.base.group.name}, base"
+    def rows(self) -> list[tuple[str, Results]]:
+        """All by label; the base is there for each axis, in its place."""
+        rows = list(self.others().items())
+        for key, own, results in self.axes():
+            rows += [(words(key, value) + " (base)" * (value == own), each) for value, each in results.items()]
+        return rows
 
 
 def ablations(family: Sequence[Results]) -> list[Ablation]:
@@ -92,10 +96,9 @@ def ablations(family: Sequence[Results]) -> list[Ablation]:
     for base in family:
         arms = {}
         for results in family:
-            further = set(results.group.changes) - set(base.group.changes)
-            if results.group.method == base.group.method and len(further) == 1:
-                if len(results.group.changes) == len(base.group.changes) + 1:
-                    arms[further.pop()] = results
+            changes, own = set(results.group.changes), set(base.group.changes)
+            if results.group.method == base.group.method and changes > own and len(changes) == len(own) + 1:
+                arms |= dict.fromkeys(changes - own, results)
         if arms:
-            found.append(Ablation(base, dict(sorted(arms.items(), key=lambda each: by_size(each[0])))))
+            found.append(Ablation(base, {change: arms[change] for change in sorted(arms, key=by_size)}))
     return found

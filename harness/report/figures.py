@@ -1,11 +1,12 @@
 """Figures to print and to read on a screen: PNG, SVG, and the numbers that are drawn as CSV.
 
 Colours can be told apart by colour-blind readers; markers and line styles repeat what they say. No text is below 8 pt.
-Intervals and bands whose ends are NaN, because no task has a second run, are not drawn.
+Intervals and bands whose ends are NaN, because no task has a second run, are not drawn. Legends lie outside the axes.
+More than MOST curves are spread over panels, the first of them in each.
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -22,10 +23,13 @@ from harness.report.statistics import Interval
 
 INK, FAINT, PAPER = "#1f2328", "#c8ccd1", "#ffffff"  # text and axes, grid, ground
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+PALETTE += ("#610505", "#7f0df2", "#994c33", "#a6a659", "#421fad", "#242442")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MOST = 6  # curves of a panel
 ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # of scores to compare with
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks
+LINE = 0.17  # inches, of a legend
 WIDTH = 4.4  # inches: between one column and a page, and not much shrunk on a phone
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
@@ -72,8 +76,8 @@ class Style:
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
     """A colour, marker and line style of its own for each label, in the given order."""
-    kinds = (
-        Style(PALETTE[i % 6], MARKERS[(i + i // 6) % 6], LINES[(i + 2 * (i // 6)) % 6])  # all differ up to the 36th
+    kinds = (  # all differ up to the 72nd
+        Style(PALETTE[i % 12], MARKERS[(i + i // 6 + i // 12) % 6], LINES[(i + 2 * (i // 6)) % 6])
         for i in range(len(labels))
     )
     return dict(zip(labels, kinds, strict=True))
@@ -114,7 +118,7 @@ def draw_profiles(
     unit: str,
 ) -> tuple[Path, ...]:
     """Share of runs x tasks that score above each threshold, with a band. profiles: label -> (point, low, high)."""
-    with _canvas(folder, name, 3.0) as (canvas, table):
+    with _canvas(folder, name, 2.8 + LINE * len(profiles)) as (canvas, table):
         table.append(("group", "threshold", "point", "low", "high"))
         axes = canvas.subplots()
         every = max(1, len(thresholds) // 8)
@@ -128,7 +132,7 @@ def draw_profiles(
         axes.set_ylabel("share of runs with score > τ")
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlim(thresholds[0], thresholds[-1])
-        axes.legend()
+        _legend(canvas)
     return _paths(folder, name)
 
 
@@ -165,6 +169,74 @@ def draw_differences(
     return _paths(folder, name)
 
 
+def draw_ablation(
+    folder: Path,
+    name: str,
+    panels: Mapping[str, Mapping[str, Mapping[float, Interval]]],
+    bases: Mapping[str, float],
+    style: Mapping[str, Style],
+    axes_labels: tuple[str, str],
+) -> tuple[Path, ...]:
+    """Score against an ablated value, with intervals, the base's point larger and hollow.
+
+    panels: title -> label of a line -> value -> (point, low, high). bases: the base's value of each line.
+    """
+    values = sorted({value for lines in panels.values() for line in lines.values() for value in line})
+    rows, columns = -(-len(panels) // 2), min(2, len(panels))
+    with _canvas(folder, name, 0.5 + 1.9 * rows + LINE * len(bases), WIDTH) as (canvas, table):
+        table.append(("panel", "group", "value", "point", "low", "high"))
+        axes = canvas.subplots(rows, columns, squeeze=False, sharex=True).flat
+        for panel, (title, lines) in zip(axes, panels.items(), strict=False):
+            for label, line in lines.items():
+                kind = style[label]
+                panel.plot(
+                    *_columns([(value, line[value][0]) for value in line]), color=kind.colour, ls=kind.line, label=label
+                )
+                for value, (point, low, high) in line.items():
+                    panel.plot(
+                        [value, value], [low, high], color=kind.colour, linewidth=4, alpha=0.45, solid_capstyle="butt"
+                    )
+                    hollow = {"markersize": 8, "markerfacecolor": PAPER} if value == bases[label] else {}
+                    panel.plot(value, point, color=kind.colour, marker=kind.marker, linestyle="", **hollow)
+                    table.append((title, label, value, point, low, high))
+            panel.set_title(title, loc="left")
+            if values[0] > 0 and values[-1] > 10 * values[0]:
+                panel.set_xscale("log")
+            panel.set_xticks(
+                values[:: 1 + len(values) // 7], [f"{value:g}" for value in values[:: 1 + len(values) // 7]]
+            )
+            panel.minorticks_off()
+        _finish_grid(axes, len(panels))
+        canvas.supxlabel(axes_labels[0], fontsize=9)
+        canvas.supylabel(axes_labels[1], fontsize=9)
+        if len(bases) > 1:
+            _legend(canvas)
+    return _paths(folder, name)
+
+
+def draw_mean_curves(
+    folder: Path,
+    name: str,
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float], Sequence[float]]],
+    style: Mapping[str, Style],
+    axes_labels: tuple[str, str],
+) -> tuple[Path, ...]:
+    """Curves with bands. curves: label -> steps, points, lows, highs."""
+    with _canvas(folder, name, *_size(curves)) as (canvas, table):
+        table.append(("group", "environment steps", "point", "low", "high"))
+        for axes, labels in _panels(canvas, curves):
+            for label in labels:
+                steps, points, lows, highs = curves[label]
+                kind = style[label]
+                axes.fill_between(steps, lows, highs, color=kind.colour, alpha=0.18, linewidth=0)
+                axes.plot(steps, points, color=kind.colour, ls=kind.line, marker=kind.marker, label=label)
+        for label, curve in curves.items():
+            table += [(label, *row) for row in zip(*curve, strict=True)]
+        _steps_axis(canvas, axes_labels)
+        _legend(canvas)
+    return _paths(folder, name)
+
+
 def draw_learning_curve(
     folder: Path,
     name: str,
@@ -176,7 +248,6 @@ def draw_learning_curve(
     panel: tuple[str, Sequence[tuple[float, float]]] | None = None,
     *,
     behind: Mapping[str, Curve] | None = None,
-    marks: Mapping[str, Sequence[int]] | None = None,
     width: float = 3.5,
 ) -> tuple[Path, ...]:
     """Mean evaluation score of each group's runs of one task over environment steps.
@@ -184,55 +255,107 @@ def draw_learning_curve(
     groups: label -> runs. Thin lines are the runs. The mean and a band of one standard deviation cover the steps at
     which every run of the group was evaluated. lines: label -> a score to compare with, drawn across where it is near
     the curves. points: label -> single episodes. panel: label and values of a curve below, on a logarithmic scale.
-    behind: label -> a published curve, drawn in grey up to the last evaluation here. width: inches.
-    marks: label -> environment steps of events, each an upright line.
+    behind: label -> a published curve, drawn in grey up to the last evaluation here. width: inches, of one panel.
     """
-    points, behind, marks, ratios = points or {}, behind or {}, marks or {}, [2, 1] if panel else [1]
-    entries = sum(map(len, (groups, lines, points, behind, marks)))
-    height = 2.6 + 0.17 * entries + (1.3 if panel else 0)
-    with _canvas(folder, name, height, width) as (canvas, table):
+    points, behind = points or {}, behind or {}
+    height, width = _size(groups, len(lines) + len(points) + len(behind), width)
+    with _canvas(folder, name, height + (1.3 if panel else 0), width) as (canvas, table):
         table.append(("group", "seed", "environment steps", "score", "episodes", "file"))
-        axes, *below = canvas.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         last_step = max((run.env_steps for runs in groups.values() for run in runs), default=0)
-        for (label, curve), line in zip(behind.items(), cycle(ACROSS), strict=False):
-            drawn = _draw_behind(axes, label, curve, last_step, line)
-            table += [(label, "", steps, mean, "", "") for steps, mean in drawn]
-        for (label, values), marker in zip(points.items(), ("x", "."), strict=False):
-            axes.plot(*_columns(values), color=INK, alpha=0.5, linestyle="", marker=marker, label=label)
+        for axes, labels in _panels(canvas, groups, below=panel is not None):
+            for (label, curve), line in zip(behind.items(), cycle(ACROSS), strict=False):
+                _draw_behind(axes, label, curve, last_step, line)
+            for (label, values), marker in zip(points.items(), ("x", "."), strict=False):
+                axes.plot(*_columns(values), color=INK, alpha=0.5, linestyle="", marker=marker, label=label)
+            for label in labels:
+                number = len(groups[label])
+                _curve(axes, groups[label], style[label], f"{label} ({number} {'run' if number == 1 else 'runs'})")
+            _draw_lines(axes, lines)
+        for label, curve in behind.items():
+            table += [(label, "", steps, mean, "", "") for steps, mean, _ in _until(curve, last_step)]
         for label, runs in groups.items():
-            _curve(axes, runs, style[label], f"{label} ({len(runs)} {'run' if len(runs) == 1 else 'runs'})")
             for run in runs:
                 for steps, scores in run.evaluations.items():
                     table.append((label, run.seed, steps, run.mean_at(steps), len(scores), run.path))
-        _draw_lines(axes, lines)
-        for label, steps in marks.items():
-            for number, step in enumerate(steps):
-                axes.axvline(step, color=INK, alpha=0.5, linewidth=0.8, ls=":", label=None if number else label)
-        axes.set_ylabel(axes_labels[1])
-        for part in below:
-            part.semilogy(*_columns(panel[1]), color=PALETTE[0], marker=".")
-            part.set_ylabel(panel[0])
-        last = below[-1] if below else axes
-        last.set_xlabel(axes_labels[0])
-        last.set_xlim(left=0)
-        last.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        last.xaxis.set_major_formatter(FuncFormatter(_thousands))
-        canvas.legend(loc="outside lower center", ncols=1, handlelength=3)
+        if panel:
+            *_, below = canvas.axes
+            below.semilogy(*_columns(panel[1]), color=PALETTE[0], marker=".")
+            below.set_ylabel(panel[0])
+        _steps_axis(canvas, axes_labels)
+        _legend(canvas)
     return _paths(folder, name)
+
+
+def _size(curves: Collection[str], further: int = 0, width: float = 3.5) -> tuple[float, float]:
+    """Height and width of a figure of these curves, with `further` lines in its legend."""
+    if len(curves) <= MOST:
+        return 2.6 + LINE * (len(curves) + further), width
+    return 0.5 + 1.7 * (len(curves) // 2) + LINE * (1 + further), WIDTH
+
+
+def _panels(canvas: Canvas, curves: Collection[str], below: bool = False) -> Iterator[tuple]:
+    """Axes, each with the labels of its curves: all, or beyond MOST the first one beside each of the others."""
+    first, *others = curves or [None]
+    if len(curves) <= MOST:
+        ratios = [2, 1] if below else [1]
+        yield canvas.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[0, 0], list(curves)
+        return
+    grid = canvas.subplots(-(-len(others) // 2), 2, squeeze=False, sharex=True, sharey=True).flat
+    for axes, label in zip(grid, others, strict=False):
+        axes.set_title(_broken(label), loc="left")
+        yield axes, [first, label]
+    _finish_grid(grid, len(others))
+
+
+def _finish_grid(grid: Sequence, used: int) -> None:
+    """Hides axes that nothing is drawn in; the lowest of each column has labels."""
+    for axes in grid[used:]:
+        axes.set_visible(False)
+    for axes in grid[max(0, used - 2) : used]:
+        axes.tick_params(labelbottom=True)
+
+
+def _steps_axis(canvas: Canvas, axes_labels: tuple[str, str]) -> None:
+    """Labels both axes: at the only panel, or once for all."""
+    first, *others = canvas.axes
+    if any(axes.get_title(loc="left") for axes in canvas.axes):
+        canvas.supxlabel(axes_labels[0], fontsize=9)
+        canvas.supylabel(axes_labels[1], fontsize=9)
+    else:
+        first.set_ylabel(axes_labels[1])
+        (others or [first])[-1].set_xlabel(axes_labels[0])
+    first.set_xlim(left=0)
+    for axes in canvas.axes:
+        axes.xaxis.set_major_locator(MaxNLocator(5 if not others else 4, steps=STEPS))
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+
+
+def _legend(canvas: Canvas) -> None:
+    """Outside the axes, each label once; a panel's title names its own curve."""
+    found: dict[str, object] = {}
+    for axes in canvas.axes:
+        title = axes.get_title(loc="left").replace("\n", " ")
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            if not title or not label.startswith(title):
+                found.setdefault(label, handle)
+    where = "upper" if canvas.get_supxlabel() else "lower"
+    canvas.legend(found.values(), found.keys(), loc=f"outside {where} center", ncols=1, handlelength=3)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _draw_behind(axes, label: str, curve: Curve, last_step: int, line) -> list[tuple[int, float]]:
-    """Draws a published curve and its band as far as `last_step`; returns its points."""
-    shown = [each for each in zip(*curve, strict=True) if each[0] <= last_step]
-    steps, means, deviations = (np.array(values) for values in zip(*shown, strict=True)) if shown else ([], [], [])
+def _until(curve: Curve, last_step: int) -> list[tuple[float, float, float]]:
+    return [each for each in zip(*curve, strict=True) if each[0] <= last_step]
+
+
+def _draw_behind(axes, label: str, curve: Curve, last_step: int, line) -> None:
+    """Draws a published curve and its band as far as `last_step`."""
+    steps, means, deviations = np.array(_until(curve, last_step)).reshape(-1, 3).T
     axes.plot(steps, means, color=INK, alpha=0.55, linewidth=1, ls=line, zorder=1, label=label)
-    if shown:
+    if len(steps):
         axes.fill_between(steps, means - deviations, means + deviations, color=INK, alpha=0.08, linewidth=0, zorder=0)
-    return [(steps, mean) for steps, mean, _ in shown]
 
 
 def _draw_lines(axes, lines: Mapping[str, float]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -11,14 +11,15 @@ import numpy as np
 
 from harness.files import project_version
 from harness.report import figures, statistics, tables
-from harness.report.comparisons import common_tasks, differences, families, methods
+from harness.report.comparisons import ablations, common_tasks, differences, families, methods
 from harness.report.figures import Figure, Style
 from harness.report.methods import Scores, improvement_table, is_own, methods_tables, own_scores
 from harness.report.page import Section, Video, build_page
 from harness.report.published import SuiteScores, label_of, main_methods
-from harness.report.scores import Group, Results, Run, Said, collect, every_suite, said_once
-from harness.report.statistics import METRICS
+from harness.report.scores import Group, Results, Run, Said, collect, every_suite, labels, said_once
+from harness.report.statistics import METRICS, Interval
 from harness.report.tables import MEANS_ONLY, Table
+from harness.report.words import quantity, words
 from harness.run_folder import RunFolder
 
 Suites = Mapping[str, SuiteScores]
@@ -37,7 +38,13 @@ PROBABILITY = (
     "How likely a run of the first scores above a run of the second on the same {task}; 0.5 is no difference. "
     "Bars: 95 % stratified bootstrap intervals. Over {which}. {counts}"
 )
-OUR_RUNS, DIFFERENCES = "Our runs", "Differences on equal seeds"  # titles of sections
+ABLATION = "Mean over runs, then over {task}s. Bars: 95 % stratified bootstrap intervals. Over {which}. {counts}"
+MEAN_CURVES = (
+    "Mean over runs, then over {task}s, at steps where all these runs were evaluated. Bands: 95 % stratified bootstrap "
+    "intervals. Over {which}. {counts}"
+)
+OUR_RUNS, ABLATIONS, DIFFERENCES = OF_RUNS = "Our runs", "Ablations", "Differences on equal seeds"  # titles of sections
+MOST_TASKS = 5  # with a panel each
 DIFFERENCE = (
     "Each setting less {reference}, paired by seed: mean over seeds, then over {task}s. Lines: 95 % stratified "
     "bootstrap intervals over pairs. {counts}"
@@ -79,7 +86,7 @@ def write_report(
     paths += [path for section in sections for figure in section.figures for path in figure.paths]
     page, lead, facts = out / "index.html", _lead(runs, suites), _facts(runs, suites, repeats)
     page.write_text(build_page("Results", lead, facts, _warnings(runs, suites), sections))
-    own = [table for section in sections if section.title in (OUR_RUNS, DIFFERENCES) for table in section.tables]
+    own = [table for section in sections if section.title in OF_RUNS for table in section.tables]
     own += [table for table in chain(*compared.values()) if any(is_own(row) for row in table.rows)]
     return [*paths, page], [*own, *improvement]
 
@@ -93,10 +100,12 @@ def _sections(
     compared: Mapping[str, list[Table]],
     improvement: list[Table],
 ) -> Iterator[Section]:
-    style = figures.styles(list(dict.fromkeys(group.label for group in _groups(runs))))
+    style = figures.styles([group.label for group in _groups(runs)])
     compared_runs = list(families(runs, suites))
     if runs:
         yield Section(OUR_RUNS, tables=[tables.aggregates_table(runs, suites, repeats)])
+    drawn = [figure for family in compared_runs for figure in _ablation_figures(family, folder, repeats)]
+    yield Section(ABLATIONS, [], tables.ablation_tables(runs, suites, repeats), drawn)
     ours = {run.suite for run in runs}
     for suite in sorted(suites.values(), key=lambda suite: suite.name not in ours):
         own = [family for family in compared_runs if family[0].suite is suite]
@@ -109,9 +118,11 @@ def _sections(
         shown = [tables.suite_table(suite, runs, repeats), *methods]
         yield Section(suite.label, text, shown, drawn, is_folded=bool(runs) and suite.name not in ours)
     yield Section("Probability of improvement", tables=improvement)
-    differences = [figure for family in compared_runs for figure in _differences(family, folder, style, repeats)]
-    yield Section(DIFFERENCES, [], tables.difference_tables(runs, suites, repeats), differences)
-    yield Section("Learning curves", [CURVES], figures=list(_curves(runs, suites, folder, style)))
+    drawn = [figure for family in compared_runs for figure in _differences(family, folder, style, repeats)]
+    yield Section(DIFFERENCES, [], tables.difference_tables(runs, suites, repeats), drawn)
+    longest = {(family[0].group.size, *(results.group for results in family)): family for family in compared_runs}
+    drawn = [figure for family in longest.values() for figure in _mean_curves(family, folder, style, repeats)]
+    yield Section("Learning curves", [CURVES], figures=[*drawn, *_curves(runs, suites, folder, style)])
     if media:
         yield Section("Videos", videos=list(_videos(runs)))
     origins = [tables.provenance_table(runs, suites)] if runs else []
@@ -133,17 +144,17 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
 def _family_figures(
     family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int
 ) -> Iterator[Figure]:
-    suite = family[0].suite
+    suite, style = family[0].suite, _by_name(family, style)
     for kind, members in methods(family):
         stem, title = _stem(family, kind), _title(family, kind)
         common = common_tasks(members)
         if not common:
             continue
-        scores = {results.group.label: {task: results.normalised()[task] for task in common} for results in members}
+        scores = {results.group.name: _scores(results, common) for results in members}
         texts = {"task": suite.task_word, "which": _which(suite, common), "counts": _counts(suite, scores)}
         intervals = {
-            label: {METRICS[name]: value for name, value in statistics.aggregate(runs, repeats).items()}
-            for label, runs in scores.items()
+            name: {METRICS[metric]: value for metric, value in statistics.aggregate(runs, repeats).items()}
+            for name, runs in scores.items()
         }
         name = f"{stem}_aggregates"
         paths = figures.draw_intervals(folder, name, intervals, style, suite.normalised_unit)
@@ -154,16 +165,15 @@ def _family_figures(
         values = [score for runs in scores.values() for score in chain(*runs.values())]
         low, high = min(0.0, math.floor(10 * min(values)) / 10), max(1.0, math.ceil(10 * max(values)) / 10)
         thresholds = np.linspace(low, high, THRESHOLDS)
-        profiles = {label: statistics.performance_profile(runs, thresholds, repeats) for label, runs in scores.items()}
+        profiles = {name: statistics.performance_profile(runs, thresholds, repeats) for name, runs in scores.items()}
         name = f"{stem}_profiles"
         paths = figures.draw_profiles(folder, name, thresholds, profiles, style, suite.normalised_unit)
         yield Figure(name, f"{title}: performance profiles", PROFILE.format(**texts), paths)
 
+        first, *others = scores
         pairs = {
-            (members[0].group.label, other.group.label): statistics.probability_of_improvement(
-                scores[members[0].group.label], scores[other.group.label], repeats
-            )
-            for other in members[1:]
+            (first, other): statistics.probability_of_improvement(scores[first], scores[other], repeats)
+            for other in others
         }
         if pairs:
             name = f"{stem}_improvement"
@@ -171,28 +181,114 @@ def _family_figures(
             yield Figure(name, f"{title}: probability of improvement", PROBABILITY.format(**texts), paths)
 
 
+def _ablation_figures(family: Sequence[Results], folder: Path, repeats: int) -> Iterator[Figure]:
+    """A figure for each key whose values are numbers, a line for each base; and one for the other arms of a base."""
+    suite, axes = family[0].suite, {}
+    for ablation in ablations(family):
+        base, others = ablation.base.group, ablation.others()
+        for axis in ablation.axes():
+            axes.setdefault(axis.key, {})[base.name] = axis
+        panels = _panels(suite, others.values())
+        intervals = {
+            label: {title: _mean(each, tasks, repeats) for title, tasks in panels.items()}
+            for label, each in others.items()
+        }
+        if panels:
+            name, style = f"{ablation.base.own_stem}_ablations", figures.styles(list(others))
+            paths = figures.draw_intervals(folder, name, intervals, style, suite.normalised_unit)
+            yield Figure(name, f"{_title(family)}: ablations of {base.name}", _ablation_caption(suite, others), paths)
+    for key, lines in axes.items():
+        members = {
+            f"{base}, {words(key, value)}": each for base, axis in lines.items() for value, each in axis.results.items()
+        }
+        panels = {
+            title: {
+                base: {value: _mean(each, tasks, repeats) for value, each in axis.results.items()}
+                for base, axis in lines.items()
+            }
+            for title, tasks in _panels(suite, members.values()).items()
+        }
+        if panels:
+            name, own = _stem(family, f"ablation_{key}"), {base: axis.own for base, axis in lines.items()}
+            style, labels = figures.styles(list(lines)), (quantity(key), suite.normalised_unit)
+            paths = figures.draw_ablation(folder, name, panels, own, style, labels)
+            caption = f"Hollow: the base, {', '.join(dict.fromkeys(words(key, value) for value in own.values()))}. "
+            yield Figure(name, f"{_title(family)}: {quantity(key)}", caption + _ablation_caption(suite, members), paths)
+
+
+def _ablation_caption(suite: SuiteScores, members: Mapping[str, Results]) -> str:
+    common = common_tasks(list(members.values()))
+    scores = {label: _scores(results, common) for label, results in members.items()}
+    return ABLATION.format(task=suite.task_word, which=_which(suite, common), counts=_counts(suite, scores))
+
+
+def _panels(suite: SuiteScores, members: Collection[Results]) -> dict[str, list[str]]:
+    """Tasks of each panel by its title: all that the members share, and each of a few."""
+    common = common_tasks(list(members)) if members else []
+    whole = {f"mean of {len(common)} {suite.task_word}s": common} if len(common) > 1 else {}
+    return whole | ({task: [task] for task in common} if len(common) <= MOST_TASKS else {})
+
+
+def _scores(results: Results, tasks: Sequence[str]) -> dict[str, list[float]]:
+    normalised = results.normalised()
+    return {task: normalised[task] for task in tasks}
+
+
+def _mean(results: Results, tasks: Sequence[str], repeats: int) -> Interval:
+    return statistics.aggregate(_scores(results, tasks), repeats)["mean"]
+
+
 def _differences(family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int) -> Iterator[Figure]:
     """Bars of results less a reference, over all pairs that the two have: a figure a reference."""
-    suite = family[0].suite
+    suite, style = family[0].suite, _by_name(family, style)
     for reference, others in differences(family):
-        intervals, counts = {}, []
+        intervals, counts = {}, {}
         for other in others:
             pairs = statistics.pairs(other.paired(), reference.paired())
             if not pairs:
                 continue
-            label = other.group.label
-            intervals[label], _ = statistics.paired_differences(other.paired(), reference.paired(), repeats)
-            alone = ", so no interval" if math.isnan(intervals[label][1]) else ""
+            name = other.group.name
+            intervals[name], _ = statistics.paired_differences(other.paired(), reference.paired(), repeats)
+            alone = ", so no interval" if math.isnan(intervals[name][1]) else ""
             number, tasks = _count(sum(map(len, pairs.values())), "pair"), _count(len(pairs), suite.task_word)
-            counts.append(f"{label}: {number}, {tasks}{alone}.")
+            counts.setdefault(f"{number}, {tasks}{alone}", []).append(name)
         if not intervals:
             continue
-        group = reference.group
-        name = _slug("_".join([reference.stem, "differences", group.method, *map(str, chain(*group.changes))]))
+        reference_name, file = reference.group.name, f"{reference.own_stem}_differences"
         unit = f"difference of {suite.normalised_unit}"
-        caption = DIFFERENCE.format(reference=group.label, task=suite.task_word, counts=" ".join(counts))
-        paths = figures.draw_differences(folder, name, intervals, style, unit)
-        yield Figure(name, f"{_title(family)}: differences from {group.name}", caption, paths)
+        texts = [f"{', '.join(names) if len(counts) > 1 else 'Each'}: {count}." for count, names in counts.items()]
+        caption = DIFFERENCE.format(reference=reference.group.label, task=suite.task_word, counts=" ".join(texts))
+        paths = figures.draw_differences(folder, file, intervals, style, unit)
+        yield Figure(file, f"{_title(family)}: differences from {reference_name}", caption, paths)
+
+
+def _by_name(family: Sequence[Results], style: Mapping[str, Style]) -> dict[str, Style]:
+    return {results.group.name: style[results.group.label] for results in family}
+
+
+def _mean_curves(family: Sequence[Results], folder: Path, style: Mapping[str, Style], repeats: int) -> Iterator[Figure]:
+    """Curves over the tasks that all share, of those with several evaluations."""
+    suite, common, curves, scores = family[0].suite, common_tasks(family), {}, {}
+    for results in family if common else ():
+        runs = {task: list(results.runs[task].values()) for task in common}
+        steps = sorted(set.intersection(*(set(run.evaluations) for of_task in runs.values() for run in of_task)))
+        steps = [step for step in steps if step <= results.env_steps]
+        if len(steps) > 1:
+            values = {
+                task: [[suite.normalised(task, run.mean_at(step)) for step in steps] for run in of_task]
+                for task, of_task in runs.items()
+            }
+            curves[results.group.name] = (steps, *statistics.mean_curve(values, repeats))
+            scores[results.group.name] = values
+    if curves:
+        name = _stem(family, "curves")
+        caption = MEAN_CURVES.format(task=suite.task_word, which=_which(suite, common), counts=_counts(suite, scores))
+        labels = (
+            _steps_label([run for results in family for runs in results.runs.values() for run in runs.values()]),
+            suite.normalised_unit,
+        )
+        paths = figures.draw_mean_curves(folder, name, curves, _by_name(family, style), labels)
+        yield Figure(name, f"{_title(family)}: learning curves", caption, paths)
 
 
 def _curves(runs: Sequence[Run], suites: Suites, folder: Path, style: Mapping[str, Style]) -> Iterator[Figure]:
@@ -200,19 +296,24 @@ def _curves(runs: Sequence[Run], suites: Suites, folder: Path, style: Mapping[st
         evaluated = [run for run in runs if run.suite == suite.name and run.evaluations]
         order = [*suite.tasks, *(run.task for run in evaluated)]
         for task in dict.fromkeys(task for task in order if any(run.task == task for run in evaluated)):
-            groups: dict[str, list[Run]] = {group.label: [] for group in _groups(evaluated)}
-            for run in evaluated:
-                if run.task == task:
-                    groups[run.group.label].append(run)
-            groups = {label: members for label, members in groups.items() if members}
+            of_task = [run for run in evaluated if run.task == task]
+            groups = {group: [run for run in of_task if run.group == group] for group in _groups(of_task)}
+            names = {group: group.name if len({each.size for each in groups}) == 1 else group.label for group in groups}
             caption = " ".join(
-                f"{label}: {_seeds(members)}; {_episodes(members)} an evaluation." for label, members in groups.items()
+                said_once((group, f"{_seeds(own)}; {_episodes(own)} an evaluation") for group, own in groups.items())
             )
-            labels = (_steps_label(list(chain(*groups.values()))), suite.score_unit)
+            labels = (_steps_label(of_task), suite.score_unit)
             file = f"{suite.name}_{_slug(task)}_curve"
-            lines = _lines(suite, task, any(run.preset == "full" for run in chain(*groups.values())))
-            behind = suite.curves(task)
-            paths = figures.draw_learning_curve(folder, file, groups, style, labels, lines, behind=behind)
+            lines = _lines(suite, task, any(run.preset == "full" for run in of_task))
+            paths = figures.draw_learning_curve(
+                folder,
+                file,
+                {names[group]: own for group, own in groups.items()},
+                {names[group]: style[group.label] for group in groups},
+                labels,
+                lines,
+                behind=suite.curves(task),
+            )
             yield Figure(file, f"{suite.label}: {task}", caption, paths)
 
 
@@ -257,13 +358,15 @@ def _lead(runs: Sequence[Run], suites: Suites) -> str:
 
 
 def _facts(runs: Sequence[Run], suites: Suites, repeats: int) -> dict[str, str]:
-    facts = {}
+    said: dict[str, list[Group]] = {}
     for group in _groups(runs):
         members, suite = [run for run in runs if run.group == group], suites[group.suite]
-        covered = {run.task for run in members}
-        facts[f"{suite.label}: {group.label}"] = (
-            f"{_count(len(members), 'run')}, {_covered(suite, covered)}, {_seeds(members)}"
-        )
+        covered = _covered(suite, {run.task for run in members})
+        said.setdefault(f"{suite.label}: {_count(len(members), 'run')}, {covered}, {_seeds(members)}", []).append(group)
+    facts = {}
+    for fact, groups in said.items():
+        suite, _, text = fact.partition(": ")
+        facts[f"{suite}: {labels(groups)}"] = text + (" each" if len(groups) > 1 else "")
     if runs:
         facts["Intervals"] = f"95 %, {repeats:,} stratified bootstrap resamples (rliable)"
     return {**facts, "Made by": f"mlr-rl {project_version()}, mlr report"}
@@ -321,13 +424,14 @@ def _which(suite: SuiteScores, tasks: Sequence[str]) -> str:
     return f"{len(tasks)} of {whole} {suite.task_word}s{names}"
 
 
-def _counts(suite: SuiteScores, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    texts = []
+def _counts(suite: SuiteScores, scores: Mapping[str, Mapping[str, Sequence]]) -> str:
+    """Runs of a task, once for all labels where they are equal."""
+    counts: dict[str, list[str]] = {}
     for label, runs in scores.items():
         least, most = (pick(map(len, runs.values())) for pick in (min, max))
-        texts.append(f"{label} {least}" + (f" to {most}" if most > least else ""))
-        if most == 1:
-            texts[-1] += ", so no interval"
+        text = f"{least}" + (f" to {most}" if most > least else ", so no interval" if most == 1 else "")
+        counts.setdefault(text, []).append(label)
+    texts = [f"{', '.join(names)} {text}" if len(counts) > 1 else text for text, names in counts.items()]
     return f"Runs per {suite.task_word}: {'; '.join(texts)}."
 
 

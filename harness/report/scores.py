@@ -6,16 +6,17 @@ file stands alone. A run's own `evaluations.csv` is its score file.
 
 import csv
 import math
+import re
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError
 from harness.files import PUBLISHED
 from harness.report.published import SuiteScores, label_of, main_methods
-from harness.report.words import MOST, NAME, by_size, in_words
+from harness.report.words import MOST, NAME, by_size, in_words, is_number, quantity, text
 from harness.run_folder import RunFolder, config_hash, episodes_beside, read_config, read_manifest, renamed
 
 NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
@@ -64,8 +65,8 @@ class Group:
         """The paper's size and fidelity come first, and in each of them its own methods."""
         main = main_methods()
         order = main.index(self.method) if self.method in main else len(main)
-        changes = len(self.changes), [by_size(change) for change in self.changes]
-        return self.suite, self.preset != "full", self.preset, self.fidelity != "released", order, self.method, changes
+        size = self.suite, self.preset != "full", self.preset, self.fidelity != "released"
+        return *size, len(self.changes), order, self.method, [by_size(change) for change in self.changes]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,11 @@ class Results:
     def stem(self) -> str:
         """Part of the names of files that compare these results with others."""
         return f"{self.group.suite}_{self.group.preset}_{self.group.fidelity}_{self.env_steps}"
+
+    @property
+    def own_stem(self) -> str:
+        """The stem with method and changes, so that no other group has it."""
+        return re.sub(r"\W+", "_", "_".join([self.stem, self.group.method, *map(str, chain(*self.group.changes))]))
 
     def steps(self, task: str) -> int:
         """Environment steps after which the runs of `task` are evaluated."""
@@ -257,7 +263,16 @@ def labels(groups: Collection[Group]) -> str:
     apart = list(dict.fromkeys(group.apart for group in groups))
     if len(apart) > 1:
         return "; ".join(labels([group for group in groups if group.apart == kind]) for kind in apart)
-    return ", ".join([*(group.name for group in groups), *apart[0]])
+    values: dict[Any, list[str]] = {}  # of groups that differ in a number alone
+    for group in groups:
+        (key, value), *_ = group.changes or [("", "")]
+        kind = (group.method, key) if len(group.changes) == 1 and is_number(value) else group
+        values.setdefault(kind, []).append(text(value) if kind != group else group.name)
+    names = [
+        f"{label_of(kind[0])} ({quantity(kind[1])} {', '.join(texts)})" if isinstance(kind, tuple) else texts[0]
+        for kind, texts in values.items()
+    ]
+    return ", ".join([*names, *apart[0]])
 
 
 def every_suite(runs: Iterable[Run], suites: Mapping[str, SuiteScores]) -> dict[str, SuiteScores]:
@@ -380,12 +395,17 @@ def read_runs(
 
 
 def _told_apart(runs: list[Run]) -> list[Run]:
-    """Names tell runs of equal settings and seed apart; changes of all runs that may be compared belong to none."""
-    names: dict[tuple, set[str]] = {}
+    """Names tell runs apart that would be mixed; changes of all runs that may be compared belong to none."""
+    cells: dict[tuple[Group, str], list[Run]] = {}
     for run in runs:
-        names.setdefault((run.group, run.task, run.seed), set()).add(run.name)
-    doubled = {(group, name) for (group, *_), several in names.items() for name in several if len(several) > 1}
-    runs = [_named(run, run.changes) if (run.group, run.name) in doubled else run for run in runs]
+        cells.setdefault((run.group, run.task), []).append(run)
+    mixed = {
+        (group, run.name)
+        for (group, _), cell in cells.items()
+        if len({run.seed for run in cell}) < len(cell) or len({run.settings_hash for run in cell}) > 1
+        for run in cell
+    }
+    runs = [_named(run, run.changes) if (run.group, run.name) in mixed else run for run in runs]
     shared: dict[Group, set[Change]] = {}
     for run in runs:
         shared.setdefault(run.group.size, set(run.own)).intersection_update(run.own)

@@ -94,16 +94,29 @@ def performance_profile(
         shares = [(block[..., None] > thresholds).mean(0) for block in blocks]  # [tasks, thresholds]
         return np.concatenate(shares).mean(0)
 
-    points, lows, highs = zip(
-        *_intervals(_blocks([(runs,) for runs in scores.values()]), statistic, repeats), strict=True
-    )
-    return np.array(points), np.array(lows), np.array(highs)
+    return tuple(np.array(_intervals(_blocks([(runs,) for runs in scores.values()]), statistic, repeats)).T)
+
+
+def mean_curve(
+    scores: Mapping[str, Sequence[Sequence[float]]], repeats: int = REPEATS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over runs, then over tasks, at every step: points, lows, highs, each [steps].
+
+    scores: task -> a list [steps] for each run. A resample draws whole runs. Raises as `aggregate`.
+    """
+    blocks = _blocks([(runs,) for runs in scores.values()])  # [runs, tasks, steps]
+    return tuple(np.array(_intervals(blocks, _mean_of_tasks, repeats)).T)
+
+
+def _mean_of_tasks(*blocks: np.ndarray) -> np.ndarray:
+    return np.concatenate([block.mean(0) for block in blocks]).mean(0)
 
 
 def probability_of_improvement(first: Scores, second: Scores, repeats: int = REPEATS) -> Interval:
     """Probability that a run of `first` beats a run of `second` on a task that both have; a tie counts half.
 
-    Raises ValueError without a common task, and as `aggregate`.
+    Without a task where both have a second run there is no interval. Raises ValueError without a common task, and as
+    `aggregate`.
     """
     tasks = [(first[task], second[task]) for task in first if task in second]
 
@@ -114,7 +127,9 @@ def probability_of_improvement(first: Scores, second: Scores, repeats: int = REP
             shares.append(((ours > theirs) + 0.5 * (ours == theirs)).mean((0, 1)))
         return np.concatenate(shares).mean(keepdims=True)
 
-    return _intervals(_blocks(tasks), statistic, repeats)[0]
+    point, *interval = _intervals(_blocks(tasks), statistic, repeats)[0]
+    known = any(min(map(len, lists)) > 1 for lists in tasks)
+    return (point, *(interval if known else (math.nan, math.nan)))
 
 
 def paired_differences(first: Paired, second: Paired, repeats: int = REPEATS) -> tuple[Interval, dict[str, Interval]]:
@@ -145,7 +160,7 @@ def pairs(first: Paired, second: Paired) -> dict[str, list[int]]:
 
 
 def _blocks(tasks: Sequence[tuple[Sequence[float], ...]]) -> list[np.ndarray]:
-    """Scores as arrays [runs, tasks], tasks with equal numbers of runs together.
+    """Scores as arrays [runs, tasks, ...], tasks with equal numbers of runs together.
 
     Where a task has several lists, as many arrays follow one another. Raises ValueError for scores that are missing.
     """
@@ -154,7 +169,8 @@ def _blocks(tasks: Sequence[tuple[Sequence[float], ...]]) -> list[np.ndarray]:
     by_size: dict[tuple[int, ...], list] = {}
     for lists in tasks:
         by_size.setdefault(tuple(map(len, lists)), []).append(lists)
-    blocks = [np.array(column, float).T for group in by_size.values() for column in zip(*group, strict=True)]
+    columns = [column for group in by_size.values() for column in zip(*group, strict=True)]
+    blocks = [np.array(column, float).swapaxes(0, 1) for column in columns]
     if not all(np.isfinite(block).all() for block in blocks):
         raise ValueError("there is a score that is not finite")
     return blocks

@@ -18,7 +18,7 @@ from statistics import mean, median, stdev
 
 from harness.files import ROOT
 from harness.report import statistics
-from harness.report.comparisons import differences, families
+from harness.report.comparisons import Ablation, ablations, common_tasks, differences, families
 from harness.report.published import PLAYER, PublishedMethod, SuiteScores
 from harness.report.scores import Results, Run, collect_by_budget, said_once
 
@@ -217,10 +217,8 @@ def _of_means(suite: SuiteScores, means: Sequence[float], mark: str) -> dict[str
 def aggregates_table(
     runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
 ) -> Table:
-    """A row for each group of `runs` and budget: the four aggregates with intervals."""
-    found = [results for suite in suites.values() for results in chain(*collect_by_budget(runs, suite).values())]
-    collected = [results for results in found if results.counted]
-    rows = []
+    """A row for each group of `runs` and number of steps at which figures compare it: the four aggregates."""
+    collected, rows = list(chain(*families(runs, suites))), []
     for results in collected:
         group, mark = results.group, _mark_of(results)
         intervals = statistics.aggregate(results.normalised(), repeats).values()
@@ -229,9 +227,39 @@ def aggregates_table(
         rows.append([group.suite, group.label, steps, _task_count(results), _seed_count(results), *cells])
     header = ["suite", "runs", "environment steps", "tasks", "seeds", *statistics.METRICS.values()]
     notes = ["IQM and optimality gap over runs × tasks, median and mean of task means."]
-    notes += said_once(entry for results in found for entry in results.uncounted())
+    notes += said_once(entry for results in collected for entry in results.uncounted())
     notes += _interval_notes(collected, repeats)
     return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, notes, key=1)
+
+
+def ablation_tables(
+    runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
+) -> list[Table]:
+    """Arms by tasks, the base in its place: a table a base."""
+    found = (each for family in families(runs, suites) for each in ablations(family))
+    return [_ablation_table(ablation, repeats) for ablation in found]
+
+
+def _ablation_table(ablation: Ablation, repeats: int) -> Table:
+    base, members = ablation.base, [ablation.base, *ablation.arms.values()]
+    suite, group, common, rows = base.suite, base.group, common_tasks(members), []
+    tasks = [task for task in suite.tasks if any(task in results.runs for results in members)]
+    for label, results in ablation.rows():
+        raw, digits = results.raw(), max(suite.score_digits, 1)
+        cells = [_runs(raw[task], len(results.expected(task)), digits) if task in raw else ABSENT for task in tasks]
+        scores = {task: results.normalised()[task] for task in common}
+        overall = _interval(statistics.aggregate(scores, repeats)["mean"]) if common else ABSENT
+        rows.append([label, *cells, overall])
+    which = f"{len(common)} {suite.task_word}{'' if len(common) == 1 else 's'}"
+    header = ["setting", *tasks, f"{suite.normalised_unit}, mean of {which}"]
+    notes = [
+        f"Changes of one setting of {group.label}, after {base.env_steps:,} environment steps. {suite.legend}",
+        f"Last column: mean over runs, then over the {which} that all rows have.",
+        *said_once(entry for results in members for entry in results.missing()),
+        *_interval_notes(members, repeats),
+    ]
+    title = f"Ablations of {group.label} on {suite.label} after {base.env_steps:,} environment steps"
+    return Table(f"ablations_{base.own_stem}", title, header, rows, notes)
 
 
 def difference_tables(
@@ -262,11 +290,7 @@ def _difference_table(reference: Results, others: Sequence[Results], repeats: in
             rows.append([label, f"mean of {len(pairs)}", count, ABSENT, ABSENT, _interval(overall, mark)])
     header = ["setting", "task", "pairs", group.label, "setting's score", f"difference, {suite.normalised_unit}"]
     return Table(
-        re.sub(
-            r"\W+",
-            "_",
-            "_".join(["differences", reference.stem, group.method, *map(str, chain(*group.changes))]),
-        ),
+        f"differences_{reference.own_stem}",
         f"Differences from {group.label} on {suite.label} after {reference.env_steps:,} environment steps",
         header,
         rows,

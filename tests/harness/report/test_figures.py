@@ -112,10 +112,53 @@ def test_colours_differ_also_for_colour_blind_readers():
 
 
 def test_styles_differ_in_more_than_colour():
-    kinds = list(figures.styles([str(i) for i in range(36)]).values())
-    assert len(set(kinds)) == 36
-    for part in ("colour", "marker", "line"):
+    kinds = list(figures.styles([str(i) for i in range(72)]).values())
+    assert len(set(kinds)) == 72 and len({kind.colour for kind in kinds[:12]}) == 12
+    assert len({(kind.marker, kind.line) for kind in kinds[:12]}) == 12
+    for part in ("marker", "line"):
         assert len({getattr(kind, part) for kind in kinds[:6]}) == 6
+
+
+def test_an_ablation_is_drawn_against_its_values(tmp_path, drawn):
+    line = {0.001: (0.4, 0.3, 0.6), 0.01: (0.5, 0.4, 0.6), 1.0: (0.2, float("nan"), float("nan"))}
+    figures.draw_ablation(tmp_path, "x", {"pong": {LABELS[0]: line}}, {LABELS[0]: 0.01}, STYLE, ("tau", "score"))
+    (axes,) = drawn[0].axes
+    curve, *marks = axes.lines
+    assert [list(curve.get_xdata()), list(curve.get_ydata())] == [[0.001, 0.01, 1.0], [0.4, 0.5, 0.2]]
+    assert [list(bar.get_ydata()) for bar in marks[:4:2]] == [[0.3, 0.6], [0.4, 0.6]] and axes.get_xscale() == "log"
+    hollow = [point.get_xdata()[0] for point in marks[1::2] if point.get_markerfacecolor() == figures.PAPER]
+    assert hollow == [0.01] and [text.get_text() for text in axes.get_xticklabels()] == ["0.001", "0.01", "1"]
+
+
+def test_many_curves_are_spread_over_panels_with_the_first_in_each(tmp_path, drawn):
+    labels = [f"arm {i}" for i in range(8)]
+    groups = {label: [make_run(1, {5000: [float(i)]})] for i, label in enumerate(labels)}
+    figures.draw_learning_curve(tmp_path, "x", groups, figures.styles(labels), AXES, {"random policy": 0.5})
+    panels = [axes for axes in drawn[0].axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels] == labels[1:]
+    assert [[line.get_ydata()[0] for line in axes.lines] for axes in panels] == [[0.0, i, 0.5] for i in range(1, 8)]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["arm 0 (1 run)", "random policy: 0.5"]
+
+
+def test_legends_and_labels_cover_nothing(tmp_path, drawn):
+    draw_all(tmp_path)
+    labels = [f"arm {i}" for i in range(9)]
+    groups = {label: [make_run(1, {5000: [1.0], 9000: [2.0]})] for label in labels}
+    curves = {label: ([0, 5], [0, 1], [0, 1], [0, 1]) for label in labels}
+    ablation = {"pong": {label: {1.0: (0.1, 0.0, 0.2), 2.0: (0.1, 0.0, 0.2)} for label in labels[:2]}}
+    style = figures.styles(labels)
+    figures.draw_learning_curve(tmp_path, "f", groups, style, AXES, {"random policy": 0.1})
+    figures.draw_mean_curves(tmp_path, "g", curves, style, AXES)
+    figures.draw_ablation(tmp_path, "h", ablation, dict.fromkeys(labels[:2], 1.0), style, AXES)
+    assert len(drawn) == 8
+    for canvas in drawn:
+        further = [text for text in (canvas._supxlabel, canvas._supylabel) if text]
+        boxes = [each.get_window_extent() for each in (*canvas.legends, *further)]
+        boxes += [axes.get_tightbbox() for axes in canvas.axes if axes.get_visible()]
+        assert not any(axes.get_legend() for axes in canvas.axes)
+        for first, second in itertools.combinations(boxes, 2):
+            overlap = first.intersection(first, second)
+            assert overlap is None or min(overlap.width, overlap.height) < 1, canvas
 
 
 def test_intervals_are_drawn_where_they_are(tmp_path, drawn):

@@ -12,6 +12,7 @@ from harness.report.statistics import (
     SEED,
     aggregate,
     iqm,
+    mean_curve,
     optimality_gap,
     paired_differences,
     pairs,
@@ -232,6 +233,20 @@ def test_interval_of_the_probability_agrees_with_all_resamples():
         for against in itertools.product(second, repeat=3)
     ]
     assert_interval(probability_of_improvement({"a": first}, {"a": second}, REPEATS), outcomes, 5 / 9)
+
+
+def test_single_runs_of_one_side_leave_the_probability_without_interval():
+    point, *interval = probability_of_improvement({"a": [1.0, 2.0, 4.0]}, {"a": [3.0]}, 10)
+    assert point == pytest.approx(1 / 3) and np.isnan(interval).all()
+
+
+def test_a_mean_curve_is_the_aggregate_at_each_step():
+    runs = {"a": [[0.1, 0.4], [0.3, 0.8], [0.2, 0.3]], "b": [[0.5, 0.6], [0.9, 1.0]]}
+    points, lows, highs = mean_curve(runs, 200)
+    for step in (0, 1):
+        expected = aggregate({task: [run[step] for run in of_task] for task, of_task in runs.items()}, 200)["mean"]
+        assert (points[step], lows[step], highs[step]) == pytest.approx(expected)
+    assert np.isnan(mean_curve({"a": [[0.1, 0.4]]}, 10)[1]).all()
 
 
 def test_performance_profile():
