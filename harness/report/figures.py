@@ -248,6 +248,7 @@ def draw_learning_curve(
     panel: tuple[str, Sequence[tuple[float, float]]] | None = None,
     *,
     behind: Mapping[str, Curve] | None = None,
+    marks: Mapping[str, Sequence[int]] | None = None,
     width: float = 3.5,
 ) -> tuple[Path, ...]:
     """Mean evaluation score of each group's runs of one task over environment steps.
@@ -255,10 +256,11 @@ def draw_learning_curve(
     groups: label -> runs. Thin lines are the runs. The mean and a band of one standard deviation cover the steps at
     which every run of the group was evaluated. lines: label -> a score to compare with, drawn across where it is near
     the curves. points: label -> single episodes. panel: label and values of a curve below, on a logarithmic scale.
-    behind: label -> a published curve, drawn in grey up to the last evaluation here. width: inches, of one panel.
+    behind: label -> a published curve, drawn in grey up to the last evaluation here. marks: label ->
+    environment steps of events, each an upright line. width: inches, of one panel.
     """
-    points, behind = points or {}, behind or {}
-    height, width = _size(groups, len(lines) + len(points) + len(behind), width)
+    points, behind, marks = points or {}, behind or {}, marks or {}
+    height, width = _size(groups, sum(map(len, (lines, points, behind, marks))), width)
     with _canvas(folder, name, height + (1.3 if panel else 0), width) as (canvas, table):
         table.append(("group", "seed", "environment steps", "score", "episodes", "file"))
         last_step = max((run.env_steps for runs in groups.values() for run in runs), default=0)
@@ -271,6 +273,9 @@ def draw_learning_curve(
                 number = len(groups[label])
                 _curve(axes, groups[label], style[label], f"{label} ({number} {'run' if number == 1 else 'runs'})")
             _draw_lines(axes, lines)
+            for label, steps in marks.items():
+                for number, step in enumerate(steps):
+                    axes.axvline(step, color=INK, alpha=0.5, linewidth=0.8, ls=":", label=None if number else label)
         for label, curve in behind.items():
             table += [(label, "", steps, mean, "", "") for steps, mean, _ in _until(curve, last_step)]
         for label, runs in groups.items():

@@ -313,7 +313,7 @@ def provenance_table(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> 
         counts = [Number(f"{count:,}", count) for count in (run.agent_steps.get(steps, 0), steps, episodes)]
         digits, mark = max(suites[run.suite].score_digits, 1), "" if run.is_finished else "not finished"
         score = _score(run.final, digits=digits, mark=mark) if episodes else "not evaluated yet"
-        names = [run.suite, run.task, run.method, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
+        names = [run.suite, run.task, run.group.name, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
         rows.append([*names, *counts, score, run.config_hash, run.version, run.hardware, _shown(run.path)])
     header = ["suite", "task", "method", "preset", "fidelity", "seed", "agent steps", "environment steps"]
     header += ["episodes", "score", "configuration", "version", "hardware", "file"]
