@@ -27,7 +27,7 @@ THRESHOLDS = 81
 
 AGGREGATES = (
     "IQM and optimality gap over runs × {task}s, median and mean of {task} means. A small optimality gap is good. "
-    " Bars: 95 % stratified bootstrap intervals. Over {which}. {counts}"
+    "Bars: 95 % stratified bootstrap intervals. Over {which}. {counts}"
 )
 PROFILE = (
     "Share of runs × {task}s that score above τ; every {task} weighs the same. Bands: 95 % stratified "
@@ -199,7 +199,9 @@ def _ablation_figures(family: Sequence[Results], folder: Path, repeats: int) -> 
             yield Figure(name, f"{_title(family)}: ablations of {base.name}", _ablation_caption(suite, others), paths)
     for key, lines in axes.items():
         members = {
-            f"{base}, {words(key, value)}": each for base, axis in lines.items() for value, each in axis.results.items()
+            words(key, value) + f" of {base}" * (len(lines) > 1): each
+            for base, axis in lines.items()
+            for value, each in axis.results.items()
         }
         panels = {
             title: {
@@ -431,7 +433,7 @@ def _counts(suite: SuiteScores, scores: Mapping[str, Mapping[str, Sequence]]) ->
         least, most = (pick(map(len, runs.values())) for pick in (min, max))
         text = f"{least}" + (f" to {most}" if most > least else ", so no interval" if most == 1 else "")
         counts.setdefault(text, []).append(label)
-    texts = [f"{', '.join(names)} {text}" if len(counts) > 1 else text for text, names in counts.items()]
+    texts = [f"{text} ({', '.join(names)})" if len(counts) > 1 else text for text, names in counts.items()]
     return f"Runs per {suite.task_word}: {'; '.join(texts)}."
 
 
