@@ -43,7 +43,8 @@ def test_the_lock_names_everything_that_is_needed_here():
         key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
         if key not in seen:
             seen.add(key)
-            if key[0] == "atari-py" and find_spec("atari_py") is None:  # an extra that `make` does not install
+            # Extras that `make` does not install.
+            if key[0] in ("atari-py", "triton") and find_spec(key[0].replace("-", "_")) is None:
                 continue
             needed = map(Requirement, metadata.requires(requirement.name) or [])
             waiting += [other for other in needed if applies(other, requirement.extras)]
