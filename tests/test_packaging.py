@@ -21,7 +21,8 @@ def project_requirements() -> list[Requirement]:
 
 def locked_versions() -> dict[str, str]:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pins}
 
 
 def applies(requirement: Requirement, extras: set[str]) -> bool:
