@@ -63,7 +63,8 @@ def test_a_run_is_trained_scored_inspected_drawn_and_reported(mlr):
     assert all(word in printed for word in ("score", "weights", "pong_clip.png"))
     with (mlr.folder / "report" / "tables" / "atari.csv").open() as file:
         scores = {row["game"]: row for row in csv.DictReader(file)}
-    assert scores["alien"]["MLR, published"] == "990.1" and scores["pong"]["ours: MLR, preset tiny"]
+    assert scores["alien"]["MLR, published"] == "990.1"
+    assert scores["pong"]["ours: MLR, preset tiny, agent steps 66, horizon 10"]
     assert "</html>" in (mlr.folder / "report" / "index.html").read_text()
 
 
