@@ -5,7 +5,8 @@ checkpoint however it ended. One that fails for its own reason is named with its
 
   mlr sweep ...               run
   mlr sweep status ...        show where each run of the same settings is
-  mlr sweep --dry-run ...     print the commands; with --json FILE also list the runs there, - prints that
+  mlr sweep --dry-run ...     print the commands and their predicted cost; with --json FILE also list the runs there,
+                              - prints that
 
 Examples:
   mlr sweep table=atari100k seeds=3 auxiliary=mlr,none
@@ -132,6 +133,14 @@ def show(plan: Plan, file: str | None) -> None:
     for double in plan.doubles:
         print(f"{double.name}: {shlex.join(double.overrides) or 'no setting'} is {double.arm} again, which runs once")
     print(f"{len(plan.runs)} runs")
+    for line in predicted_cost(plan.runs):
+        print(line)
+
+
+def predicted_cost(runs: list[SweepRun]) -> list[str]:
+    from studies.sweep_cost import predicted_cost  # imports torch
+
+    return predicted_cost(runs)
 
 
 def entry(run: SweepRun) -> dict:

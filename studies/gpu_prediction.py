@@ -153,7 +153,12 @@ def kernels_of_a_gpu(agent, recording: Recording):
 
 def record(suite: str, preset: str, auxiliary: str, fused: bool) -> list[Recording]:
     """An update's recording for each of a cycle."""
-    config = COMMANDS[suite].resolve([TASKS[suite], f"preset={preset}", f"auxiliary={auxiliary}", "device=cpu"])
+    settings = [TASKS[suite], f"preset={preset}", f"auxiliary={auxiliary}", "device=cpu"]
+    return record_config(suite, COMMANDS[suite].resolve(settings), fused)
+
+
+def record_config(suite: str, config, fused: bool) -> list[Recording]:
+    """An update's recording for each of a cycle, of any configuration."""
     spaces = load_spaces(suite, config)
     agent, replay = built_on_meta(load_recipe(config).method, config, spaces)
     modules = [agent.networks, *([agent.auxiliary.owned, agent.auxiliary.targets] if agent.auxiliary else [])]

@@ -52,6 +52,23 @@ def test_what_holds_another_configuration_is_refused_before_anything_starts(tmp_
     assert not attempts(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def no_cost(monkeypatch):
+    monkeypatch.setattr(script, "predicted_cost", lambda runs: [])
+
+
+def test_a_study_of_the_ladder_is_listed_with_its_predicted_cost(capsys, monkeypatch):
+    monkeypatch.undo()
+    settings = ["table=atari100k", "tasks=pong,boxing", "seeds=2", "preset=tiny", "ladder=none,annealing"]
+    assert script.main([*settings, "auxiliary=none,mlr", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[16] == "16 runs" and lines[17].startswith("prediction, not measured")
+    arms = {line.split(":")[0].strip(): line for line in lines[18:]}
+    hours = {arm: float(line.split()[4]) for arm, line in arms.items() if arm != "all"}
+    assert set(hours) == {f"atari/{each}-released-tiny" for each in ("none", "mlr", "none-annealing", "mlr-annealing")}
+    assert "4 runs of" in arms["atari/none-released-tiny"] and "GPU hours" in arms["all"]
+
+
 def listed(capsys, *settings: str) -> list[str]:
     assert script.main([*settings, "--dry-run"]) == 0
     return capsys.readouterr().out.splitlines()

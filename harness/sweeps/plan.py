@@ -162,7 +162,7 @@ def _label(command: Command, composed: Any, override: str, name: str) -> str | N
         choice = str(parsed.value())
         if key == ABLATION:
             return None if choice in name else choice
-        return f"{key}_{choice}"
+        return None if choice == "none" or f"-{choice}-" in name else f"{key}_{choice}"
     missing = object()
     value = OmegaConf.select(composed, key, default=missing)
     value = parsed.value() if OmegaConf.is_dict(value) else value  # of a section, what is set alone
