@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from auxiliaries.slot import Auxiliary, Host, Shared, loss_in_slices
 from dmcontrol import losses
-from dmcontrol.config import RGB, AgentConfig, AuxNetworksConfig, AuxOptimizerConfig
+from dmcontrol.config import RGB, AgentConfig, AuxNetworksConfig, AuxOptimizerConfig, ResetConfig
 from dmcontrol.networks import (
     KERNEL,
     Actor,
@@ -26,6 +26,7 @@ from dmcontrol.networks import (
     mlp,
 )
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
+from dmcontrol.resets import number_due, reset
 from harness.config import HostFacts
 from harness.convolution import fuse_convolutions
 from harness.fused import COMPARED_IMAGES, Compute
@@ -69,6 +70,7 @@ class SACAgent:
         config: AgentConfig,
         facts: HostFacts,
         *,
+        resets: ResetConfig | None,
         frame_stack: int,
         action_size: int,
         random_steps: int,
@@ -83,6 +85,7 @@ class SACAgent:
         self.config, self.action_size, self.device = config, action_size, device
         self._random_steps, self._aux_optimizer = random_steps, aux_optimizer
         self._facts, self._frame_stack, self._augment = facts, frame_stack, augment
+        self._resets, self._seed, self._make_auxiliary, self._aux_networks = resets, seed, make_auxiliary, aux_networks
         self.generators = Generators(seed, device, GENERATORS)
         self._precision, self._autocast = precision, make_autocast(precision, device)
         self._exploration = numpy_generator(seed, "exploration")
@@ -94,23 +97,12 @@ class SACAgent:
             mode="slice",
             last_offset=config.rl_crop_last_offset,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "parameters"))
-            self.encoder, self.actor = make_acting_networks(config, frame_stack, action_size)
-            self.q_heads = QHeads(config, action_size)
-            for module in (self.encoder, self.actor, self.q_heads):
-                init_orthogonal(module)
-            self.target_encoder, self.target_q_heads = frozen_copy(self.encoder), frozen_copy(self.q_heads)
-            self.auxiliary = None
-            if make_auxiliary is not None:
-                self.auxiliary = make_auxiliary(self._host(facts, frame_stack, augment, aux_networks, seed))
-                if aux_networks is not None and aux_networks.redraw:
-                    self._redraw(aux_networks.init_std)
+        self.networks, self.auxiliary = self._draw("parameters")
+        self.networks.to(device)
+        self.encoder, self.actor, self.q_heads, self.target_encoder, self.target_q_heads = self.networks.values()
         if self.auxiliary is not None:
             self.auxiliary.owned.to(device)
             self.auxiliary.targets.to(device)
-        names = ("encoder", "actor", "q_heads", "target_encoder", "target_q_heads")
-        self.networks = nn.ModuleDict({name: getattr(self, name) for name in names}).to(device)
         log_temperature = torch.tensor(math.log(config.initial_temperature), dtype=torch.float64, device=device)
         self.log_temperature = nn.Parameter(log_temperature)
         # Further arguments of `update_on_device`, by update. As released, the actor learns on even agent steps.
@@ -119,17 +111,27 @@ class SACAgent:
         self._auxiliary_updates = torch.zeros((), dtype=torch.int64, device=device)
         self.optimizers = self._make_optimizers()
 
-    def _host(
-        self,
-        facts: HostFacts,
-        frame_stack: int,
-        augment: Augmentation | None,
-        networks: AuxNetworksConfig | None,
-        seed: int,
-    ) -> Host:
+    def _draw(self, *purpose: str | int) -> tuple[nn.ModuleDict, Auxiliary | None]:
+        """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self._seed, *purpose))
+            encoder, actor = make_acting_networks(self.config, self._frame_stack, self.action_size)
+            q_heads = QHeads(self.config, self.action_size)
+            for module in (encoder, actor, q_heads):
+                init_orthogonal(module)
+            targets = {"target_encoder": frozen_copy(encoder), "target_q_heads": frozen_copy(q_heads)}
+            auxiliary, networks = None, self._aux_networks
+            if self._make_auxiliary is not None:
+                auxiliary = self._make_auxiliary(self._host(encoder))
+                if networks is not None and networks.redraw:
+                    redraw_latents(encoder, auxiliary, networks.init_std)
+        return nn.ModuleDict({"encoder": encoder, "actor": actor, "q_heads": q_heads, **targets}), auxiliary
+
+    def _host(self, encoder: PixelEncoder) -> Host:
+        facts, augment, networks = self._facts, self._augment, self._aux_networks
         return Host(
             facts=facts,
-            encoder=self.encoder,
+            encoder=encoder,
             renormalize=lambda latent: latent,
             layers=[(KERNEL, stride) for stride in self.config.encoder.strides],
             projector=None,
@@ -138,13 +140,13 @@ class SACAgent:
             head=lambda inputs, outputs: mlp(inputs, networks.projection, outputs),
             embed_actions=lambda width: nn.Linear(self.action_size, width),
             frame_channels=RGB,
-            view_channels=RGB * frame_stack,
+            view_channels=RGB * self._frame_stack,
             view_size=self.config.crop_size,
             augment=augment.to(self.device).view if augment is not None else None,
             augment_rl=self._cropped,
             autocast=self._autocast,
             device=self.device,
-            seed=seed,
+            seed=self._seed,
             own_step=True,
             clip_norm=self._aux_optimizer.clip_norm,
             encoder_rate_factor=self._aux_optimizer.encoder_rate_factor,
@@ -152,12 +154,6 @@ class SACAgent:
             if networks is None
             else lambda module: init_truncated_normal(module, networks.init_std),
         )
-
-    def _redraw(self, std: float) -> None:
-        """Draws the encoder's fc anew, and those of the auxiliary's momentum copies apart from it (F7)."""
-        init_truncated_normal(self.encoder.latent, std)
-        for target in self.auxiliary.targets.values():
-            init_truncated_normal(getattr(target, "latent", target), std)
 
     def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
         """The auxiliary's Adam steps the critic's encoder a second time, with moments of its own (F12)."""
@@ -369,6 +365,17 @@ class SACAgent:
         with span("optimizer"):
             optimizer.step()
 
+    def end_of_updates(self, step: int) -> dict[str, int]:
+        """Resets the networks where iteration `step` ends with a reset; returns its number as an event."""
+        number = number_due(self._resets, step)
+        if number == 0:
+            return {}
+        fresh = self._draw("reset", number)
+        reset(self._resets.scope, self.networks, self.auxiliary, *fresh, self.optimizers.values())
+        with torch.no_grad():
+            self.log_temperature.fill_(math.log(self.config.initial_temperature))
+        return {"reset": number}
+
     def _update_targets(self) -> None:
         with span("optimizer"):
             momentum_update(self.target_encoder, self.encoder, self.config.critic_encoder_tau)
@@ -468,6 +475,13 @@ class TrainedAgent:
         """The mean's actions float32 [B, A] for stacks uint8 [B, C, H, W]. Raises ValueError for anything else."""
         mean, _ = self._policy(as_pixels(observations, self.observation_shape, self.device))
         return mean.tanh().cpu().numpy()
+
+
+def redraw_latents(encoder: PixelEncoder, auxiliary: Auxiliary, std: float) -> None:
+    """Draws the encoder's fc anew, and those of the auxiliary's momentum copies apart from it (F7)."""
+    init_truncated_normal(encoder.latent, std)
+    for target in auxiliary.targets.values():
+        init_truncated_normal(getattr(target, "latent", target), std)
 
 
 def make_acting_networks(config: AgentConfig, frame_stack: int, action_size: int) -> tuple[PixelEncoder, Actor]:

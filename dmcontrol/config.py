@@ -99,6 +99,12 @@ class AuxNetworksConfig:
     redraw: bool  # whether the encoder's fc and the momentum copies' are drawn anew after an auxiliary is built, F7
 
 
+@dataclass(config=STRICT)
+class ResetConfig:
+    every: NonNegativeInt  # agent steps; 0: none
+    scope: Annotated[str, one_of("heads", "all")]  # heads: all behind the convolutions
+
+
 @dataclass(config=STRICT, kw_only=True)
 class DMControlConfig(AuxiliarySections, EnvStepsBudget, RunConfig):
     method: Annotated[str, one_of("sac")]
@@ -112,6 +118,7 @@ class DMControlConfig(AuxiliarySections, EnvStepsBudget, RunConfig):
     agent: AgentConfig
     replay: ReplayConfig
     loop: RatioLoopConfig
+    resets: ResetConfig | None = None  # a step of the ladder fills it
     augmentation: AugmentationConfig | None = None
     aux_optimizer: AuxOptimizerConfig | None = None
     aux_networks: AuxNetworksConfig | None = None

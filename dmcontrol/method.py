@@ -23,6 +23,7 @@ def make_agent(config: DMControlConfig, spaces: Spaces, device: torch.device) ->
     return SACAgent(
         config.agent,
         host_facts(config),
+        resets=config.resets,
         frame_stack=config.environment.frame_stack,
         action_size=spaces.action.shape[0],
         random_steps=config.loop.learning_starts,

@@ -1,6 +1,6 @@
 """Adam whose state exists before its first step, so that a checkpoint is copied into it and nothing is rebound."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from inspect import unwrap
 
 import torch
@@ -72,10 +72,10 @@ def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
     return norm
 
 
-def clear_adam(optimizer: torch.optim.Adam) -> None:
-    """Puts moments and step count back to zero, in place."""
-    for entry in adam_state(optimizer).values():
-        for value in entry.values():
+def clear_adam(optimizer: torch.optim.Adam, kept: Container[int] = ()) -> None:
+    """Puts moments and step counts back to zero, in place, but those of parameters whose id is `kept`."""
+    for parameter in adam_parameters(optimizer):
+        for value in () if id(parameter) in kept else optimizer.state[parameter].values():
             value.zero_()
 
 

@@ -35,7 +35,10 @@ COMMANDS = {
         "dmcontrol",
         dmcontrol.config.DMControlConfig,
         dmcontrol.config.validate,
-        hints={"task": "any other task of the suite: domain=D task_name=N"},
+        hints={
+            "task": "any other task of the suite: domain=D task_name=N",
+            "sections": "ladder=resets fills resets",
+        },
         sections=SCHEMAS,
         unread=partial(unread, dmcontrol.config.WITH_AUXILIARY),
         choices={"task": "settings"},
