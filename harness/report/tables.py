@@ -272,13 +272,13 @@ def difference_tables(
 
 
 def _difference_table(reference: Results, others: Sequence[Results], repeats: int) -> Table:
-    suite, group, second, rows, notes = reference.suite, reference.group, reference.paired(), [], []
+    suite, group, second, rows, lacks = reference.suite, reference.group, reference.paired(), [], []
     for other in others:
         first, label = other.paired(), other.group.label
         pairs = statistics.pairs(first, second)
         lacking = sorted({*first, *second} - pairs.keys())
         if lacking:
-            notes.append(f"{label}: no seed in common with {group.label} on {', '.join(lacking)}.")
+            lacks.append((other.group, f"no seed in common with {group.label} on {', '.join(lacking)}"))
         if pairs:
             overall, differences = statistics.paired_differences(first, second, repeats)
             expected = len({*reference.seeds(suite.tasks), *other.seeds(suite.tasks)})
@@ -297,8 +297,7 @@ def _difference_table(reference: Results, others: Sequence[Results], repeats: in
         [
             f"Difference: setting less {group.label} on the same seed, so below 0 the setting is worse; mean over "
             "seeds, then over tasks. Scores are means over the same pairs.",
-            *notes,
-            *said_once(entry for results in (reference, *others) for entry in results.missing()),
+            *said_once([*lacks, *(entry for results in (reference, *others) for entry in results.missing())]),
             *_interval_notes([reference, *others], repeats, "pairs"),
         ],
         key=1,
