@@ -405,7 +405,7 @@ def _broken(label: str) -> str:
 
 
 def _thousands(steps: float, _) -> str:
-    return f"{steps / 1000:g}k" if steps else "0"
+    return f"{steps / 1000:g}k" if steps >= 1000 else f"{steps:g}"
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, ...]:
