@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, device: Any) -> Any:
     """What is shown of an agent, or of random actions in its environment."""
-    from harness.run import make_evaluate
+    from harness.run import evaluate_weights
     from harness.side_by_side import Shown
 
     recipe, at_once = load_recipe(config), min(config.evaluation.environments, episodes)
@@ -68,7 +68,7 @@ def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, 
     if at_random:
         label = "random actions"
         recipe = replace(recipe, method=replace(recipe.method, make_player=partial(make_random, recipe.suite)))
-    rows = make_evaluate(config, recipe, device)(weights, 0, None, lambda finished: None)
+    rows = evaluate_weights(config, recipe, device, weights, 0, None, lambda finished: None)
     return Shown(label, config, recipe.suite, rows)
 
 
