@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-PACKAGES = ("atari", "auxiliaries", "commands", "configs", "dmcontrol", "harness", "mlr", "recipes")
+PACKAGES = ("atari", "auxiliaries", "commands", "configs", "dmcontrol", "harness", "mlr", "mwm", "recipes")
 
 # One process, so that torch is imported once.
 DRIVER = """
