@@ -85,7 +85,7 @@ class SPR(Auxiliary):
                 latent = self.owned["transition"](latent, actions)
                 predicted.append(latent)
             predictions = self._project(torch.stack(predicted))  # [K, b, P]
-        targets = self._target(drawn.target, samples)[1:]
+        targets = self._target(drawn.target, samples, first=1)
         going_on = ~batch.ended[1:, samples]
         distance, values = self._distance(predictions, targets)
         return {"loss": (distance * going_on).mean(0, keepdim=True), "cosine": values["cosine"]}
@@ -94,10 +94,10 @@ class SPR(Auxiliary):
         return self.owned["predictor"](self.projector(latents))
 
     @torch.no_grad()
-    def _target(self, view: Pixels, samples: slice) -> Tensor:
-        """Projected latents [T, b, P] of a view [T, B, ...] by the momentum copies."""
+    def _target(self, view: Pixels, samples: slice, first: int = 0) -> Tensor:
+        """Projected latents [T - first, b, P] of a view [T, B, ...] by the momentum copies, from step `first` on."""
         with span("augment"):
-            pixels = view[:, samples]
+            pixels = view[first:, samples]
         with span("targets"), self.host.autocast():
             latents = self.targets["encoder"](pixels.flatten(0, 1)).float()
         return self.targets["projector"](latents).unflatten(0, pixels.shape[:2])

@@ -48,7 +48,7 @@ class DER:
         self.coefficient = coefficient
         hidden, latent = weights["online.head.fc_h_v.w_mu"].shape
         atoms = len(weights["online.head.fc_z_v.b_mu"])
-        sizes = SimpleNamespace(hidden=hidden, atoms=atoms, noisy_sigma0=0.1)
+        sizes = SimpleNamespace(hidden=hidden, atoms=atoms, noisy=True, noisy_sigma0=0.1)
         self.support = losses.support(-V_MAX, V_MAX, atoms, torch.device("cpu"))
         self.discount = DISCOUNT ** int(setting(weights, "n_step"))
         self.encoder = encoder(weights)
