@@ -17,9 +17,8 @@ from harness.config import ConfigError, require
 from harness.errors import NotFinite
 from harness.exit_codes import DONE
 from harness.output import lasting_output
-from harness.report.published import label_of
 from harness.run_folder import RunFolder
-from recipes import load_config, load_recipe
+from recipes import load_config, load_recipe, method_label
 
 RANDOM = "random"
 
@@ -64,7 +63,7 @@ def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, 
     recipe, at_once = load_recipe(config), min(config.evaluation.environments, episodes)
     config = replace(config, seed=seed, evaluation=replace(config.evaluation, episodes=episodes, environments=at_once))
     steps = recipe.suite.units(config, int(weights.stem))["env_steps"]
-    label = f"{label_of(config.auxiliary)}, {steps:,} steps"
+    label = f"{method_label(config)}, {steps:,} steps"
     if at_random:
         label = "random actions"
         recipe = replace(recipe, method=replace(recipe.method, make_player=partial(make_random, recipe.suite)))

@@ -17,14 +17,14 @@ import numpy as np
 
 from harness.command_line import Options, at_least, refuse
 from harness.config import ConfigError, as_dict, require
+from harness.episodes import own_columns
 from harness.exit_codes import DONE
 from harness.files import installation
 from harness.logs import CsvLog
 from harness.output import lasting_output
-from harness.report.published import label_of
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest
-from recipes import load_config, load_recipe
+from recipes import load_config, load_recipe, method_label
 
 CARD = "README.md"  # names of the Hub
 VIDEO = "replay.mp4"
@@ -37,7 +37,7 @@ TEXT = """---
 
 # {task}: {label}
 
-{video}Trained with [Mask-based Latent Reconstruction](https://arxiv.org/abs/2201.12096) in PyTorch, package `mlr-rl`.
+{video}Trained with the package `mlr-rl` in PyTorch.
 
 | | |
 |---|---|
@@ -52,8 +52,6 @@ TEXT = """---
 
 {agreement}
 
-| episode | after training | played again |
-|---|---|---|
 {episodes}
 
 ## Use
@@ -156,14 +154,15 @@ def card(out: Path, config: Any, recipe: Any, rows: list[dict], hub: ModuleType,
     columns, start = score_columns(read_config(out), manifest), manifest["starts"][-1]
     again = read_manifest(out / f"{Path(SCORES).stem}.episodes")["starts"][-1]
     then = [float(row["score"]) for row in rows]
-    now = [float(row["score"]) for row in CsvLog(out / SCORES).read()]
+    played = CsvLog(out / SCORES).read()
+    now = [float(row["score"]) for row in played]
     equal = sum(before == after for before, after in zip(then, now, strict=False))
     weights = folder.saved_weights()
     units = recipe.suite.units(config, int(weights.stem))
-    label = f"{label_of(config.auxiliary)}, preset {config.preset}, seed {config.seed}"
+    label = f"{method_label(config)}, preset {config.preset}, seed {config.seed}"
     facts = {
         "task": f"{config.suite}, {config.task}",
-        "agent": f"{config.method} with auxiliary `{config.auxiliary}`",
+        "method": f"{method_label(config)}, agent `{config.method}`",
         "setting": f"preset {config.preset}, fidelity {config.fidelity}, seed {config.seed}; `config.yaml` has all",
         "length": ", ".join(f"{count:,} {unit.replace('_', ' ')}" for unit, count in units.items()),
         "commit": columns["version"],
@@ -183,10 +182,14 @@ def card(out: Path, config: Any, recipe: Any, rows: list[dict], hub: ModuleType,
     metadata = hub.ModelCardData(
         license="mit", library_name="mlr-rl", pipeline_tag="reinforcement-learning",
         model_name=f"{config.task}, {label}",
-        tags=["reinforcement-learning", config.suite, config.task, config.method, label_of(config.auxiliary)],
+        tags=["reinforcement-learning", config.suite, config.task, config.method, method_label(config)],
         eval_results=[result],
     )  # fmt: skip
-    numbered = [(then[i] if i < len(then) else None, score) for i, score in enumerate(now)]
+    own = own_columns(played[0])
+    table = [["episode", "after training", "played again", *own], ["---"] * (3 + len(own))]
+    for i, row in enumerate(played):
+        before = f"{then[i]:.1f}" if i < len(then) else "-"
+        table.append([str(i), before, f"{now[i]:.1f}", *(f"{float(row[name]):g}" for name in own)])
     return TEXT.format(
         metadata=metadata.to_yaml(), task=config.task, label=label, scores=SCORES,
         video=f"[Video of the first episode]({VIDEO}). " if (out / VIDEO).is_file() else "",
@@ -194,10 +197,7 @@ def card(out: Path, config: Any, recipe: Any, rows: list[dict], hub: ModuleType,
         count=len(then), then=spread(then, " | "), versions_then=versions(start),
         count_now=len(now), now=spread(now, " | "), versions_now=versions(again),
         agreement=f"{equal} of the {len(then)} scores after training came again to the last digit.",
-        episodes="\n".join(
-            f"| {i} | {'-' if before is None else f'{before:.1f}'} | {after:.1f} |"
-            for i, (before, after) in enumerate(numbered)
-        ),
+        episodes="\n".join(f"| {' | '.join(cells)} |" for cells in table),
         limits="\n".join(f"- {limit}" for limit in limits),
     )  # fmt: skip
 
