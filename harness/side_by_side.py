@@ -91,9 +91,10 @@ def draw(
     """Draws the kept moments, a row per agent, and the first agent's learning curve with the others' scores."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(18, 2.3 * len(agents)))
+    height = 2.3 * len(agents)
+    figure, top = Figure(figsize=(18, height)), 1 - 0.35 / height  # inches for a title
     grid = figure.add_gridspec(
-        len(agents), COLUMNS, left=0.01, right=0.68, bottom=0.05, top=0.95, wspace=0.03, hspace=0.32
+        len(agents), COLUMNS, left=0.01, right=0.68, bottom=0.05, top=top, wspace=0.03, hspace=0.32
     )
     for row, agent in enumerate(agents):
         for column, moments in enumerate(kept):
