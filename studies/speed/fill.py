@@ -55,7 +55,7 @@ def fill_sequences(replay: SequenceReplay, steps: int, noise: Draw, pictures: Dr
         replay.load_rows(start, rows | {"frames": pictures(count), "flags": flags})
     leaves = torch.zeros_like(replay.priorities.leaves)
     leaves[replay.history : max(steps - replay.lag, 0)] = replay.config.default_priority**replay.config.alpha
-    replay.load_state({"steps_begun": steps, "steps_stored": steps, "leaves": leaves})
+    replay.load_state(replay.state() | {"steps_begun": steps, "steps_stored": steps, "leaves": leaves})
 
 
 def fill_transitions(replay: TransitionReplay, steps: int, noise: Draw, pictures: Draw, actions) -> None:
