@@ -53,7 +53,7 @@ def test_an_environment_of_a_users_own(tmp_path):
     episodes = read(folder / "evaluations.csv")
     rows, row = evaluated_and_reported(folder, "gymnasium", "Dot")
     scores = [float(episode["score"]) for episode in episodes]
-    ours = "ours: Baseline, preset tiny, agent steps 80, action repeat 5, horizon 20"
+    ours = "ours: Baseline, preset tiny, agent steps 80, action repeat 5"
     assert float(row[ours]) == pytest.approx(sum(scores) / len(scores))
     assert not any("human_normalised" in episode for episode in (*rows, *episodes))
 
