@@ -21,6 +21,11 @@ CPU = torch.device("cpu")
 SMALL = ("auxiliary=none", "agent.encoder.channels=[4,8,8]", "agent.hidden=16")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(1)
+
+
 def make(*overrides):
     config = make_config("unused", *SMALL, *overrides)
     agent, replay = make_agent_and_replay(ATARI, config, CPU)
