@@ -147,9 +147,8 @@ class RainbowAgent:
         generator = torch.Generator(self.device).manual_seed(0)
         shape = (COMPARED_IMAGES, self._frame_stack, self._facts.image_size, self._facts.image_size)
         images = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device=self.device)
-        reasons, dtype = {}, torch.bfloat16 if self._precision == "bf16" else torch.float32
-        for crop in (self._augment.crop,):
-            reasons[f"crop ({crop.mode})"] = crop.fuse(images, dtype, self._precision, seconds)
+        crop, dtype = self._augment.crop, torch.bfloat16 if self._precision == "bf16" else torch.float32
+        reasons = {f"crop ({crop.mode})": crop.fuse(images, dtype, self._precision, seconds)}
         pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
         reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]

@@ -125,10 +125,16 @@ class Head(nn.Module):
     empty factors. The gradient scale between head and encoder is the caller's.
     """
 
-    actions: int
-    atoms: int
-    count: int  # of layers
-    noise_sizes: list[int]  # of the layers' inputs and outputs
+    def __init__(self, actions: int, config: AgentConfig):
+        super().__init__()
+        self.actions, self.atoms = actions, config.atoms
+        self.sigma0 = config.noisy_sigma0 if config.noisy else None
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Sizes of the layers' inputs and outputs, in the order of their definition; none without noise."""
+        means = [layer.mean for layer in self.children()] if self.sigma0 is not None else []
+        return [size for mean in means for size in (mean.in_features, mean.out_features)]
 
     @property
     def projector(self) -> nn.Module:
@@ -147,13 +153,9 @@ class Head(nn.Module):
 
     def per_layer(self, noise: Tensor | None) -> list[Noise] | list[None]:
         if noise is None or not self.noise_sizes:
-            return [None] * self.count
+            return [None] * len(list(self.children()))
         factors = noise.split(self.noise_sizes, dim=-1)
         return list(zip(factors[::2], factors[1::2], strict=True))
-
-    def _layers(self, config: AgentConfig, *layers: NoisyLinear) -> None:
-        sizes = [size for layer in layers for size in (layer.mean.in_features, layer.mean.out_features)]
-        self.count, self.noise_sizes = len(layers), sizes if config.noisy else []
 
     def _logits(self, advantage: Tensor, value: Tensor) -> Tensor:
         advantage = advantage.unflatten(-1, (self.actions, self.atoms))  # [B, A, N]
@@ -164,14 +166,12 @@ class DuelingHead(Head):
     """Two streams, each with a hidden layer of its own. Noise: advantage hidden, advantage out, value hidden, out."""
 
     def __init__(self, latent_dim: int, actions: int, config: AgentConfig):
-        super().__init__()
-        self.actions, self.atoms = actions, config.atoms
-        hidden, atoms, sigma0 = config.hidden, config.atoms, config.noisy_sigma0 if config.noisy else None
+        super().__init__(actions, config)
+        hidden, atoms, sigma0 = config.hidden, self.atoms, self.sigma0
         self.advantage_hidden = NoisyLinear(latent_dim, hidden, sigma0)
         self.advantage_out = NoisyLinear(hidden, actions * atoms, sigma0)
         self.value_hidden = NoisyLinear(latent_dim, hidden, sigma0)
         self.value_out = NoisyLinear(hidden, atoms, sigma0)
-        self._layers(config, self.advantage_hidden, self.advantage_out, self.value_hidden, self.value_out)
 
     @property
     def projector(self) -> nn.Module:
@@ -188,13 +188,11 @@ class SharedHead(Head):
     """One hidden layer for value and advantage. Source: bigger_better_faster. Noise: hidden, advantage, value."""
 
     def __init__(self, latent_dim: int, actions: int, config: AgentConfig):
-        super().__init__()
-        self.actions, self.atoms = actions, config.atoms
-        hidden, atoms, sigma0 = config.hidden, config.atoms, config.noisy_sigma0 if config.noisy else None
+        super().__init__(actions, config)
+        hidden, atoms, sigma0 = config.hidden, self.atoms, self.sigma0
         self.hidden = NoisyLinear(latent_dim, hidden, sigma0)
         self.advantage_out = NoisyLinear(hidden, actions * atoms, sigma0)
         self.value_out = NoisyLinear(hidden, atoms, sigma0)
-        self._layers(config, self.hidden, self.advantage_out, self.value_out)
 
     @property
     def projector(self) -> nn.Module:

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, device: Any) -> Any:
-    """What is shown of an agent, or of random actions in its environment."""
+    """Plays the episodes of an agent, or of random actions in its environment; returns a `Shown`."""
     from harness.run import evaluate_weights
     from harness.side_by_side import Shown
 

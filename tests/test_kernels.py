@@ -24,7 +24,7 @@ def drawn(crop, channels, count=2):
 
 
 def compare():
-    """What the next test asserts, in a process whose Triton interprets."""
+    """Asserts for the next test, in a process whose Triton interprets."""
     compare_crops()
     compare_relu()
     print("equal")

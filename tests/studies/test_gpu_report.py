@@ -39,7 +39,7 @@ def test_a_budget_is_kept_and_the_next_visit_does_what_is_missing(tmp_path):
 
 
 def test_a_whole_run_without_optional_libraries_and_git_leaves_its_tables(tmp_path, monkeypatch):
-    """What a bare machine may lack is refused to every process of the stage."""
+    """Refuses every process of the stage what a bare machine may lack."""
     blocked, commands = tmp_path / "blocked", tmp_path / "bin"
     blocked.mkdir(), commands.mkdir()
     for name in MISSING:
