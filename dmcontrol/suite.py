@@ -48,5 +48,5 @@ DMCONTROL = Suite(
     describe=describe,
     simulator=simulator,
     make_scorer=make_scorer,
-    score_bound=lambda config: score_bound(config.task),
+    score_bound=score_bound,
 )

@@ -39,7 +39,7 @@ def no_simulator(config: Any) -> dict[str, str]:
     return {}
 
 
-def exact(config: Any) -> float:
+def exact(task: str) -> float:
     return 0.0
 
 
@@ -59,7 +59,7 @@ def repeated_steps(config: Any, agent_steps: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Suite:
-    """Tasks, their environments, and what a score means."""
+    """Tasks, their environments, and what a score means. A process of its own evaluates, so no function is a lambda."""
 
     make_environment: Callable[..., gymnasium.Env]  # configuration, seed, episode, training: bool
     units: Callable[[Any, int], dict[str, int]]  # configuration, agent steps -> agent_steps, env_steps, frames
@@ -71,8 +71,8 @@ class Suite:
     scores: SuiteScores | None = None  # where a run's curve shows another measure than the score, or published curves
     simulator: Callable[[Any], dict[str, str]] = no_simulator  # versions and files here that decide a score, by name
     make_scorer: Callable[[Any, int, int], gymnasium.Env] | None = None  # an evaluation's environment without pictures
-    # Largest difference of an episode's score on another simulator or kind of CPU.
-    score_bound: Callable[[Any], float] = exact
+    # A task's largest difference of an episode's score on another simulator or kind of CPU.
+    score_bound: Callable[[str], float] = exact
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def verify(table: Path, config: Any, suite: Suite, pool: Executor) -> Verificati
     """Plays the stored episodes of `table`, whose configuration and suite are given. Raises ConfigError."""
     folder = folder_of(table)
     rows, stored = by_episode(table), by_episode(folder.episodes)
-    bound = suite.score_bound(config)
+    bound = suite.score_bound(config.task)
     here = suite.simulator(config) | ({"cpu": cpu_name()} if bound else {})
     needs, is_same = made_with(here, read_manifest(folder.path))
     found = Verification(table, len(rows), needs, bound=0.0 if is_same else bound, played=len(stored))

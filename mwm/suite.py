@@ -42,6 +42,15 @@ def renderer_of(environment: gymnasium.Env) -> str:
     return environment.renderer if isinstance(environment, DMControlEnv) else environment.inner.renderer
 
 
+def unbounded(task: str) -> float:
+    """Contacts amplify rounding without a limit."""
+    return math.inf
+
+
+def pixels_score_bound(task: str) -> float:
+    return score_bound(task.removeprefix(SUITE_PREFIX))
+
+
 METAWORLD = Suite(
     make_environment=make_environment,
     units=repeated_steps,
@@ -49,7 +58,7 @@ METAWORLD = Suite(
     describe=describe,
     scores=SCORES,
     simulator=metaworld_simulator,
-    score_bound=lambda config: math.inf,  # of a return: contacts amplify rounding
+    score_bound=unbounded,
 )
 DMCONTROL_PIXELS = Suite(
     make_environment=make_environment,
@@ -57,5 +66,5 @@ DMCONTROL_PIXELS = Suite(
     manifest=manifest,
     describe=describe,
     simulator=simulator,
-    score_bound=lambda config: score_bound(config.task.removeprefix(SUITE_PREFIX)),
+    score_bound=pixels_score_bound,
 )

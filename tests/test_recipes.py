@@ -1,5 +1,6 @@
 """Configurations of run folders, of this version and of earlier ones, and the recipes that they name."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 import yaml
 
 from harness.config import ConfigError, as_dict
+from harness.own_suite import OWN
 from harness.report.scores import Identity
 from harness.run_folder import RunFolder, check_run, config_hash, read_config, record_start, renamed
+from mwm.method import MWM
+from mwm.suite import DMCONTROL_PIXELS, METAWORLD
 from recipes import COMMANDS, load_config, load_recipe
 from recipes.changes import identify
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
@@ -118,3 +122,8 @@ def test_a_configuration_is_known_as_its_method_and_changes(command, settings, e
     """Lengths of a DMControl run, names, and keys that follow others are no changes."""
     config = as_dict(COMMANDS[command].resolve(settings.split()))
     assert identify(config) == Identity(*expected)
+
+
+@pytest.mark.parametrize("part", [ATARI, DMCONTROL, MWM, METAWORLD, DMCONTROL_PIXELS, OWN])
+def test_a_recipe_reaches_the_process_of_evaluations_in_the_background(part):
+    assert pickle.loads(pickle.dumps(part)) == part

@@ -175,7 +175,7 @@ def test_a_row_that_is_there_twice_is_refused(folder):
 @pytest.mark.parametrize("here, found", [("2.0", False), ("3.0", True)])
 def test_the_bound_holds_for_scores_alone_and_on_another_simulator_alone(folder, here, found, monkeypatch):
     monkeypatch.setattr("harness.verification.cpu_name", lambda: "a CPU")
-    suite = replace(SUITE, score_bound=lambda config: 0.5, simulator=lambda config: {"simulator": here})
+    suite = replace(SUITE, score_bound=lambda task: 0.5, simulator=lambda config: {"simulator": here})
     suite = replace(suite, columns=lambda config, score: {})
     score = float(CsvLog(folder.evaluations).read()[3]["score"])
     change(folder.evaluations, 3, score=score + 0.25)
