@@ -75,6 +75,7 @@ class RainbowAgent:
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
         self.cycle_updates = 0  # since the last reset
+        self._fresh_spread = torch.zeros((), device=device)  # of the latents in the cycle's first update
         self._horizon = make_horizon(config, device)
         self._make_optimizers()
 
@@ -244,14 +245,18 @@ class RainbowAgent:
             kl = losses.categorical_loss(log_probs, target).detach() + self.replay_config.priority_eps
         with torch.no_grad(), span("rl"):
             q = losses.expected_value(logits.softmax(-1), self._support)  # [B, A]
+            spread, dead = latent.std(0, correction=0).mean(), (latent == 0).all(0)  # [], [D]
+            self._fresh_spread.copy_(torch.where(self._fresh_spread == 0, spread, self._fresh_spread))
             metrics |= {
                 "loss": loss,
                 "q_mean": q.mean(),
                 "q_max": q.amax(1).mean(),
                 "priority": kl.pow(self.replay_config.alpha).mean(),
                 "importance_weight": batch.weights.mean(),
-                "rl_latent_spread": latent.std(0, correction=0).mean(),
-                "rl_dead_units": (latent == 0).all(0).float().mean(),
+                "rl_latent_spread": spread,
+                "rl_latent_spread_of_fresh": spread / self._fresh_spread.clamp(min=torch.finfo(spread.dtype).tiny),
+                "rl_dead_units": dead.float().mean(),
+                "rl_dead_channels": dead.unflatten(0, self._facts.latent_shape).flatten(1).all(1).float().mean(),
             }
         return kl, {key: value.detach() for key, value in metrics.items()}
 
@@ -271,6 +276,7 @@ class RainbowAgent:
         for optimizer in self.optimizers.values():
             clear_adam(optimizer)
         self.cycle_updates = 0
+        self._fresh_spread.zero_()
         return {"reset": number}
 
     def _update_targets(self, place: str) -> None:
@@ -323,6 +329,7 @@ class RainbowAgent:
             "noise": self._noise,
             "previous_noise": self._previous_noise,
             "cycle_updates": self.cycle_updates,
+            "fresh_spread": self._fresh_spread,
             "generators": self.generators.state(),
             "exploration": self._exploration.bit_generator.state,
         }
@@ -338,6 +345,7 @@ class RainbowAgent:
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
         self.cycle_updates = state["cycle_updates"]
+        self._fresh_spread.copy_(state["fresh_spread"])
         self.generators.load_state(state["generators"])
         self._exploration.bit_generator.state = state["exploration"]
 

@@ -64,9 +64,8 @@ class PlayVirtual(SPR):
         prediction = self._prediction(start, batch, drawn, samples)
         cycle = self._cycle(start, batch, drawn, samples)
         loss = self.config.weight * prediction["loss"] + self.config.cycle_weight * self.ramp * cycle["loss"]
-        return {
+        return prediction | {
             "loss": loss,
-            "cosine": prediction["cosine"],
             "prediction_loss": prediction["loss"].detach(),
             "cycle_loss": cycle["loss"].detach(),
             "cycle_cosine": cycle["cosine"],

@@ -13,7 +13,7 @@ from auxiliaries.config import SPRConfig
 from auxiliaries.slot import Auxiliary, Group, Host, Pixels, Reads, Shared
 from harness.spans import span
 from mlr.momentum import frozen_copy, momentum_update
-from mlr.objective import cosine_distance
+from mlr.objective import cosine_distance, cosine_margin
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,13 @@ class SPR(Auxiliary):
         targets = self._target(drawn.target, samples, first=1)
         going_on = ~batch.ended[1:, samples]
         distance, values = self._distance(predictions, targets)
-        return {"loss": (distance * going_on).mean(0, keepdim=True), "cosine": values["cosine"]}
+        vectors = {"prediction": predictions.detach(), "target": targets}
+        return {"loss": (distance * going_on).mean(0, keepdim=True), "cosine": values["cosine"]} | vectors
+
+    def metrics(self, values: dict[str, Tensor], drawn: Drawn) -> dict[str, Tensor]:
+        margin = cosine_margin(values["prediction"], values["target"]).mean()
+        vectors_apart = {name: value for name, value in values.items() if name not in ("prediction", "target")}
+        return super().metrics(vectors_apart, drawn) | {"cosine_margin": margin}
 
     def _project(self, latents: Tensor) -> Tensor:
         return self.owned["predictor"](self.projector(latents))

@@ -136,7 +136,9 @@ class MLR:
                 found |= _collapse(value)
             elif name == "reward_loss":
                 found[name] = value.mean()
-            elif name != "loss":
+            elif name == "target":
+                found["cosine_margin"] = cosine_margin(values["prediction"], value).mean()
+            elif name not in ("loss", "prediction"):
                 found |= self._by_visibility(name, value, enlarge(drawn.mask, image_size))
         return found
 
@@ -177,10 +179,14 @@ class MLR:
         return self.targets["projector"](latent), {"latent": latent}
 
     def _distance(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Values]:
-        """Distance [T, b] of vectors [T, b, P], and how well they agree."""
+        """Distance [T, b] of vectors [T, b, P], how well they agree, and the vectors themselves."""
         if self.config.distance == "mse":
-            return squared_distance(prediction, target)
-        return cosine_distance(prediction, target, self.config.distance_scale, self.config.norm_floor)
+            distance, agreement = squared_distance(prediction, target)
+        else:
+            distance, agreement = cosine_distance(
+                prediction, target, self.config.distance_scale, self.config.norm_floor
+            )
+        return distance, agreement | {"prediction": prediction.detach(), "target": target}
 
     def _by_visibility(self, name: str, values: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """Means of [T, B] over hidden and over visible pixels, hidden bool [1, K, H, W]."""
@@ -199,6 +205,15 @@ def cosine_distance(prediction: Tensor, target: Tensor, scale: float, floor: flo
     prediction, target = (F.normalize(vectors, dim=-1, eps=floor) for vectors in (prediction, target))
     distance = scale * (prediction - target).square().sum(dim=-1)
     return distance, {"cosine": (prediction.detach() * target).sum(dim=-1)}
+
+
+def cosine_margin(prediction: Tensor, target: Tensor) -> Tensor:
+    """Cosine [T, B] of predictions [T, B, P] with their targets, less that with the targets of another clip.
+
+    Near 0 a prediction fits any clip, however close it is to its own. The other clip is the batch's previous one.
+    """
+    prediction, target = F.normalize(prediction, dim=-1), F.normalize(target, dim=-1)
+    return (prediction * (target - target.roll(1, dims=1))).sum(dim=-1)
 
 
 def squared_distance(prediction: Tensor, target: Tensor) -> tuple[Tensor, Values]:

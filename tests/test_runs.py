@@ -57,7 +57,8 @@ def test_a_finished_run_holds_what_the_layout_says(finished_run):
     assert rows[-1]["updates"] == "120"
     expected = {
         "rl_loss", "aux/loss", "loss", "grad_norm_encoder_head", "aux/grad_norm_decoder", "q_mean", "priority", "beta",
-        "aux/latent_spread", "aux/dead_units", "aux/cosine_hidden", "aux/cosine_visible", "episode_return",
+        "aux/latent_spread", "aux/dead_units", "aux/cosine_hidden", "aux/cosine_visible", "aux/cosine_margin",
+        "rl_latent_spread_of_fresh", "rl_dead_channels", "episode_return",
     }  # fmt: skip
     assert {f"train/{key}" for key in expected} <= rows[-1].keys()
     assert all(np.isfinite(float(rows[-1][f"train/{key}"])) for key in expected - {"episode_return"})

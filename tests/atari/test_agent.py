@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from harness.run import make_parts
 from tests.conftest import make_config
 from tests.golden.atari_f_g import replay_f, replay_g
 from tests.golden.check import DATA, assert_all
+from tests.operations import fill, make_agent_and_replay
 from tests.recipes import ATARI
 
 
@@ -53,3 +56,31 @@ def test_acting_reuses_the_last_noise_and_explores_first(tmp_path):
     logits = parts.agent.head(parts.agent.encoder(torch.from_numpy(observation)[None]), noise)
     values = (logits.softmax(-1) * parts.agent._support).sum(-1)
     assert greedy == {int(values.argmax())}
+
+
+def test_latents_are_watched_channel_by_channel_and_beside_the_fresh_network_s():
+    config = make_config("unused", "auxiliary=none", "ladder=resets", "resets.every=31", "loop.learning_starts=30")
+    agent, replay = make_agent_and_replay(ATARI, config, torch.device("cpu"))
+    fill(replay, config)
+    channels = config.agent.encoder.channels[-1]
+    seen = []
+    agent.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().numpy()))
+
+    def spread_and_metrics():
+        seen.clear()
+        metrics = agent.update(replay, 60, "update")
+        return seen[0].std(0).mean(), metrics
+
+    first, metrics = spread_and_metrics()
+    assert metrics["rl_latent_spread_of_fresh"] == 1
+    with torch.no_grad():
+        agent.encoder.stages["conv3"][0].bias[0] = -1e6  # a channel dies
+    agent.load_state(copy.deepcopy(agent.state()))
+    second, metrics = spread_and_metrics()
+    assert metrics["rl_latent_spread_of_fresh"].item() == pytest.approx(second / first, rel=1e-4)
+    maps = seen[0].reshape(len(seen[0]), channels, -1)
+    dead = sum(not maps[:, channel].any() for channel in range(channels))
+    assert metrics["rl_dead_channels"].item() == pytest.approx(dead / channels)
+    assert 0 < dead < channels
+    agent.end_of_updates(32)
+    assert spread_and_metrics()[1]["rl_latent_spread_of_fresh"] == 1

@@ -71,6 +71,23 @@ def test_steps_from_an_end_on_count_as_zeros(auxiliary):
     torch.testing.assert_close(masked[0, 1], expected)
 
 
+@pytest.mark.parametrize("auxiliary", NAMES)
+def test_the_margin_is_each_cosine_less_that_with_another_clip(auxiliary):
+    agent, batch, shared = atari_batch(auxiliary)
+    spr = agent.auxiliary
+    drawn = spr.draw(batch, shared)
+    values = spr.loss(batch, shared, drawn, ALL)
+    predictions, targets = values["prediction"], values["target"]
+    margins = [
+        torch.cosine_similarity(predictions[step, clip], targets[step, clip], dim=0)
+        - torch.cosine_similarity(predictions[step, clip], targets[step, clip - 1], dim=0)
+        for step in range(spr.config.steps)
+        for clip in range(3)
+    ]
+    torch.testing.assert_close(values["cosine"][1, 2], torch.cosine_similarity(predictions[1, 2], targets[1, 2], dim=0))
+    torch.testing.assert_close(spr.metrics(values, drawn)["cosine_margin"], torch.stack(margins).mean())
+
+
 @pytest.mark.parametrize("length, exponent", [(100, 5.0), (10, 2.0)])
 def test_the_ramp_of_the_cycle(length, exponent):
     values = [ramp(count, length, exponent) for count in range(length + 5)]

@@ -13,6 +13,7 @@ from mlr.config import DecoderConfig, MaskConfig, MLRConfig
 from mlr.masking import sample_mask
 from mlr.objective import MLR
 from mlr.pixel_target import PixelMLR
+from studies.clips import measure_agreement
 
 STEPS, BATCH, CHANNELS, SIZE, DIM, PROJECTION, ACTIONS = 4, 3, 2, 6, 8, 5, 3
 CONFIG = MLRConfig(
@@ -352,6 +353,9 @@ def test_metrics():
     assert 2 <= dead < DIM
     assert metrics["dead_units"].item() == pytest.approx(dead / DIM)
     assert metrics["latent_spread"].item() == pytest.approx(latent.std(axis=0).mean(), rel=1e-5)
+    shown = measure_agreement(mlr, batch, mask)  # encodes another clip's frames, where the metric takes other targets
+    assert metrics["cosine_margin"].item() == pytest.approx((shown.own - shown.other).mean(), abs=1e-6)
+    assert abs(metrics["cosine_margin"]) > 1e-3
 
 
 @pytest.mark.parametrize("value", [False, True])
@@ -429,7 +433,7 @@ def test_squared_distance_is_the_mean_over_the_raw_vectors(double):
     target = mlr.targets["projector"](latents(mlr.targets["encoder"].linear, batch.frames))
     expected = ((prediction - target) ** 2).sum(-1) / PROJECTION
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
-    assert set(metrics) == {"error_hidden", "error_visible", "latent_spread", "dead_units"}
+    assert set(metrics) == {"error_hidden", "error_visible", "cosine_margin", "latent_spread", "dead_units"}
     share = mask[0].double().mean(dim=(-2, -1))
     hidden = (expected.mean(1) * share).sum() / share.sum()
     torch.testing.assert_close(metrics["error_hidden"].double(), hidden.detach(), rtol=1e-6, atol=0)
