@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> None:
     try:
-        from harness.report.methods import read_scores, terminal
+        from harness.report.methods import read_scores
         from harness.report.report import write_report
         from harness.report.scores import read_runs
         from recipes.changes import identify
@@ -46,7 +46,7 @@ def report(options: argparse.Namespace) -> None:
         settings[name] = read_scores(files, SUITE_SCORES)
     written, tables = write_report(runs, SUITE_SCORES, options.out, options.media, **settings)
     for table in tables:
-        print(terminal(table))
+        print(table.terminal())
     for path in written:
         print(f"{path}  {path.stat().st_size / 1e3:,.0f} kB")
     for folder in ("tables", "figures"):

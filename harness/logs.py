@@ -2,11 +2,12 @@
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.config import ConfigError
+from harness.config import ConfigError, require
 from harness.disk import sync
 
 
@@ -62,6 +63,37 @@ class CsvLog:
         self.columns = columns
 
 
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a CSV file, whole or not. Raises ConfigError for one that cannot be read."""
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            return list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def require_whole(path: Path, rows: Iterable[dict]) -> None:
+    """Raises ConfigError for a row that has more or fewer entries than the header of `path`."""
+    for line, row in enumerate(rows, start=2):
+        require(is_whole(row), f"{path}, line {line}: the row and the header differ in length")
+
+
+def is_whole(row: dict) -> bool:
+    return None not in row and None not in row.values()
+
+
+def as_number(path: Path, line: int, row: dict[str, str], name: str, kind: type = int) -> int | float:
+    """The finite number in a column; an int is not negative. Raises ConfigError for anything else."""
+    try:
+        value = kind(row[name])
+    except ValueError:
+        value = math.nan
+    complaint = f"{path}, line {line}: {name} is '{row[name]}', which is no number for it"
+    require(math.isfinite(value) and (kind is not int or value >= 0), complaint)
+    return value
+
+
 def whole_lines(text: str) -> io.StringIO:
     """A file without its last line if that has no end: it is being written, or a kill or a full disk cut it short."""
     return io.StringIO(text[: text.rfind("\n") + 1])
@@ -74,4 +106,4 @@ def _flush(file: io.TextIOBase) -> None:
 
 
 def _complete(row: dict) -> bool:
-    return None not in row and None not in row.values() and row["agent_steps"].isdigit()
+    return is_whole(row) and row["agent_steps"].isdigit()

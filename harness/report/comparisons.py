@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.report.published import SuiteScores, main_methods, references
-from harness.report.scores import Change, Results, Run, collect, compared_at
+from harness.report.results import Change, Results, Run, collect, compared_at, groups_of
 from harness.report.words import by_size, is_number, words
 
+Family = list[Results]  # that may be compared
 
-def families(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> Iterator[list[Results]]:
+
+def families(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> Iterator[Family]:
     """Counted results that may be compared: same suite, preset, fidelity, shared changes and environment steps."""
-    for size in dict.fromkeys(group.size for group in sorted({run.group for run in runs}, key=lambda each: each.rank)):
+    for size in dict.fromkeys(group.size for group in groups_of(runs)):
         members = [run for run in runs if run.group.size == size]
         for env_steps in compared_at(members, suites[size.suite], collect(members, suites)):
             found = [results for results in collect(members, suites, env_steps) if results.counted]
@@ -71,8 +73,7 @@ class Ablation:
         found = []
         for key in dict.fromkeys(key for key, _ in self.arms):
             by_value = {value: arm for (name, value), arm in self.arms.items() if name == key}
-            by_task = (runs for arm in by_value.values() for runs in arm.runs.values())
-            own = {run.changes[key][0] for runs in by_task for run in runs.values()}
+            own = {run.changes[key][0] for arm in by_value.values() for run in arm.members}
             if len(by_value) > 1 and len(own) == 1 and all(map(is_number, (*by_value, *own))):
                 found.append(Axis(key, *own, dict(sorted({**dict.fromkeys(own, self.base), **by_value}.items()))))
         return found

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.report.published import Curve
-from harness.report.scores import Run
+from harness.report.results import Run
 from harness.report.statistics import Interval
+from harness.report.words import plural
 
 INK, FAINT, PAPER = "#1f2328", "#c8ccd1", "#ffffff"  # text and axes, grid, ground
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -30,6 +31,7 @@ MOST = 6  # curves of a panel
 ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # of scores to compare with
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks
 LINE = 0.17  # inches, of a legend
+ENDS = ("point", "low", "high")  # columns of an interval
 WIDTH = 4.4  # inches: between one column and a page, and not much shrunk on a phone
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
@@ -93,8 +95,8 @@ def draw_intervals(
     labels = list(intervals)
     measures = list(dict.fromkeys(measure for row in intervals.values() for measure in row))
     lines = -(-len(measures) // 2)
-    with _canvas(folder, name, 0.2 + lines * (0.55 + 0.32 * len(labels))) as (canvas, table):
-        table.append(("group", "measure", "point", "low", "high"))
+    height = 0.2 + lines * (0.55 + 0.32 * len(labels))
+    with _canvas(folder, name, ("group", "measure", *ENDS), height) as (canvas, table):
         axes = canvas.subplots(lines, 2, sharey=True, squeeze=False).flat
         for panel, measure in zip(axes, measures, strict=False):
             for y, label in enumerate(labels):
@@ -118,15 +120,13 @@ def draw_profiles(
     unit: str,
 ) -> tuple[Path, ...]:
     """Share of runs x tasks that score above each threshold, with a band. profiles: label -> (point, low, high)."""
-    with _canvas(folder, name, 2.8 + LINE * len(profiles)) as (canvas, table):
-        table.append(("group", "threshold", "point", "low", "high"))
+    with _canvas(folder, name, ("group", "threshold", *ENDS), 2.8 + LINE * len(profiles)) as (canvas, table):
         axes = canvas.subplots()
         every = max(1, len(thresholds) // 8)
         for i, (label, (point, low, high)) in enumerate(profiles.items()):
-            kind, first = style[label], i * every // len(profiles)
-            axes.fill_between(thresholds, low, high, color=kind.colour, alpha=0.18, linewidth=0)
-            markers = {"marker": kind.marker, "markevery": (first, every)}
-            axes.plot(thresholds, point, color=kind.colour, ls=kind.line, label=label, **markers)
+            first = i * every // len(profiles)
+            _band(axes, thresholds, low, high, style[label])
+            _line(axes, thresholds, point, style[label], label, markevery=(first, every))
             table += [(label, *row) for row in zip(thresholds, point, low, high, strict=True)]
         axes.set_xlabel(f"{unit} τ")
         axes.set_ylabel("share of runs with score > τ")
@@ -138,8 +138,7 @@ def draw_profiles(
 
 def draw_probabilities(folder: Path, name: str, pairs: Mapping[tuple[str, str], Interval]) -> tuple[Path, ...]:
     """Probability that a run of the first of each pair beats a run of the second; one half is no difference."""
-    with _canvas(folder, name, 0.85 + 0.42 * len(pairs)) as (canvas, table):
-        table.append(("group", "over", "point", "low", "high"))
+    with _canvas(folder, name, ("group", "over", *ENDS), 0.85 + 0.42 * len(pairs)) as (canvas, table):
         axes = canvas.subplots()
         for y, (pair, interval) in enumerate(pairs.items()):
             _interval(axes, y, interval, Style(INK, "o", "-"))
@@ -156,8 +155,7 @@ def draw_differences(
     folder: Path, name: str, differences: Mapping[str, Interval], style: Mapping[str, Style], unit: str
 ) -> tuple[Path, ...]:
     """Bars with intervals. differences: label -> (point, low, high), 0 is no difference."""
-    with _canvas(folder, name, 0.75 + 0.32 * len(differences)) as (canvas, table):
-        table.append(("group", "point", "low", "high"))
+    with _canvas(folder, name, ("group", *ENDS), 0.75 + 0.32 * len(differences)) as (canvas, table):
         axes = canvas.subplots()
         for y, (label, (point, low, high)) in enumerate(differences.items()):
             axes.barh(y, point, height=0.55, color=style[label].colour, alpha=0.75)
@@ -183,28 +181,24 @@ def draw_ablation(
     """
     values = sorted({value for lines in panels.values() for line in lines.values() for value in line})
     rows, columns = -(-len(panels) // 2), min(2, len(panels))
-    with _canvas(folder, name, 0.5 + 1.9 * rows + LINE * len(bases), WIDTH) as (canvas, table):
-        table.append(("panel", "group", "value", "point", "low", "high"))
+    height = 0.5 + 1.9 * rows + LINE * len(bases)
+    with _canvas(folder, name, ("panel", "group", "value", *ENDS), height) as (canvas, table):
         axes = canvas.subplots(rows, columns, squeeze=False, sharex=True).flat
         for panel, (title, lines) in zip(axes, panels.items(), strict=False):
             for label, line in lines.items():
                 kind = style[label]
-                panel.plot(
-                    *_columns([(value, line[value][0]) for value in line]), color=kind.colour, ls=kind.line, label=label
-                )
+                points = [point for point, *_ in line.values()]
+                panel.plot(list(line), points, color=kind.colour, ls=kind.line, label=label)
                 for value, (point, low, high) in line.items():
-                    panel.plot(
-                        [value, value], [low, high], color=kind.colour, linewidth=4, alpha=0.45, solid_capstyle="butt"
-                    )
+                    _bar(panel, [value, value], [low, high], kind)
                     hollow = {"markersize": 8, "markerfacecolor": PAPER} if value == bases[label] else {}
                     panel.plot(value, point, color=kind.colour, marker=kind.marker, linestyle="", **hollow)
                     table.append((title, label, value, point, low, high))
             panel.set_title(title, loc="left")
             if values[0] > 0 and values[-1] > 10 * values[0]:
                 panel.set_xscale("log")
-            panel.set_xticks(
-                values[:: 1 + len(values) // 7], [f"{value:g}" for value in values[:: 1 + len(values) // 7]]
-            )
+            shown = values[:: 1 + len(values) // 7]
+            panel.set_xticks(shown, [f"{value:g}" for value in shown])
             panel.minorticks_off()
         _finish_grid(axes, len(panels))
         canvas.supxlabel(axes_labels[0], fontsize=9)
@@ -222,14 +216,12 @@ def draw_mean_curves(
     axes_labels: tuple[str, str],
 ) -> tuple[Path, ...]:
     """Curves with bands. curves: label -> steps, points, lows, highs."""
-    with _canvas(folder, name, *_size(curves)) as (canvas, table):
-        table.append(("group", "environment steps", "point", "low", "high"))
+    with _canvas(folder, name, ("group", "environment steps", *ENDS), *_size(curves)) as (canvas, table):
         for axes, labels in _panels(canvas, curves):
             for label in labels:
                 steps, points, lows, highs = curves[label]
-                kind = style[label]
-                axes.fill_between(steps, lows, highs, color=kind.colour, alpha=0.18, linewidth=0)
-                axes.plot(steps, points, color=kind.colour, ls=kind.line, marker=kind.marker, label=label)
+                _band(axes, steps, lows, highs, style[label])
+                _line(axes, steps, points, style[label], label)
         for label, curve in curves.items():
             table += [(label, *row) for row in zip(*curve, strict=True)]
         _steps_axis(canvas, axes_labels)
@@ -260,9 +252,9 @@ def draw_learning_curve(
     environment steps of events, each an upright line. width: inches, of one panel.
     """
     points, behind, marks = points or {}, behind or {}, marks or {}
+    header = ("group", "seed", "environment steps", "score", "episodes", "file")
     height, width = _size(groups, sum(map(len, (lines, points, behind, marks))), width)
-    with _canvas(folder, name, height + (1.3 if panel else 0), width) as (canvas, table):
-        table.append(("group", "seed", "environment steps", "score", "episodes", "file"))
+    with _canvas(folder, name, header, height + (1.3 if panel else 0), width) as (canvas, table):
         last_step = max((run.env_steps for runs in groups.values() for run in runs), default=0)
         for axes, labels in _panels(canvas, groups, below=panel is not None):
             for (label, curve), line in zip(behind.items(), cycle(ACROSS), strict=False):
@@ -270,8 +262,7 @@ def draw_learning_curve(
             for (label, values), marker in zip(points.items(), ("x", "."), strict=False):
                 axes.plot(*_columns(values), color=INK, alpha=0.5, linestyle="", marker=marker, label=label)
             for label in labels:
-                number = len(groups[label])
-                _curve(axes, groups[label], style[label], f"{label} ({number} {'run' if number == 1 else 'runs'})")
+                _curve(axes, groups[label], style[label], f"{label} ({plural(len(groups[label]), 'run')})")
             _draw_lines(axes, lines)
             for label, steps in marks.items():
                 for number, step in enumerate(steps):
@@ -381,14 +372,26 @@ def _curve(axes, runs: Sequence[Run], style: Style, label: str) -> None:
     mean = values.mean(axis=0)
     if len(scores) > 1:
         deviation = values.std(axis=0, ddof=1)
-        axes.fill_between(common, mean - deviation, mean + deviation, color=style.colour, alpha=0.18, linewidth=0)
-    axes.plot(common, mean, color=style.colour, ls=style.line, marker=style.marker, label=label)
+        _band(axes, common, mean - deviation, mean + deviation, style)
+    _line(axes, common, mean, style, label)
+
+
+def _line(axes, x: Sequence, y: Sequence, style: Style, label: str, **settings) -> None:
+    axes.plot(x, y, color=style.colour, ls=style.line, marker=style.marker, label=label, **settings)
+
+
+def _band(axes, x: Sequence, low: Sequence, high: Sequence, style: Style) -> None:
+    axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
 def _interval(axes, y: int, interval: Interval, style: Style) -> None:
     point, low, high = interval
-    axes.plot([low, high], [y, y], color=style.colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
+    _bar(axes, [low, high], [y, y], style)
     axes.plot(point, y, color=style.colour, marker=style.marker, markersize=6, linestyle="")
+
+
+def _bar(axes, x: Sequence, y: Sequence, style: Style) -> None:
+    axes.plot(x, y, color=style.colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
 
 
 def _rows(axes, labels: Sequence[str]) -> None:
@@ -413,9 +416,11 @@ def _paths(folder: Path, name: str) -> tuple[Path, ...]:
 
 
 @contextmanager
-def _canvas(folder: Path, name: str, height: float, width: float = WIDTH) -> Iterator[tuple[Canvas, list[tuple]]]:
-    """An empty figure and an empty table of what is drawn, both written to `folder` at the end."""
-    table: list[tuple] = []
+def _canvas(
+    folder: Path, name: str, header: tuple[str, ...], height: float, width: float = WIDTH
+) -> Iterator[tuple[Canvas, list[tuple]]]:
+    """An empty figure and a table of what is drawn, both written to `folder` at the end."""
+    table: list[tuple] = [header]
     png, svg, numbers = _paths(folder, name)
     with matplotlib.rc_context(SETTINGS):
         canvas = Canvas(figsize=(width, height), layout="constrained")

@@ -4,24 +4,23 @@ Only methods of the same budget and protocol are ranked. A score list is a CSV w
 run, score, and env_steps where a suite has several budgets.
 """
 
-import csv
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
 
-from harness.command_line import nearest, shorten
+from harness.command_line import nearest
 from harness.config import ConfigError, require
+from harness.logs import as_number, read_csv, require_whole
 from harness.report import statistics
+from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell
 from harness.report.published import Recorded, SuiteScores, recorded
-from harness.report.scores import Run, collect_by_budget
-from harness.report.tables import ABSENT, Number, Table, rounded
+from harness.report.results import Run, collect_by_budget
+from harness.report.table import Table
 
 METRICS = statistics.METRICS
 APART = "apart"
 MOST_TASKS = 3  # with a column of their own
-WIDEST = 40  # letters of a cell in a terminal
 FEW = 10  # runs; the interval of fewer says by how much it is too narrow
 
 
@@ -47,11 +46,7 @@ def read_scores(files: Iterable[Path], suites: Mapping[str, SuiteScores]) -> lis
             where = f"{file}, line {line}"
             suite, task = _suite_of(where, row.get("task") or row.get("game") or "", suites)
             budget = _budget(where, suite, row.get("env_steps"))
-            try:
-                score = float(row["score"])
-            except ValueError:
-                score = math.nan
-            require(math.isfinite(score), f"{where}: score is '{row['score']}', which is no number for it")
+            score = as_number(file, line, row, "score", float)
             run = (suite.name, budget, row["method"], task, row["run"])
             require(run not in runs, f"{where}: run {row['run']} of {row['method']} on {task} is there twice")
             runs.add(run)
@@ -61,18 +56,12 @@ def read_scores(files: Iterable[Path], suites: Mapping[str, SuiteScores]) -> lis
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    try:
-        with file.open(newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header, rows = set(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from error
+    columns, rows = read_csv(file)
+    header = {*columns}
     missing = {"method", "run", "score"} - header | ({"task"} if not header & {"task", "game"} else set())
     require(not missing, f"{file} is no list of scores: it lacks the columns {', '.join(sorted(missing))}")
     require(bool(rows), f"{file} has no rows")
-    for line, row in enumerate(rows, start=2):
-        whole = None not in row and None not in row.values()
-        require(whole, f"{file}, line {line}: the row and the header differ in length")
+    require_whole(file, rows)
     return rows
 
 
@@ -136,8 +125,9 @@ def _table(
     entries = [(method.intervals[by][0], _recorded_row(method, by, levels, shown)) for method in ranked]
     for method in suite.methods:
         if values := printed.get(method.method):
-            cells = [_cell((values[metric], math.nan, math.nan)) if metric in values else ABSENT for metric in METRICS]
-            means = [_spread(suite.means[budget][task].get(method.method)) for task in shown]
+            cells = [score_cell(values[metric], digits=3) if metric in values else ABSENT for metric in METRICS]
+            by_task = {task: row[method.method] for task, row in suite.means[budget].items() if method.method in row}
+            means = [score_cell(by_task[task]) if task in by_task else ABSENT for task in shown]
             row = [_rank(levels, values[by]), method.label, Number(method.seeds, method.seeds), *means, *cells]
             entries.append((values[by], [*row, "single runs are not published"]))
     rows += [row for _, row in sorted(entries, key=lambda entry: -entry[0])]
@@ -158,13 +148,11 @@ def _given_row(
     repeats: int,
 ) -> list[str]:
     intervals = statistics.aggregate(scores.normalised(), repeats)
-    spreads = {
-        task: (len(runs), mean(runs), stdev(runs) if len(runs) > 1 else math.nan) for task, runs in scores.raw.items()
-    }
+    spreads = {task: (mean(runs), stdev(runs) if len(runs) > 1 else None) for task, runs in scores.raw.items()}
     counts, whole = [len(runs) for runs in scores.raw.values()], len(scores.raw) == len(suite.tasks)
     rank = _rank(levels, intervals[by][0]) if whole else APART
     name += "" if whole else f" ({len(scores.raw)} of {len(suite.tasks)} {suite.task_word}s)"
-    cells = [*_spreads(spreads, shown), *map(_cell, intervals.values())]
+    cells = [*_spreads(spreads, shown), *map(interval_cell, intervals.values())]
     return [rank, name, _runs(min(counts), max(counts)), *cells, ""]
 
 
@@ -181,43 +169,26 @@ def _printed(suite: SuiteScores, budget: str, known: set[str]) -> dict[str, dict
 
 
 def _rank(levels: Sequence[float], value: float) -> Number:
-    rank = 1 + sum(level > value for level in levels)
-    return Number(str(rank), rank)
+    return count_cell(1 + sum(level > value for level in levels))
 
 
 def _recorded_row(method: Recorded, by: str, levels: Sequence[float], shown: Sequence[str]) -> list[str]:
-    cells = [_cell(method.intervals[metric]) for metric in METRICS]
+    cells = [interval_cell(method.intervals[metric]) for metric in METRICS]
     ranked = method.comparable == "yes"
     rank = _rank(levels, method.intervals[by][0]) if ranked else APART
     differs = "" if ranked else method.differs
-    return [rank, method.label, _runs(*method.runs), *_spreads(method.spreads, shown), *cells, differs]
+    spreads = {task: (mean, std) for task, (_, mean, std) in method.spreads.items()}
+    return [rank, method.label, _runs(*method.runs), *_spreads(spreads, shown), *cells, differs]
 
 
 def _runs(fewest: int, most: int) -> Number:
-    text = str(fewest) if fewest == most else f"{fewest} to {most}"
-    if not 1 < fewest < FEW:
-        return Number(text, text)
-    share = f"{100 * statistics.too_narrow(fewest):.0f} % too narrow"
-    return Number(f"{text} ({share})", text, note=share)
+    mark = f"{100 * statistics.too_narrow(fewest):.0f} % too narrow" if 1 < fewest < FEW else ""
+    return range_cell(fewest, most, mark)
 
 
-def _cell(interval: statistics.Interval) -> Number:
-    point, low, high = interval
-    if math.isnan(low):
-        return Number(rounded(point, 3), point)
-    return Number(f"{rounded(point, 3)} [{rounded(low, 3)}, {rounded(high, 3)}]", point, low=low, high=high)
-
-
-def _spreads(spreads: Mapping[str, tuple[int, float, float]], shown: Sequence[str]) -> list[str]:
-    return [_spread(*spreads.get(task, (0, None))[1:]) for task in shown]
-
-
-def _spread(score: float | None, std: float = math.nan) -> Number:
-    if score is None:
-        return ABSENT
-    if math.isnan(std):
-        return Number(rounded(score, 1), score)
-    return Number(f"{rounded(score, 1)} ± {rounded(std, 1)}", score, std=std)
+def _spreads(spreads: Mapping[str, tuple[float, float | None]], shown: Sequence[str]) -> list[str]:
+    """Means and standard deviations of the tasks that are shown."""
+    return [score_cell(*spreads[task]) if task in spreads else ABSENT for task in shown]
 
 
 def _notes(suite: SuiteScores, by: str, shown: Sequence[str], repeats: int) -> list[str]:
@@ -237,16 +208,6 @@ def is_own(row: Sequence[str]) -> bool:
     return row[1].startswith(("ours: ", "yours: "))
 
 
-def terminal(table: Table) -> str:
-    """Aligned columns of the table, without those that a narrow window has no room for."""
-    mean = table.header.index("mean") if "mean" in table.header else None
-    columns = [*range(mean - 1), mean] if mean else range(len(table.header))
-    lines = [[shorten(row[i], WIDEST) for i in columns] for row in (table.header, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    return "\n".join([table.title, *texts, ""])
-
-
 def improvement_table(ours: Sequence[Scores], theirs: Sequence[Scores], repeats: int) -> list[Table]:
     """Probability that a run of the first method given beats one of every other that has single runs here."""
     first, *others = [*theirs, *ours] if theirs else [None]
@@ -256,8 +217,7 @@ def improvement_table(ours: Sequence[Scores], theirs: Sequence[Scores], repeats:
         if (other.suite, other.budget) == (first.suite, first.budget) and common:
             found = statistics.probability_of_improvement(first.normalised(), other.normalised(), repeats)
             counts = [len(scores.raw[task]) for scores in (first, other) for task in common]
-            tasks = Number(str(len(common)), len(common))
-            rows.append([other.method, tasks, _runs(min(counts), max(counts)), _cell(found)])
+            rows.append([other.method, count_cell(len(common)), _runs(min(counts), max(counts)), interval_cell(found)])
     if not rows:
         return []
     notes = [

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from harness.report.cells import ABSENT, Number
 from harness.report.figures import FAINT, INK, PALETTE, PAPER, Figure
-from harness.report.tables import ABSENT, Number, Table
+from harness.report.table import Table
 
 TEMPLATE, STYLE = (Path(__file__).with_suffix(suffix) for suffix in (".html.jinja", ".css"))
 OURS = "ours: "  # how headers of such columns begin

@@ -157,6 +157,11 @@ class SuiteScores:
     curves: Callable[[str], Mapping[str, Curve]] = _no_curves  # task -> published curves, by label
 
     @property
+    def run_digits(self) -> int:
+        """Digits of the scores of runs here."""
+        return max(self.score_digits, 1)
+
+    @property
     def methods(self) -> tuple[PublishedMethod, ...]:
         """The published methods, in the order of their columns."""
         return tuple(method for method in published_methods() if method.suite == self.name and method.source)

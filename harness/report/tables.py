@@ -1,26 +1,23 @@
-"""Tables of a report: the published numbers beside our runs, as Markdown, CSV and LaTeX.
+"""Tables of a report: the published numbers beside our runs.
 
 Scores of the papers' tables are means without single runs, so they have no intervals. Scores of our runs have them.
 An incomplete score says so in its cell and in the notes.
 """
 
-import csv
-import io
-import math
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from itertools import chain
 from pathlib import Path
 from statistics import mean, median, stdev
 
 from harness.files import ROOT
 from harness.report import statistics
-from harness.report.comparisons import Ablation, ablations, common_tasks, differences, families
+from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell, share
+from harness.report.comparisons import Ablation, Family, ablations, common_tasks, differences
 from harness.report.published import PLAYER, PublishedMethod, SuiteScores
-from harness.report.scores import Results, Run, collect_by_budget, said_once
+from harness.report.results import Results, Run, collect_by_budget, said_once
+from harness.report.table import Table
+from harness.report.words import plural
 
 MEANS_ONLY = "The papers' tables hold means only, without intervals. Tables of methods with single runs have them."
 OF_MEANS = {  # rows of a suite's table that are over the means of tasks
@@ -29,99 +26,6 @@ OF_MEANS = {  # rows of a suite's table that are over the means of tasks
     "iqm of means": statistics.iqm,
     "optimality_gap of means": statistics.optimality_gap,
 }
-PAGE_ROWS = 45
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "–": "--",
-    "<": r"$<$", ">": r"$>$", "[": "{[}", "]": "{]}",
-}  # fmt: skip
-
-
-class Number(str):
-    """The text of a cell, with the numbers behind it for the CSV file: `value`, and others by name."""
-
-    columns: dict[str, float | int | str]
-
-    def __new__(cls, text: str, value: float | str = "", **others: float | int | str) -> "Number":
-        self = super().__new__(cls, text)
-        self.columns = {"": value, **others}
-        return self
-
-
-ABSENT = Number("–")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are text; notes are sentences that belong below the table."""
-
-    name: str  # of its files, without suffix
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-    key: int = 0  # the column that names a row
-    is_folded: bool = False  # whether a click opens it on the page
-
-    def markdown(self) -> str:
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in self._lines()]
-        lines = ["| " + " | ".join(row) + " |" for row in cells]
-        lines.insert(1, "|" + "|".join("---:" if self._is_numeric(i) else "---" for i in range(len(self.header))) + "|")
-        return "\n".join([f"### {self.title}", "", *lines, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
-
-    def csv(self) -> str:
-        """Unrounded numbers; a column whose cells hold several of them becomes several columns."""
-        kinds = [
-            list(dict.fromkeys(kind for row in self.rows for kind in getattr(row[i], "columns", {"": ""})))
-            for i in range(len(self.header))
-        ]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            f"{name} {kind}".strip() for name, column in zip(self.header, kinds, strict=True) for kind in column
-        )
-        for row in self.rows:
-            values = [getattr(cell, "columns", {"": cell}) for cell in row]
-            writer.writerow(value.get(kind, "") for value, column in zip(values, kinds, strict=True) for kind in column)
-        return text.getvalue()
-
-    def latex(self) -> str:
-        """Floats of a page at most, shrunk to the page's width if they are wider; they need the package graphicx."""
-        kinds = "".join("r" if self._is_numeric(i) else "l" for i in range(len(self.header)))
-        stacked = len(kinds) > 8  # cells of several lines keep columns narrow
-        header, *rows = (
-            " & ".join(_latex_cell(cell, kind, stacked) for cell, kind in zip(row, kinds, strict=True)) + r" \\"
-            for row in self._lines()
-        )
-        floats = []
-        for start in range(0, max(1, len(rows)), PAGE_ROWS):
-            is_last = start + PAGE_ROWS >= len(rows)
-            notes = " ".join(map(_latex, self.notes if is_last else ["Continued below."]))
-            floats += [
-                r"\begin{table*}[t]",
-                r"\centering",
-                rf"\caption{{{_latex(self.title)}{', continued' if start else ''}}}",
-                rf"\label{{tab:{self.name}{f'-{start}' if start else ''}}}\par\smallskip",
-                r"\small",
-                r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-                rf"\begin{{tabular}}{{{kinds}}}",
-                r"\hline",
-                header,
-                r"\hline",
-                *rows[start : start + PAGE_ROWS],
-                r"\hline",
-                r"\end{tabular}}",
-                rf"\par\smallskip\parbox{{\textwidth}}{{\footnotesize {notes}}}",
-                r"\end{table*}",
-                "",
-            ]
-        return "\n".join(floats)
-
-    def _lines(self) -> list[list[str]]:
-        return [self.header, *self.rows]
-
-    def _is_numeric(self, column: int) -> bool:
-        return any(isinstance(row[column], Number) for row in self.rows)
 
 
 def suite_table(suite: SuiteScores, runs: Sequence[Run], repeats: int = statistics.REPEATS) -> Table:
@@ -134,7 +38,7 @@ def suite_table(suite: SuiteScores, runs: Sequence[Run], repeats: int = statisti
     groups = list(dict.fromkeys(results.group for results in everything if results.runs))
     further = sorted({task for results in everything for task in results.runs} - set(suite.tasks))
     names = {task: task for task in (*suite.tasks, *further)} | _summary_rows(suite)
-    has_steps = any(suite.budgets.values())
+    has_steps = any(suite.budgets.values())  # otherwise there is one budget, and no column for it
     rows = []
     for (budget, env_steps), found in collected.items():
         ours = {results.group: _our_column(results, repeats) for results in found if results.runs}
@@ -182,48 +86,44 @@ def _published_column(suite: SuiteScores, method: PublishedMethod, budget: str) 
     known = {task: row[name] for task, row in suite.means.get(budget, {}).items() if name in row}
     if not known:
         return {}
-    mark = _share(len(known), len(suite.tasks), f"{suite.task_word}s")
+    mark = share(len(known), len(suite.tasks), f"{suite.task_word}s")
     averaged = [suite.averaged(task, score) for task, score in known.items()]
     return {
-        **{task: _score(score, deviations[task].get(name), suite.score_digits) for task, score in known.items()},
+        **{task: score_cell(score, deviations[task].get(name), suite.score_digits) for task, score in known.items()},
         **_of_means(suite, averaged, mark),
-        **{metric: _score(printed[name], digits=3) for metric, printed in suite.aggregates.items()},
-        "tasks": _count(len(known), len(suite.tasks)),
-        "seeds": "" if method.role == PLAYER else _seeds(method),
+        **{metric: score_cell(printed[name], digits=3) for metric, printed in suite.aggregates.items()},
+        "tasks": count_cell(len(known), len(suite.tasks)),
+        "seeds": _seeds(method),
     }
 
 
 def _our_column(results: Results, repeats: int) -> dict[str, str]:
     suite, averaged, mark = results.suite, results.averaged(), _mark_of(results)
-    raw = results.raw().items()
-    digits = max(suite.score_digits, 1)
-    column = {task: _runs(values, len(results.expected(task)), digits) for task, values in raw}
+    column = {task: _task_score(results, task) for task in results.runs}
     if averaged:
         column |= _of_means(suite, [mean(runs) for runs in averaged.values()], mark)
         intervals = statistics.aggregate(averaged, repeats)
-        column |= {metric: _interval(interval, mark, suite.mean_digits) for metric, interval in intervals.items()}
+        column |= {metric: interval_cell(interval, mark, suite.mean_digits) for metric, interval in intervals.items()}
     return {**column, "tasks": _task_count(results), "seeds": _seed_count(results)}
 
 
 def _of_means(suite: SuiteScores, means: Sequence[float], mark: str) -> dict[str, str]:
     rows = _summary_rows(suite)
     return {
-        row: _score(function(means), digits=suite.mean_digits, mark=mark)
+        row: score_cell(function(means), digits=suite.mean_digits, mark=mark)
         for row, function in OF_MEANS.items()
         if row in rows
     }
 
 
-def aggregates_table(
-    runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
-) -> Table:
-    """A row for each group of `runs` and number of steps at which figures compare it: the four aggregates."""
-    collected, rows = list(chain(*families(runs, suites))), []
+def aggregates_table(families: Iterable[Family], repeats: int = statistics.REPEATS) -> Table:
+    """A row for each group of runs and number of steps at which figures compare it: the four aggregates."""
+    collected, rows = list(chain(*families)), []
     for results in collected:
         group, mark = results.group, _mark_of(results)
         intervals = statistics.aggregate(results.normalised(), repeats).values()
         steps = Number(f"{results.env_steps:,}", results.env_steps)
-        cells = [_interval(interval, mark) for interval in intervals]
+        cells = [interval_cell(interval, mark) for interval in intervals]
         rows.append([group.suite, group.label, steps, _task_count(results), _seed_count(results), *cells])
     header = ["suite", "runs", "environment steps", "tasks", "seeds", *statistics.METRICS.values()]
     notes = ["IQM and optimality gap over runs × tasks, median and mean of task means."]
@@ -232,12 +132,9 @@ def aggregates_table(
     return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, notes, key=1)
 
 
-def ablation_tables(
-    runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
-) -> list[Table]:
+def ablation_tables(families: Iterable[Family], repeats: int = statistics.REPEATS) -> list[Table]:
     """Arms by tasks, the base in its place: a table a base."""
-    found = (each for family in families(runs, suites) for each in ablations(family))
-    return [_ablation_table(ablation, repeats) for ablation in found]
+    return [_ablation_table(ablation, repeats) for family in families for ablation in ablations(family)]
 
 
 def _ablation_table(ablation: Ablation, repeats: int) -> Table:
@@ -245,12 +142,11 @@ def _ablation_table(ablation: Ablation, repeats: int) -> Table:
     suite, group, common, rows = base.suite, base.group, common_tasks(members), []
     tasks = [task for task in suite.tasks if any(task in results.runs for results in members)]
     for label, results in ablation.rows():
-        raw, digits = results.raw(), max(suite.score_digits, 1)
-        cells = [_runs(raw[task], len(results.expected(task)), digits) if task in raw else ABSENT for task in tasks]
+        cells = [_task_score(results, task) for task in tasks]
         scores = {task: results.normalised()[task] for task in common}
-        overall = _interval(statistics.aggregate(scores, repeats)["mean"]) if common else ABSENT
+        overall = interval_cell(statistics.aggregate(scores, repeats)["mean"]) if common else ABSENT
         rows.append([label, *cells, overall])
-    which = f"{len(common)} {suite.task_word}{'' if len(common) == 1 else 's'}"
+    which = plural(len(common), suite.task_word)
     header = ["setting", *tasks, f"{suite.normalised_unit}, mean of {which}"]
     notes = [
         f"Changes of one setting of {group.label}, after {base.env_steps:,} environment steps. {suite.legend}",
@@ -262,11 +158,9 @@ def _ablation_table(ablation: Ablation, repeats: int) -> Table:
     return Table(f"ablations_{base.own_stem}", title, header, rows, notes)
 
 
-def difference_tables(
-    runs: Sequence[Run], suites: Mapping[str, SuiteScores], repeats: int = statistics.REPEATS
-) -> list[Table]:
+def difference_tables(families: Iterable[Family], repeats: int = statistics.REPEATS) -> list[Table]:
     """Results minus those of a reference with the same seeds: a table a reference."""
-    found = (each for family in families(runs, suites) for each in differences(family))
+    found = (each for family in families for each in differences(family))
     tables = [_difference_table(reference, others, repeats) for reference, others in found]
     return [table for table in tables if table.rows]
 
@@ -284,10 +178,10 @@ def _difference_table(reference: Results, others: Sequence[Results], repeats: in
             expected = len({*reference.seeds(suite.tasks), *other.seeds(suite.tasks)})
             for task, seeds in pairs.items():
                 scores = [mean(results.score(task, seed) for seed in seeds) for results in (reference, other)]
-                cells = [*map(_score, scores), _interval(differences[task], _share(len(seeds), expected, "seeds"))]
-                rows.append([label, task, _count(len(seeds)), *cells])
-            count, mark = _count(sum(map(len, pairs.values()))), _mark(suite, pairs, expected)
-            rows.append([label, f"mean of {len(pairs)}", count, ABSENT, ABSENT, _interval(overall, mark)])
+                difference = interval_cell(differences[task], share(len(seeds), expected, "seeds"))
+                rows.append([label, task, count_cell(len(seeds)), *map(score_cell, scores), difference])
+            count, mark = count_cell(sum(map(len, pairs.values()))), _mark(suite, pairs, expected)
+            rows.append([label, f"mean of {len(pairs)}", count, ABSENT, ABSENT, interval_cell(overall, mark)])
     header = ["setting", "task", "pairs", group.label, "setting's score", f"difference, {suite.normalised_unit}"]
     return Table(
         f"differences_{reference.own_stem}",
@@ -310,8 +204,8 @@ def provenance_table(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> 
     for run in runs:
         steps, episodes = run.env_steps, len(run.evaluations.get(run.env_steps, ()))
         counts = [Number(f"{count:,}", count) for count in (run.agent_steps.get(steps, 0), steps, episodes)]
-        digits, mark = max(suites[run.suite].score_digits, 1), "" if run.is_finished else "not finished"
-        score = _score(run.final, digits=digits, mark=mark) if episodes else "not evaluated yet"
+        digits, mark = suites[run.suite].run_digits, "" if run.is_finished else "not finished"
+        score = score_cell(run.final, digits=digits, mark=mark) if episodes else "not evaluated yet"
         names = [run.suite, run.task, run.group.name, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
         rows.append([*names, *counts, score, run.config_hash, run.version, run.hardware, _shown(run.path)])
     header = ["suite", "task", "method", "preset", "fidelity", "seed", "agent steps", "environment steps"]
@@ -327,11 +221,11 @@ def provenance_table(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> 
 
 def sources_table(suites: Mapping[str, SuiteScores]) -> Table:
     """A row for each published method: seeds, source and file."""
-    rows = []
-    for suite in suites.values():
-        for method in suite.methods:
-            seeds = "" if method.role == PLAYER else _seeds(method)
-            rows.append([suite.name, method.label, seeds, method.source, suite.file])
+    rows = [
+        [suite.name, method.label, _seeds(method), method.source, suite.file]
+        for suite in suites.values()
+        for method in suite.methods
+    ]
     header = ["suite", "method", "seeds", "source", "file"]
     return Table("sources", "Where the published numbers come from", header, rows, [MEANS_ONLY])
 
@@ -340,7 +234,7 @@ def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
     """Runs behind the columns of ours, and missing ones."""
     said = []
     for results in collected:
-        group, runs = results.group, _runs_of(results)
+        group, runs = results.group, results.members
         if runs:
             episodes = _either(len(run.evaluations[results.steps(run.task)]) for run in runs)
             ends = "".join(f", {task} after {end:,}" for task, end in results.ends.items() if task in results.runs)
@@ -378,14 +272,10 @@ def _either(values: Iterable[object]) -> str:
     return " or ".join(map(str, sorted(set(values))))
 
 
-def _runs_of(results: Results) -> list[Run]:
-    return [run for runs in results.runs.values() for run in runs.values()]
-
-
 def _mark(suite: SuiteScores, runs: Mapping[str, Collection], seeds: int) -> str:
     """In a few words, what an aggregate over `runs`, by task, is not over."""
     marks = [
-        _share(len(runs), len(suite.tasks), f"{suite.task_word}s"),
+        share(len(runs), len(suite.tasks), f"{suite.task_word}s"),
         "seeds missing" if any(len(of_task) < seeds for of_task in runs.values()) else "",
     ]
     return ", ".join(filter(None, marks))
@@ -397,73 +287,32 @@ def _mark_of(results: Results) -> str:
 
 def _task_count(results: Results) -> Number:
     """Tasks that aggregates count; all where the suite has no published ones."""
-    return _count(len(results.counted), len(results.suite.tasks)) if results.suite.tasks else _count(len(results.runs))
+    whole = len(results.suite.tasks)
+    return count_cell(len(results.counted), whole) if whole else count_cell(len(results.runs))
 
 
-def _share(count: int, whole: int, what: str) -> str:
-    return "" if count == whole else f"{count} of {whole} {what}"
-
-
-def _runs(scores: Sequence[float], seeds: int, digits: int) -> Number:
+def _task_score(results: Results, task: str) -> Number:
     """Mean and deviation of the runs of a task."""
-    std = stdev(scores) if len(scores) > 1 else None
-    return _score(mean(scores), std, digits, _share(len(scores), seeds, "seeds"), seeds=len(scores))
-
-
-def _score(value: float, std: float | None = None, digits: int = 1, mark: str = "", **others: int) -> Number:
-    text = rounded(value, digits) + (f" ± {rounded(std, digits)}" if std is not None else "")
-    others |= ({} if std is None else {"std": std}) | ({"note": mark} if mark else {})
-    return Number(text + _bracketed(mark), value, **others)
-
-
-def _interval(interval: statistics.Interval, mark: str = "", digits: int = 3) -> Number:
-    point, low, high = interval
-    note = {"note": mark} if mark else {}
-    if math.isnan(low):
-        return Number(rounded(point, digits) + _bracketed(mark), point, **note)
-    bounds = f" [{rounded(low, digits)}, {rounded(high, digits)}]"
-    return Number(rounded(point, digits) + bounds + _bracketed(mark), point, low=low, high=high, **note)
-
-
-def _bracketed(mark: str) -> str:
-    return f" ({mark})" if mark else ""
-
-
-def _count(count: int, whole: int | None = None) -> Number:
-    if whole in (None, count):
-        return Number(str(count), count)
-    return Number(f"{count} of {whole}", count, note=f"of {whole}")
+    if task not in results.runs:
+        return ABSENT
+    scores, digits = [results.score(task, seed) for seed in results.runs[task]], results.suite.run_digits
+    std, mark = stdev(scores) if len(scores) > 1 else None, share(len(scores), len(results.expected(task)), "seeds")
+    return score_cell(mean(scores), std, digits, mark, seeds=len(scores))
 
 
 def _seeds(method: PublishedMethod) -> str:
+    if method.role == PLAYER:
+        return ""
     return Number(method.seeds, int(method.seeds)) if method.seeds else "not stated"
 
 
 def _seed_count(results: Results) -> Number:
     """Number of seeds of each task, counted ones if there are any: one number, or the least and the most."""
-    least, most = (pick(map(len, (results.counted or results.runs).values())) for pick in (min, max))
-    return Number(str(most), most) if least == most else Number(f"{least} to {most}", f"{least} to {most}")
-
-
-def rounded(value: float, digits: int) -> str:
-    """Rounds as a person does: a half goes up, and nothing is minus zero."""
-    text = str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
-    return text.lstrip("-") if float(text) == 0 else text
+    counts = [len(runs) for runs in (results.counted or results.runs).values()]
+    return range_cell(min(counts), max(counts))
 
 
 def _shown(path: Path) -> str:
     """`path` as the project knows it, or as it was given."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(path)
-
-
-def _latex_cell(text: str, side: str, stacked: bool) -> str:
-    parts = re.split(r"(?<=[,:]) (?=[^\d-])| (?=[\[(]|over |of game)", text) if stacked else [text]
-    first, *others = map(_latex, parts)
-    lines = "".join(rf" \\ {other}" for other in others)
-    return rf"\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{first}{lines}\end{{tabular}}" if others else first
-
-
-def _latex(text: str) -> str:
-    escaped = "".join(LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<![\w.-])-(?=[\d.])", "$-$", escaped)

@@ -51,3 +51,7 @@ def by_size(change: tuple[str, Any]) -> tuple:
     """Sorts changes by key, and values of a key by their size."""
     key, value = change
     return (key, 0, value, "") if is_number(value) else (key, 1, 0, str(value))
+
+
+def plural(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

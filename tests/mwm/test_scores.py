@@ -6,7 +6,8 @@ import pytest
 from harness.config import ConfigError
 from harness.report.published import read_table
 from harness.report.report import write_report
-from harness.report.scores import Group, Run, collect, read_runs
+from harness.report.results import Group, Run, collect
+from harness.report.scores import read_runs
 from harness.report.tables import suite_table
 from mwm.scores import SCORES, curves
 from mwm.tasks import METAWORLD_TASKS

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.text import Text
 
 from harness.report import figures
-from harness.report.scores import Run
+from harness.report.results import Run
 
 LABELS = ["MLR", "Baseline, preset cpu, fidelity paper", "without actions, preset cpu"]
 AXES = ("environment steps (one is 4 frames)", "raw game score")

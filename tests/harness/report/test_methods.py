@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.config import ConfigError
-from harness.report.methods import Scores, improvement_table, is_own, methods_tables, read_scores, terminal
+from harness.report.methods import Scores, improvement_table, is_own, methods_tables, read_scores
 from harness.report.published import read_table, recorded
 from recipes import SUITE_SCORES as SUITES
 
@@ -90,7 +90,7 @@ def test_scores_of_ours_and_yours_come_first_and_are_ranked_with_all_tasks():
     ranked = [row[iqm].columns[""] for row in shown.rows[2:] if row[0] != "apart"]
     assert second[1] == "yours: mine" and int(second[0]) == 1 + sum(np.array(ranked) > second[iqm].columns[""])
     assert second[mean].columns[""] == pytest.approx(spr.intervals["mean"][0], abs=0.002)
-    lines = terminal(shown).splitlines()
+    lines = shown.terminal().splitlines()
     assert len(lines) == len(shown.rows) + 2 and max(map(len, lines)) < 160
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.report import figures
+from harness.report.cells import Number
 from harness.report.page import Section, Video, build_page, inline_svg
-from harness.report.tables import Number, Table
+from harness.report.table import Table
 
 TABLE = Table(
     "scores",

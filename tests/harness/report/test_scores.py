@@ -9,7 +9,8 @@ import yaml
 
 from harness.config import ConfigError, as_dict
 from harness.report.published import SuiteScores
-from harness.report.scores import Group, Identity, collect, every_suite, read_runs, said_once, score_columns
+from harness.report.results import Group, collect, every_suite, said_once
+from harness.report.scores import Identity, read_runs, score_columns
 from harness.run_folder import config_hash
 from recipes import COMMANDS
 from recipes import SUITE_SCORES as SUITES

@@ -12,19 +12,14 @@ from statistics import mean, median, stdev
 import pytest
 
 from harness.files import ROOT
+from harness.report.cells import Number, rounded
+from harness.report.comparisons import families
 from harness.report.published import read_table
-from harness.report.scores import Run, every_suite, read_runs
+from harness.report.results import Run, every_suite
+from harness.report.scores import read_runs
 from harness.report.statistics import aggregate
-from harness.report.tables import (
-    Number,
-    Table,
-    aggregates_table,
-    difference_tables,
-    provenance_table,
-    rounded,
-    sources_table,
-    suite_table,
-)
+from harness.report.table import Table
+from harness.report.tables import aggregates_table, difference_tables, provenance_table, sources_table, suite_table
 from recipes import SUITE_SCORES as SUITES
 from recipes.changes import identify
 from tests.waiting import HANG
@@ -247,10 +242,10 @@ def test_a_game_without_published_scores_has_a_row_and_no_part_in_the_aggregates
     assert sentence in table.notes and sentence not in without.notes
     alone = column(suite_table(ATARI, further, 50), "ours: MLR, preset cpu")
     assert (alone["tennis"], alone["mean"], alone["games"]) == ("-18.5 ± 0.7", "–", "0 of 26")
-    aggregates = aggregates_table([*known, *further], SUITES, 50)
-    assert aggregates.rows == aggregates_table(known, SUITES, 50).rows and sentence in aggregates.notes
+    aggregates = aggregates_table(families([*known, *further], SUITES), 50)
+    assert aggregates.rows == aggregates_table(families(known, SUITES), 50).rows and sentence in aggregates.notes
     others = [make_run(task, seed, 1.0, method="none") for task in ("pong", "tennis") for seed in (1, 2)]
-    (differences,) = difference_tables([*known, *further, *others], SUITES, 50)
+    (differences,) = difference_tables(families([*known, *further, *others], SUITES), 50)
     assert [row[1] for row in differences.rows] == ["pong", "mean of 1"]
     assert "Baseline, MLR, preset cpu: tennis has no published scores, so no aggregate counts it." in differences.notes
 
@@ -266,7 +261,7 @@ def test_a_task_of_another_length_has_rows_of_its_own():
     assert rows["100,000", "hopper_hop"] == ["7.0 (1 of 2 seeds)", "–"]
     assert [name for steps, name in rows if steps == "300,000"] == ["hopper_hop", "tasks", "seeds"]
     assert rows["300,000", "hopper_hop"] == ["2.0 (1 of 2 seeds)", "–"] and ("500,000", "hopper_hop") not in rows
-    assert [row[:5] for row in aggregates_table(runs, SUITES, 10).rows] == [
+    assert [row[:5] for row in aggregates_table(families(runs, SUITES), 10).rows] == [
         ["dmcontrol", "MLR, preset cpu", steps, "1 of 6", "1"] for steps in ("100,000", "500,000")
     ]
 
@@ -290,14 +285,16 @@ def test_a_suite_without_published_scores_has_a_table_of_raw_scores():
     assert table.header == ["task", "ours: MLR, preset cpu", "ours: x, preset cpu"]
     assert table.rows == [["CartPole-v1", *["30.0 ± 14.1"] * 2], ["tasks", "1", "1"], ["seeds", "2", "2"]]
     assert not any("published means" in note or "smaller" in note for note in table.notes)
-    assert aggregates_table(runs, suites, 10).rows == [] and difference_tables(runs, suites, 10) == []
+    assert (
+        aggregates_table(families(runs, suites), 10).rows == [] and difference_tables(families(runs, suites), 10) == []
+    )
     assert sources_table(suites).rows == sources_table(SUITES).rows
 
 
 def test_aggregates_table():
     runs = [make_run("pong", seed, 3.0 * seed) for seed in (1, 2)]
     runs += [make_run("finger_spin", seed, {100_000: 100.0 * seed}, "dmcontrol", method="none") for seed in (1, 2, 3)]
-    atari, dmcontrol = aggregates_table(runs, SUITES, 50).rows
+    atari, dmcontrol = aggregates_table(families(runs, SUITES), 50).rows
     assert atari[:5] == ["atari", "MLR, preset cpu", "200", "1 of 26", "2"]
     assert dmcontrol[:5] == ["dmcontrol", "Baseline, preset cpu", "100,000", "1 of 6", "3"]
     mean_column = 5 + ["IQM", "median", "mean", "optimality gap"].index("mean")
@@ -315,7 +312,7 @@ def test_ablation_is_paired():
     ]
     none += [make_run("reacher_easy", 1, {500_000: 100.0}, "dmcontrol", method="none")]
     other = [make_run("finger_spin", 1, {500_000: 1.0}, "dmcontrol", method="none", preset="full")]
-    (table,) = difference_tables([*mlr, *none, *other], SUITES, 50)
+    (table,) = difference_tables(families([*mlr, *none, *other], SUITES), 50)
     finger, overall = table.rows
     assert finger == [
         "MLR, preset cpu",
@@ -330,13 +327,13 @@ def test_ablation_is_paired():
     assert "MLR, preset cpu: no seed in common with Baseline, preset cpu on reacher_easy, walker_walk." in table.notes
     assert table.title == "Differences from Baseline, preset cpu on DMControl after 500,000 environment steps"
     assert re.fullmatch(r"\w+", table.name)
-    assert difference_tables([*mlr, *other], SUITES, 50) == []
+    assert difference_tables(families([*mlr, *other], SUITES), 50) == []
 
 
 def test_every_pair_of_methods_with_a_reference_has_one_difference():
     methods = ("spr", "mlr", "none", "curl")
     runs = [make_run("finger_spin", 1, {100_000: 1.0}, "dmcontrol", method=method) for method in methods]
-    tables = difference_tables(runs, SUITES, 50)
+    tables = difference_tables(families(runs, SUITES), 50)
     assert [table.title.split(",")[0] for table in tables] == ["Differences from Baseline", "Differences from MLR"]
     settings = [{row[0].split(",")[0] for row in table.rows} for table in tables]
     assert settings == [{"MLR", "SPR", "CURL"}, {"SPR", "CURL"}]
@@ -351,7 +348,8 @@ def test_a_setting_is_compared_with_what_differs_least():
         make_run("finger_spin", 1, 100.0 * i, "dmcontrol", kind[0], changes=kind[1]) for i, kind in enumerate(kinds)
     ]
     found = {
-        table.title.split(" on ")[0]: {row[0] for row in table.rows} for table in difference_tables(runs, SUITES, 9)
+        table.title.split(" on ")[0]: {row[0] for row in table.rows}
+        for table in difference_tables(families(runs, SUITES), 9)
     }
     end = ", preset cpu"
     assert found == {
@@ -368,7 +366,7 @@ def test_a_setting_is_compared_with_what_differs_least():
 def test_the_shipped_pair_under_names_of_its_own_has_its_difference():
     """Scores are added up here from the rows of the files."""
     folder = ROOT / "results" / "runs" / "cpu" / "cartpole_swingup"
-    (table,) = difference_tables(read_runs([folder], SUITES, identify), SUITES, 9)
+    (table,) = difference_tables(families(read_runs([folder], SUITES, identify), SUITES), 9)
     means = []
     for name in ("mlr-medium_seed_1", "baseline-medium_seed_1"):
         rows = list(csv.DictReader((folder / name / "evaluations.csv").open(newline="")))
@@ -382,7 +380,7 @@ def test_the_shipped_pair_under_names_of_its_own_has_its_difference():
 def test_a_suite_has_a_reference_of_its_own():
     runs = [make_run("reach", 1, {}, "metaworld", method, evaluations={200: (score,)}, agent_steps={200: 100})
             for method, score in (("mwm", 0.9), ("pixels", 0.4))]  # fmt: skip
-    tables = difference_tables(runs, SUITES, 9)
+    tables = difference_tables(families(runs, SUITES), 9)
     assert [table.title for table in tables] == [
         "Differences from pixel baseline, preset cpu on Meta-world after 200 environment steps"
     ]
@@ -464,7 +462,7 @@ def test_a_long_latex_table_goes_on():
 def test_latex_is_accepted(tmp_path):
     runs = [*full_atari([1, 2, 3]), make_run("pong", 1, 3.0), make_run("pong", 1, 2.0, method="none")]
     tables = [suite_table(suite, runs, 10) for suite in SUITES.values()]
-    tables += [aggregates_table(runs, SUITES, 10), *difference_tables(runs, SUITES, 10)]
+    tables += [aggregates_table(families(runs, SUITES), 10), *difference_tables(families(runs, SUITES), 10)]
     tables += [provenance_table(runs[:2], SUITES), sources_table(SUITES), AWKWARD]
     lines = [r"\documentclass{article}\usepackage{graphicx}\begin{document}", *(table.latex() for table in tables)]
     (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
