@@ -20,7 +20,7 @@ from harness.config import ConfigError, as_dict, suite_of, task_of
 from harness.exit_codes import REFUSED
 from harness.files import CONFIGS
 from harness.output import lasting_output
-from harness.run_folder import renamed
+from harness.run_folder import leaves, renamed
 
 LARGEST = 1e9  # a float beyond it is a slip of the keyboard
 LONGEST = 4096  # characters of a setting, as in a path; Hydra's parser takes seconds over absurd ones
@@ -88,6 +88,7 @@ class Command:
     resolvers: functions that its files in `configs/` call, by name.
     method: the key whose value names a run's method in reports.
     choices: keys that hold the choice of a group, beside those of `auxiliary`, `preset` and `fidelity`, by group.
+    idle: keys and sections that no part of a run reads, by the choice of such a group.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Command:
     resolvers: Mapping[str, Callable] = field(default_factory=dict)
     method: str = "auxiliary"
     choices: Mapping[str, str] = field(default_factory=dict)
+    idle: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def resolve(self, overrides: Sequence[str]) -> Any:
         """The validated configuration; raises ConfigError for whatever is wrong with the settings."""
@@ -127,6 +129,10 @@ class Command:
                 composed[section] = None
         except Exception as error:  # Hydra, OmegaConf and their parser have no common class for wrong input
             raise ConfigError(explain(error, kinds, self.hints)) from error
+        for group, idle in self.idle.items():
+            choice = OmegaConf.select(composed, self.choices[group])
+            for override in overrides:
+                require_read(override, changed(self.name, override, added), idle[choice], f"{group}={choice}")
         return composed
 
     def values(self, composed: Any) -> dict:
@@ -250,6 +256,24 @@ def overridden(name: str, file: str, group: str) -> Iterator[str]:
     for path in (CONFIGS / f"{file}.yaml", CONFIGS / name / f"{file}.yaml"):
         if path.is_file():
             yield from re.findall(rf"^ *- override /{group}: (\w+)", path.read_text(), flags=re.M)
+
+
+def changed(name: str, override: str, added: Collection[str]) -> list[str]:
+    """Keys that an override changes: its own, or those in the file of an added group."""
+    import yaml
+
+    key, value = parse(override).key_or_group, parse(override).value()
+    if key not in added:
+        return list(leaves({key: value}))
+    files = (CONFIGS / key / f"{value}.yaml", CONFIGS / name / key / f"{value}.yaml")
+    return [leaf for file in files if file.is_file() for leaf in leaves(yaml.safe_load(file.read_text()))]
+
+
+def require_read(override: str, keys: Iterable[str], idle: Sequence[str], choice: str) -> None:
+    """Raises ConfigError for an override of a key that no part of a run with this choice reads."""
+    for key in keys:
+        if any(f"{key}.".startswith(f"{name}.") for name in idle):
+            raise ConfigError(f"{override} changes {key}, which {choice} does not read: leave one of them out")
 
 
 def section_of(parsed) -> str:

@@ -25,6 +25,12 @@ RGB = 3  # channels of a picture
 PATCH = 8  # pixels a side of a token's cell; the convolutional stem halves three times
 KINDS = ("autoencoder", "dynamics")  # of updates, in their order; dynamics: with actor and critic on its states
 WORLD_MODELS = {"mwm": KINDS, "pixels": ("dynamics",)}  # with the kinds of update that each has
+OF_TOKENS = "stem mask_ratio reward_prediction reward_head encoder decoder pool unpool"
+# Keys and sections that no part of a run reads, by its world model.
+IDLE = {
+    "mwm": ["mwm.pixels"],
+    "pixels": [f"mwm.{name}" for name in (*OF_TOKENS.split(), "optimizers.autoencoder", "batch.pictures")],
+}
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # of an MLP's hidden layers
 
 

@@ -50,6 +50,7 @@ SCORES = SuiteScores(
     score_unit="success",
     normalised_unit="success",
     measure="success",
+    limits=(0.0, 1.0),
     averaged_evaluations=AVERAGED,
     tasks=METAWORLD_TASKS,
     means={AT_THE_END: _results()},

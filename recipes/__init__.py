@@ -51,6 +51,7 @@ COMMANDS = {
         resolvers={"suite_of_task": mwm.config.suite_of_task},
         method="mwm.world_model",
         choices={"world_model": "mwm.world_model"},
+        idle={"world_model": mwm.config.IDLE},
     ),
 }
 SCORES = (atari.scores.SCORES, dmcontrol.scores.SCORES, mwm.scores.SCORES)

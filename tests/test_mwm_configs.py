@@ -101,6 +101,10 @@ REFUSED = [
     ("replay.capacity=499", "replay.capacity=499 must be at least 500"),
     ("env_steps=301", "no multiple of environment.action_repeat=2"),
     ("loop.replay_ratio=1", "no key loop.replay_ratio"),
+    ("world_model=pixels +ablation=stem_patch", "changes mwm.stem, which world_model=pixels does not read"),
+    ("+ablation=mask_ratio_0.5 mwm.world_model=pixels", "changes mwm.mask_ratio, which world_model=pixels does not"),
+    ("world_model=pixels mwm.encoder={width:64}", "changes mwm.encoder.width, which world_model=pixels does not read"),
+    ("mwm.pixels.depth=8", "changes mwm.pixels.depth, which world_model=mwm does not read: leave one of them out"),
 ]
 
 

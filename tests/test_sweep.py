@@ -250,6 +250,7 @@ def test_a_queue_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         ("table=atari100k seeds=1 slurm.memory_gb=inf", "slurm.memory_gb=inf"),
         ("table=atari100k seeds=1 zzzzzz=1", "--help"),
         ("table=atari100k seeds=1 slurm.zzzzzz=1", "--help"),
+        ("suite=mwm tasks=reach seeds=1 world_model=pixels ablation=base,stem_patch", "which world_model=pixels does"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(settings, complaint, tmp_path, monkeypatch, capsys):

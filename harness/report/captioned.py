@@ -74,7 +74,7 @@ def method_figures(family: Family, drawing: Drawing) -> Iterator[Figure]:
             for name, runs in scores.items()
         }
         about = f"{stem}_aggregates", f"{title}: aggregates", caption(AGGREGATES)
-        yield drawing.figure(figures.draw_intervals, *about, intervals, style, unit)
+        yield drawing.figure(figures.draw_intervals, *about, intervals, style, unit, suite.limits)
         if _fewest(members, common) < 2:
             continue
 
@@ -108,8 +108,8 @@ def ablation_figures(family: Family, drawing: Drawing) -> Iterator[Figure]:
         }
         if panels:
             about = f"{ablation.base.own_stem}_ablations", f"{_title(family)}: ablations of {base.name}"
-            caption = _ablation_caption(suite, others)
-            yield drawing.figure(figures.draw_intervals, *about, caption, intervals, figures.styles(list(others)), unit)
+            about, style = (*about, _ablation_caption(suite, others)), figures.styles(list(others))
+            yield drawing.figure(figures.draw_intervals, *about, intervals, style, unit, suite.limits)
     for key, lines in axes.items():
         members = {
             words(key, value) + f" of {base}" * (len(lines) > 1): each
@@ -128,8 +128,8 @@ def ablation_figures(family: Family, drawing: Drawing) -> Iterator[Figure]:
             caption = f"Hollow: the base, {', '.join(dict.fromkeys(words(key, value) for value in own.values()))}. "
             about = _stem(family, f"ablation_{key}"), f"{_title(family)}: {quantity(key)}"
             about = *about, caption + _ablation_caption(suite, members)
-            labels = quantity(key), unit
-            yield drawing.figure(figures.draw_ablation, *about, panels, own, figures.styles(list(lines)), labels)
+            style, labels = figures.styles(list(lines)), (quantity(key), unit)
+            yield drawing.figure(figures.draw_ablation, *about, panels, own, style, labels, suite.limits)
 
 
 def difference_figures(family: Family, drawing: Drawing) -> Iterator[Figure]:
@@ -173,7 +173,7 @@ def mean_curves(family: Family, drawing: Drawing) -> Iterator[Figure]:
         about = *about, _caption(suite, common, scores, MEAN_CURVES)
         labels = _steps_label([run for results in family for run in results.members]), suite.normalised_unit
         style = drawing.of_names([results.group for results in family])
-        yield drawing.figure(figures.draw_mean_curves, *about, curves, style, labels)
+        yield drawing.figure(figures.draw_mean_curves, *about, curves, style, labels, suite.limits)
 
 
 def task_curves(runs: Sequence[Run], suite: SuiteScores, drawing: Drawing) -> Iterator[Figure]:
@@ -197,6 +197,7 @@ def task_curves(runs: Sequence[Run], suite: SuiteScores, drawing: Drawing) -> It
             (_steps_label(of_task), suite.score_unit),
             _lines(suite, task, any(run.preset == "full" for run in of_task)),
             behind=suite.curves(task),
+            limits=suite.limits,
         )
 
 

@@ -41,7 +41,7 @@ def draw_run(
     label = f"{run.task}, {run.group.label}, seed {run.seed}"
     style = figures.styles([label])
     axes, shown = (STEPS, measure), {label: [run]}
-    beside = {"behind": behind, "marks": marks, "width": WIDTH}
+    beside = {"behind": behind, "marks": marks, "limits": scores.limits if scores else None, "width": WIDTH}
     png, *_ = figures.draw_learning_curve(
         folder.media, "learning_curve", shown, style, axes, references, points, panel, **beside
     )

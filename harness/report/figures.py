@@ -6,7 +6,7 @@ More than MOST curves are spread over panels, the first of them in each.
 """
 
 import csv
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -30,6 +30,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MOST = 6  # curves of a panel
 ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # of scores to compare with
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks
+MARGIN = 0.03  # beyond an axis' limits, relative to their distance
 LINE = 0.17  # inches, of a legend
 ENDS = ("point", "low", "high")  # columns of an interval
 WIDTH = 4.4  # inches: between one column and a page, and not much shrunk on a phone
@@ -60,6 +61,8 @@ SETTINGS = {
     "svg.hashsalt": "report",  # two calls write the same bytes
 }
 
+Limits = tuple[float, float] | None  # of an axis; None: as the data have it
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -86,11 +89,16 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
 
 
 def draw_intervals(
-    folder: Path, name: str, intervals: Mapping[str, Mapping[str, Interval]], style: Mapping[str, Style], unit: str
+    folder: Path,
+    name: str,
+    intervals: Mapping[str, Mapping[str, Interval]],
+    style: Mapping[str, Style],
+    unit: str,
+    limits: Limits = None,
 ) -> tuple[Path, ...]:
     """Points with intervals: a panel for each measure, two in a row, and in it a row for each label.
 
-    intervals: label -> measure -> (point, low, high). `unit` names the x axis of all panels.
+    intervals: label -> measure -> (point, low, high). `unit` names the x axis of all panels, `limits` are its.
     """
     labels = list(intervals)
     measures = list(dict.fromkeys(measure for row in intervals.values() for measure in row))
@@ -104,6 +112,7 @@ def draw_intervals(
                     _interval(panel, y, intervals[label][measure], style[label])
                     table.append((label, measure, *intervals[label][measure]))
             _rows(panel, labels)
+            _show_all(panel.set_xlim, limits)
             panel.set_title(measure, loc="left")
         for panel in axes[len(measures) :]:
             panel.set_visible(False)
@@ -174,6 +183,7 @@ def draw_ablation(
     bases: Mapping[str, float],
     style: Mapping[str, Style],
     axes_labels: tuple[str, str],
+    limits: Limits = None,
 ) -> tuple[Path, ...]:
     """Score against an ablated value, with intervals, the base's point larger and hollow.
 
@@ -195,6 +205,7 @@ def draw_ablation(
                     panel.plot(value, point, color=kind.colour, marker=kind.marker, linestyle="", **hollow)
                     table.append((title, label, value, point, low, high))
             panel.set_title(title, loc="left")
+            _show_all(panel.set_ylim, limits)
             if values[0] > 0 and values[-1] > 10 * values[0]:
                 panel.set_xscale("log")
             shown = values[:: 1 + len(values) // 7]
@@ -214,6 +225,7 @@ def draw_mean_curves(
     curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float], Sequence[float]]],
     style: Mapping[str, Style],
     axes_labels: tuple[str, str],
+    limits: Limits = None,
 ) -> tuple[Path, ...]:
     """Curves with bands. curves: label -> steps, points, lows, highs."""
     with _canvas(folder, name, ("group", "environment steps", *ENDS), *_size(curves)) as (canvas, table):
@@ -222,6 +234,7 @@ def draw_mean_curves(
                 steps, points, lows, highs = curves[label]
                 _band(axes, steps, lows, highs, style[label])
                 _line(axes, steps, points, style[label], label)
+            _show_all(axes.set_ylim, limits)
         for label, curve in curves.items():
             table += [(label, *row) for row in zip(*curve, strict=True)]
         _steps_axis(canvas, axes_labels)
@@ -241,6 +254,7 @@ def draw_learning_curve(
     *,
     behind: Mapping[str, Curve] | None = None,
     marks: Mapping[str, Sequence[int]] | None = None,
+    limits: Limits = None,
     width: float = 3.5,
 ) -> tuple[Path, ...]:
     """Mean evaluation score of each group's runs of one task over environment steps.
@@ -248,14 +262,15 @@ def draw_learning_curve(
     groups: label -> runs. Thin lines are the runs. The mean and a band of one standard deviation cover the steps at
     which every run of the group was evaluated. lines: label -> a score to compare with, drawn across where it is near
     the curves. points: label -> single episodes. panel: label and values of a curve below, on a logarithmic scale.
-    behind: label -> a published curve, drawn in grey up to the last evaluation here. marks: label ->
-    environment steps of events, each an upright line. width: inches, of one panel.
+    behind: label -> a published curve, drawn in grey up to the last evaluation here, and left out if it begins later.
+    marks: label -> environment steps of events, each an upright line. limits: of scores. width: inches, of one panel.
     """
-    points, behind, marks = points or {}, behind or {}, marks or {}
+    last_step = max((run.env_steps for runs in groups.values() for run in runs), default=0)
+    behind = {label: curve for label, curve in (behind or {}).items() if curve.env_steps[0] <= last_step}
+    points, marks = points or {}, marks or {}
     header = ("group", "seed", "environment steps", "score", "episodes", "file")
     height, width = _size(groups, sum(map(len, (lines, points, behind, marks))), width)
     with _canvas(folder, name, header, height + (1.3 if panel else 0), width) as (canvas, table):
-        last_step = max((run.env_steps for runs in groups.values() for run in runs), default=0)
         for axes, labels in _panels(canvas, groups, below=panel is not None):
             for (label, curve), line in zip(behind.items(), cycle(ACROSS), strict=False):
                 _draw_behind(axes, label, curve, last_step, line)
@@ -263,6 +278,7 @@ def draw_learning_curve(
                 axes.plot(*_columns(values), color=INK, alpha=0.5, linestyle="", marker=marker, label=label)
             for label in labels:
                 _curve(axes, groups[label], style[label], f"{label} ({plural(len(groups[label]), 'run')})")
+            _show_all(axes.set_ylim, limits)
             _draw_lines(axes, lines)
             for label, steps in marks.items():
                 for number, step in enumerate(steps):
@@ -347,11 +363,19 @@ def _until(curve: Curve, last_step: int) -> list[tuple[float, float, float]]:
 
 
 def _draw_behind(axes, label: str, curve: Curve, last_step: int, line) -> None:
-    """Draws a published curve and its band as far as `last_step`."""
-    steps, means, deviations = np.array(_until(curve, last_step)).reshape(-1, 3).T
-    axes.plot(steps, means, color=INK, alpha=0.55, linewidth=1, ls=line, zorder=1, label=label)
-    if len(steps):
-        axes.fill_between(steps, means - deviations, means + deviations, color=INK, alpha=0.08, linewidth=0, zorder=0)
+    """Draws a published curve and its band as far as `last_step`, straight between points; a single one is a dot."""
+    steps = sorted({*(step for step, *_ in _until(curve, last_step)), min(last_step, curve.env_steps[-1])})
+    means, deviations = (np.interp(steps, curve.env_steps, values) for values in (curve.means, curve.deviations))
+    kind = {"ls": line, "marker": "." if len(steps) == 1 else ""}
+    axes.plot(steps, means, color=INK, alpha=0.55, linewidth=1, zorder=1, label=label, **kind)
+    axes.fill_between(steps, means - deviations, means + deviations, color=INK, alpha=0.08, linewidth=0, zorder=0)
+
+
+def _show_all(set_limits: Callable[[float, float], object], limits: Limits) -> None:
+    """Sets an axis to show all between the limits, with a margin."""
+    if limits is not None:
+        low, high = limits
+        set_limits(low - MARGIN * (high - low), high + MARGIN * (high - low))
 
 
 def _draw_lines(axes, lines: Mapping[str, float]) -> None:

@@ -140,6 +140,7 @@ class SuiteScores:
     task_word: str = "task"
     score_unit: str = "return"
     measure: str = "score"  # column of score files, of an episode, that results are means of
+    limits: tuple[float, float] | None = None  # of the measure, where it has both; axes show all between them
     averaged_evaluations: int = 1  # a result is the mean of as many of the last evaluations
     normalised_unit: str = ""
     tasks: tuple[str, ...] = ()  # of the published tables, in their order

@@ -76,8 +76,8 @@ def _sections(
     def drawn(draw: Callable[[Family, Drawing], Iterator[Figure]], shown: Sequence[Family]) -> list[Figure]:
         return [figure for family in shown for figure in draw(family, drawing)]
 
-    if runs:
-        yield Section(OUR_RUNS, tables=[tables.aggregates_table(found, repeats)])
+    aggregates = tables.aggregates_table(found, repeats)
+    yield Section(OUR_RUNS, tables=[*([aggregates] if aggregates.rows else []), *tables.further_tables(runs, suites)])
     yield Section(ABLATIONS, [], tables.ablation_tables(found, repeats), drawn(captioned.ablation_figures, found))
     ours = {run.suite for run in runs}
     for suite in sorted(suites.values(), key=lambda suite: suite.name not in ours):

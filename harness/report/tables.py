@@ -15,7 +15,7 @@ from harness.report import statistics
 from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell, share
 from harness.report.comparisons import Ablation, Family, ablations, common_tasks, differences
 from harness.report.published import PLAYER, PublishedMethod, SuiteScores
-from harness.report.results import Results, Run, collect_by_budget, said_once
+from harness.report.results import Results, Run, collect, collect_by_budget, said_once
 from harness.report.table import Table
 from harness.report.words import plural
 
@@ -130,6 +130,20 @@ def aggregates_table(families: Iterable[Family], repeats: int = statistics.REPEA
     notes += said_once(entry for results in collected for entry in results.uncounted())
     notes += _interval_notes(collected, repeats)
     return Table("aggregates", "Our runs: aggregates of normalised scores", header, rows, notes, key=1)
+
+
+def further_tables(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> list[Table]:
+    """A row for each task that no aggregate counts, and each group of `runs` on it, at its end: one table or none."""
+    rows = []
+    for results in collect(runs, suites):
+        for task, by_seed in results.runs.items():
+            if task not in results.suite.tasks:
+                steps = results.steps(task)
+                cells = [Number(f"{steps:,}", steps), count_cell(len(by_seed)), _task_score(results, task)]
+                rows.append([results.group.suite, task, results.group.label, *cells])
+    header = ["suite", "task", "runs", "environment steps", "seeds", "score"]
+    title, notes = "Our runs: tasks without published scores", ["Mean over seeds, ± their standard deviation."]
+    return [Table("further_tasks", title, header, rows, notes, key=1)] if rows else []
 
 
 def ablation_tables(families: Iterable[Family], repeats: int = statistics.REPEATS) -> list[Table]:

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.text import Text
 
 from harness.report import figures
+from harness.report.published import Curve
 from harness.report.results import Run
 
 LABELS = ["MLR", "Baseline, preset cpu, fidelity paper", "without actions, preset cpu"]
@@ -214,6 +215,26 @@ def test_a_score_far_from_the_curves_is_named_and_not_drawn(tmp_path, drawn):
     assert [line.get_label() for line in (near, far)] == ["near: 2.5", "far: 900, off the scale"]
     low, high = drawn[0].axes[0].get_ylim()
     assert 0.5 < low < 1 and 2.5 < high < 3
+
+
+def test_an_axis_with_limits_shows_all_between_them(tmp_path, drawn):
+    zeros, point = [make_run(1, {5000: [0.0], 10000: [0.0]})], {"MLR": {"IQM": (0.0, 0.0, 0.0)}}
+    figures.draw_learning_curve(tmp_path, "a", {"MLR": zeros}, STYLE, AXES, {}, limits=(0, 1))
+    figures.draw_mean_curves(tmp_path, "b", {"MLR": ([5000], [1.0], [1.0], [1.0])}, STYLE, AXES, (0, 1))
+    figures.draw_ablation(tmp_path, "c", {"IQM": {"MLR": {1: (0, 0, 0)}}}, {"MLR": 1}, STYLE, AXES, (0, 1))
+    figures.draw_intervals(tmp_path, "d", point, STYLE, "success", (0, 1))
+    shown = [canvas.axes[0].get_ylim() for canvas in drawn[:3]] + [drawn[3].axes[0].get_xlim()]
+    assert shown == [pytest.approx((-0.03, 1.03))] * 4
+
+
+def test_a_published_curve_reaches_the_last_step_and_is_left_out_if_it_begins_later(tmp_path, drawn):
+    near, far = Curve((5000, 15000), (1.0, 2.0), (0.0, 0.2)), Curve((11000, 12000), (3.0, 4.0), (0.0, 0.0))
+    runs = {"MLR": [make_run(1, {5000: [1.0], 10000: [2.0]})]}
+    figures.draw_learning_curve(tmp_path, "x", runs, STYLE, AXES, {}, behind={"near": near, "far": far})
+    behind, own = drawn[0].axes[0].lines
+    assert behind.get_label() == "near" and own.get_label() == "MLR (1 run)"
+    assert [list(behind.get_xdata()), list(behind.get_ydata())] == [[5000, 10000], [1.0, 1.5]]
+    assert [row[2:4] for row in read(tmp_path / "x.csv") if row[0] == "near"] == [["5000", "1.0"]]
 
 
 def test_a_single_run_can_show_its_episodes_and_a_panel_below(tmp_path, drawn):

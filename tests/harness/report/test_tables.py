@@ -19,7 +19,14 @@ from harness.report.results import Run, every_suite
 from harness.report.scores import read_runs
 from harness.report.statistics import aggregate
 from harness.report.table import Table
-from harness.report.tables import aggregates_table, difference_tables, provenance_table, sources_table, suite_table
+from harness.report.tables import (
+    aggregates_table,
+    difference_tables,
+    further_tables,
+    provenance_table,
+    sources_table,
+    suite_table,
+)
 from recipes import SUITE_SCORES as SUITES
 from recipes.changes import identify
 from tests.waiting import HANG
@@ -264,6 +271,9 @@ def test_a_task_of_another_length_has_rows_of_its_own():
     assert [row[:5] for row in aggregates_table(families(runs, SUITES), 10).rows] == [
         ["dmcontrol", "MLR, preset cpu", steps, "1 of 6", "1"] for steps in ("100,000", "500,000")
     ]
+    (further,) = further_tables(runs, SUITES)
+    assert further.rows == [["dmcontrol", "hopper_hop", "MLR", "300,000", "1", "2.0 (1 of 2 seeds)"]]
+    assert further_tables(runs[:1], SUITES) == []
 
 
 def test_a_longer_game_without_published_scores_hides_no_other():
