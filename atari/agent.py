@@ -24,6 +24,7 @@ from harness.optimizers import adam_parameters, adam_state, clear_adam, clip_in_
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
+from harness.shadow import shadow_weights
 from harness.spans import span
 from harness.weights import read_weights
 from mlr.augmentation import Augmentation
@@ -152,6 +153,8 @@ class RainbowAgent:
         reasons = {f"crop ({crop.mode})": crop.fuse(images, dtype, self._precision, seconds)}
         pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
         reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        if self.auxiliary is not None:
+            reasons |= shadow_weights(self.auxiliary.owned, self.optimizers.values(), self._precision, seconds)
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
     def random_streams(self) -> Iterator[torch.Generator]:
@@ -275,6 +278,7 @@ class RainbowAgent:
             reset_auxiliary(self._resets, self.auxiliary, auxiliary, followed)
         for optimizer in self.optimizers.values():
             clear_adam(optimizer)
+            optimizer.write_shadows()
         self.cycle_updates = 0
         self._fresh_spread.zero_()
         return {"reset": number}
@@ -342,6 +346,7 @@ class RainbowAgent:
             self.auxiliary.load_state(state["auxiliary"])
         for name, optimizer in self.optimizers.items():
             load_adam_state(optimizer, state["optimizers"][name])
+            optimizer.write_shadows()
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
         self.cycle_updates = state["cycle_updates"]

@@ -1,18 +1,54 @@
 """Adam whose state exists before its first step, so that a checkpoint is copied into it and nothing is rebound."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
 
+_step, _zero_grad = unwrap(torch.optim.Adam.step), unwrap(torch.optim.Adam.zero_grad)
+
 
 class Adam(torch.optim.Adam):
-    """torch's, except that its methods leave torch's compiler alone: importing that takes as long as torch itself."""
+    """torch's, except that its methods leave torch's compiler alone: importing that takes as long as torch itself.
+
+    Products may read bfloat16 `shadows` in the place of some weights (`harness/shadow.py`). Gradients are then theirs.
+    """
+
+    shadows: Sequence[tuple[nn.Parameter, Tensor]] = ()
+    log_betas: Tensor  # float32 [2], where there are shadows
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
-    zero_grad = unwrap(torch.optim.Adam.zero_grad)
-    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        _zero_grad(self, set_to_none)
+        for _, shadow in self.shadows:
+            shadow.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        pairs = [(weight, shadow) for weight, shadow in self.shadows if shadow.grad is not None]
+        if pairs and pairs[0][0].is_cuda:
+            self._pass(pairs)
+            pairs = []
+        for weight, shadow in pairs:
+            weight.grad = shadow.grad.float()
+        _step(self)
+        for weight, shadow in pairs:
+            weight.grad = None
+            shadow.copy_(weight)
+
+    def _pass(self, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+        from harness.adam_kernel import adam_pass  # imports Triton
+
+        states = [self.state[weight] for weight, _ in pairs]
+        adam_pass(pairs, states, self.param_groups[0], self.grad_scale, self.log_betas)
+
+    @torch.no_grad()
+    def write_shadows(self) -> None:
+        """Copies weights that something else than a step changed."""
+        for weight, shadow in self.shadows:
+            shadow.copy_(weight)
 
 
 def make_adam(
@@ -23,7 +59,7 @@ def make_adam(
     weight_decay: float = 0.0,
     decoupled_decay: float = 0.0,
     clipped: bool = False,
-) -> torch.optim.Adam:
+) -> Adam:
     """Adam that runs as one kernel and can be captured; `lr` may be a tensor that changes in place.
 
     `parameters` may be torch's parameter groups. `clipped`: its steps come after a `clip_in_step`.
@@ -52,13 +88,13 @@ def make_adam(
     return optimizer
 
 
-def adam_parameters(optimizer: torch.optim.Adam) -> list[nn.Parameter]:
+def adam_parameters(optimizer: Adam) -> list[nn.Parameter]:
     """Parameters of an optimiser, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 @torch.no_grad()
-def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
+def clip_in_step(optimizer: Adam, max_norm: float) -> Tensor:
     """Lets the next step take the gradients at a norm of at most `max_norm`; returns the norm that they have, [].
 
     The optimiser is a `clipped` one of `make_adam`.
@@ -67,24 +103,28 @@ def clip_in_step(optimizer: torch.optim.Adam, max_norm: float) -> Tensor:
     them once more before it. The factor is the same up to rounding.
     """
     gradients = [parameter.grad for parameter in adam_parameters(optimizer) if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norms = torch._foreach_norm(gradients) if gradients else ()
+    halves = [shadow.grad for _, shadow in optimizer.shadows if shadow.grad is not None]
+    if halves:
+        norms += torch._foreach_norm(halves, 2, torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     optimizer.grad_scale.copy_(((norm + 1e-6) / max_norm).clamp(min=1.0))
     return norm
 
 
-def clear_adam(optimizer: torch.optim.Adam, kept: Container[int] = ()) -> None:
+def clear_adam(optimizer: Adam, kept: Container[int] = ()) -> None:
     """Puts moments and step counts back to zero, in place, but those of parameters whose id is `kept`."""
     for parameter in adam_parameters(optimizer):
         for value in () if id(parameter) in kept else optimizer.state[parameter].values():
             value.zero_()
 
 
-def adam_state(optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
+def adam_state(optimizer: Adam) -> dict[str, dict[str, Tensor]]:
     """Adam's tensors by the number of the parameter, as references."""
     return {str(index): optimizer.state[parameter] for index, parameter in enumerate(adam_parameters(optimizer))}
 
 
-def load_adam_state(optimizer: torch.optim.Adam, state: dict[str, dict[str, Tensor]]) -> None:
+def load_adam_state(optimizer: Adam, state: dict[str, dict[str, Tensor]]) -> None:
     """Copies an `adam_state` into the tensors that exist."""
     for index, entry in adam_state(optimizer).items():
         for name, value in entry.items():

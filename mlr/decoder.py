@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import require
+from harness.shadow import ShadowedLinear
 from mlr.config import DecoderConfig, MLRConfig
 
 
@@ -61,11 +62,11 @@ class TransformerBlock(nn.Module):
         hidden = int(dim * config.mlp_ratio)
         self.heads = config.heads
         self.ln1 = nn.LayerNorm(dim, eps=config.norm_eps)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)  # rows are query, key, value
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = ShadowedLinear(dim, 3 * dim, bias=config.qkv_bias)  # rows are query, key, value
+        self.proj = ShadowedLinear(dim, dim)
         self.ln2 = nn.LayerNorm(dim, eps=config.norm_eps)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = ShadowedLinear(dim, hidden)
+        self.fc2 = ShadowedLinear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [B, S, D] -> [B, S, D]."""

@@ -66,7 +66,7 @@ def read_out(block: TransformerBlock, tokens: Tensor, queries: int) -> Tensor:
 def attend_from(block: TransformerBlock, normed: Tensor, queries: int) -> Tensor:
     """Mixed values of the first `queries` of the normed tokens, [B, S, D] -> [B, Q, D], before the projection."""
     dim = normed.shape[-1]
-    query_weight, key_weight, value_weight = block.qkv.weight.split(dim)
+    query_weight, key_weight, value_weight = block.qkv.operand.split(dim)
     query_bias, _, value_bias = (None,) * 3 if block.qkv.bias is None else block.qkv.bias.split(dim)
     query = split_heads(F.linear(normed[:, :queries], query_weight, query_bias), block.heads)  # [B, heads, Q, d]
     key_weight, value_weight = (weight.unflatten(0, (block.heads, -1)) for weight in (key_weight, value_weight))

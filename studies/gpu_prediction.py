@@ -21,6 +21,7 @@ from harness.convolution import ConvReLU
 from harness.files import CONFIGS
 from harness.operations import built_on_meta
 from harness.optimizers import adam_parameters
+from harness.shadow import shadowable
 from harness.spans import listening
 from mlr.augmentation import RandomCrop
 from recipes import COMMANDS, load_recipe
@@ -30,6 +31,8 @@ from studies.speed.measure import ADAM_BYTES, CLIPPED_ADAM_BYTES
 SUITES = {"dmcontrol": "DMControl", "atari": "Atari"}
 FLOAT, HALF = 4, 2  # bytes
 CAST = FLOAT + HALF
+# Of a weight with a shadow: its gradient's norm; then gradient, weight and moments read; then all but the gradient.
+SHADOWED_ADAM_BYTES = HALF + (HALF + 3 * FLOAT) + (3 * FLOAT + HALF)
 # Operations that launch nothing: they only look at memory in another way, or reserve it.
 FREE = {
     "view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze",
@@ -151,18 +154,23 @@ def kernels_of_a_gpu(agent, recording: Recording):
         RandomCrop._by_kernel = before
 
 
-def record(suite: str, preset: str, auxiliary: str, fused: bool) -> list[Recording]:
+def record(suite: str, preset: str, auxiliary: str, fused: bool, precision: str = "bf16") -> list[Recording]:
     """An update's recording for each of a cycle."""
     settings = [TASKS[suite], f"preset={preset}", f"auxiliary={auxiliary}", "device=cpu"]
-    return record_config(suite, COMMANDS[suite].resolve(settings), fused)
+    return record_config(suite, COMMANDS[suite].resolve(settings), fused, shadows=fused and precision == "bf16")
 
 
-def record_config(suite: str, config, fused: bool) -> list[Recording]:
+def record_config(suite: str, config, fused: bool, shadows: bool = False) -> list[Recording]:
     """An update's recording for each of a cycle, of any configuration."""
     spaces = load_spaces(suite, config)
     agent, replay = built_on_meta(load_recipe(config).method, config, spaces)
     modules = [agent.networks, *([agent.auxiliary.owned, agent.auxiliary.targets] if agent.auxiliary else [])]
     weights = {weight.untyped_storage()._cdata for module in modules for weight in module.parameters()}
+    shadowed = {}
+    for name, optimizer in agent.optimizers.items():
+        layers = shadowable(agent.auxiliary.owned, optimizer) if shadows and agent.auxiliary else []
+        shadowed[name] = sum(layer.weight.numel() for layer in layers)
+        weights -= {layer.weight.untyped_storage()._cdata for layer in layers}  # products read the shadow
     recordings = {}
     for variant in dict.fromkeys(agent.cycle):
         recording = recordings[variant] = Recording(weights, fused)
@@ -176,10 +184,11 @@ def record_config(suite: str, config, fused: bool) -> list[Recording]:
                     agent.update_on_device(replay, *variant)
             else:
                 agent.update_on_device(replay, *variant)
-        for optimizer in agent.optimizers.values():  # which take no step there
-            trained = sum(parameter.numel() for parameter in adam_parameters(optimizer))
+        for name, optimizer in agent.optimizers.items():  # which take no step there
+            trained = sum(parameter.numel() for parameter in adam_parameters(optimizer)) - shadowed[name]
             each = CLIPPED_ADAM_BYTES if hasattr(optimizer, "grad_scale") else ADAM_BYTES
-            recording.moved["Adam, norms, momentum copies"] += trained * each
+            adam = trained * each + shadowed[name] * SHADOWED_ADAM_BYTES
+            recording.moved["Adam, norms, momentum copies"] += adam
             recording.moved["casts to bf16"] += trained * CAST  # their gradients, back to float32
     return [recordings[variant] for variant in agent.cycle]
 
@@ -219,7 +228,7 @@ def table(preset: str = "full", auxiliary: str = "mlr", precision: str = "bf16")
     columns = {}
     for suite, label in SUITES.items():
         for fused in (False, True):
-            recordings = record(suite, preset, auxiliary, fused)
+            recordings = record(suite, preset, auxiliary, fused, precision)
             columns[f"{label}, {'fused' if fused else 'torch'}"] = predict(recordings, precision, rates)
     lines = [f"| ms, {precision} | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}"]
     for row in ROWS:

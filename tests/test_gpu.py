@@ -70,7 +70,9 @@ def updated(agent, replay, count=3, update=None):
     rows, gradients = [], []
     for step in range(count):
         rows.append({key: value.item() for key, value in (update or agent.update)(replay, 60 + step, "update").items()})
-        gradients = gradients or [parameter.grad.cpu() for parameter in agent.trained_parameters()]
+        of_shadows = {weight: shadow.grad for adam in agent.optimizers.values() for weight, shadow in adam.shadows}
+        trained = agent.trained_parameters()
+        gradients = gradients or [of_shadows.get(weight, weight.grad).cpu().float() for weight in trained]
     return rows, gradients, [parameter.detach().cpu() for parameter in agent.trained_parameters()]
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from harness.optimizers import clip_in_step, make_adam
 from harness.pixels import PixelConv2d
 from mlr.augmentation import RandomCrop, intensity_factor
 from tests.conftest import ROOT
@@ -27,7 +28,36 @@ def compare():
     """Asserts for the next test, in a process whose Triton interprets."""
     compare_crops()
     compare_relu()
+    compare_adam()
     print("equal")
+
+
+def compare_adam():
+    """Two weights, one of another age, three clipped steps; their shadows have float32 here."""
+    from harness.adam_kernel import BLOCK, adam_pass
+
+    generator = torch.Generator().manual_seed(0)
+    settings = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-5}
+    start = [torch.randn(size, generator=generator) for size in ((BLOCK + 8, 2), (3, 5))]
+    plain = [torch.nn.Parameter(each.clone()) for each in start]
+    adam, passed = make_adam(plain, **settings, clipped=True), make_adam(start, **settings)
+    for optimizer, weights in ((adam, plain), (passed, start)):
+        optimizer.state[weights[1]]["step"].fill_(900)
+    log_betas = torch.tensor(settings["betas"], dtype=torch.float64).log().float()
+    shadows = [torch.zeros_like(each) for each in start]
+    for _ in range(3):
+        for weight, shadow in zip(plain, shadows, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=generator)
+            shadow.grad = weight.grad.clone()
+        clip_in_step(adam, 2.0)
+        adam.step()
+        states = [passed.state[weight] for weight in start]
+        adam_pass(list(zip(start, shadows, strict=True)), states, settings, adam.grad_scale, log_betas)
+    for expected, weight, shadow in zip(plain, start, shadows, strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-6)
+        assert torch.equal(weight, shadow)
+        for name, value in adam.state[expected].items():
+            torch.testing.assert_close(passed.state[weight][name], value, rtol=2e-6, atol=1e-9)
 
 
 def compare_relu():
@@ -103,6 +133,7 @@ COMPILE = """
 import subprocess, tempfile, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from harness.adam_kernel import adam_kernel
 from harness.relu_kernel import relu_backward_kernel
 from mlr.crop_kernel import crop_kernel
 
@@ -121,6 +152,9 @@ for resample in (True, False):
     show(crop_kernel, types, dict(H=100, S=84, PAD=0, C=9, CP=16, BX=128, RESAMPLE=resample, SCALE=resample))
 types = dict(gradient="*bf16", result="*bf16", masked="*bf16", sums="*fp32", count="i32")
 show(relu_backward_kernel, types, dict(C=64, CP=64, ROWS=64))
+types = dict(weight="*fp32", gradient="*bf16", first="*fp32", second="*fp32", shadow="*bf16", scale="*fp32",
+             decayed="*fp32", count="i32")
+show(adam_kernel, types, dict(LR=1e-4, BETA1=0.9, BETA2=0.999, EPS=1e-4, BLOCK=1024))
 """
 
 
@@ -129,7 +163,7 @@ def test_kernels_compile_for_an_h100_without_spills_and_with_wide_stores(tmp_pat
     done = run(COMPILE)
     assert done.returncode == 0, done.stderr
     compiled = done.stdout.split("=====")[:-1]
-    assert len(compiled) == 3
+    assert len(compiled) == 4
     for text in compiled:
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in text, text[-1000:]
         assert int(re.search(r"Used (\d+) registers", text)[1]) <= 128

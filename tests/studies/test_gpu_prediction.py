@@ -20,4 +20,5 @@ def test_operations_are_those_of_torch_s_counter_and_fused_ways_move_less(suite)
     assert plain.keys() == fused.keys() == set(ROWS) and min(plain[row] for row in ROWS) > 0
     for row in ("crops and brightness", "casts to bf16", "biases and ReLUs", "starts of kernels"):
         assert fused[row] < plain[row]
-    assert fused["Adam, norms, momentum copies"] == plain["Adam, norms, momentum copies"]
+    # DMControl's auxiliary step has a rate that changes: no shadows
+    assert (fused["Adam, norms, momentum copies"] < plain["Adam, norms, momentum copies"]) == (suite == "atari")
