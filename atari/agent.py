@@ -17,6 +17,7 @@ from atari.networks import ActionEmbedding, Encoder, Head, make_networks, renorm
 from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
+from harness.agent import Agent
 from harness.config import HostFacts
 from harness.convolution import fuse_convolutions
 from harness.fused import COMPARED_IMAGES, Compute
@@ -34,7 +35,7 @@ GENERATORS = ("sampling", "noise", "augmentation_rl", "augmentation_next_target"
 RL = "encoder_head"  # name of the RL loss's optimiser
 
 
-class RainbowAgent:
+class RainbowAgent(Agent):
     """Encoder and noisy dueling C51 head, trained with double DQN on prioritised sequences (docs/protocol.md).
 
     The target network is the online network before the step with the noise of the update before: it needs no copy.
@@ -175,10 +176,6 @@ class RainbowAgent:
         pixels = to_device(observation, self.device).unsqueeze(0)
         logits = self.acting["head"](self.acting["encoder"](pixels), self._noise)
         return int(losses.expected_value(logits.softmax(-1), self._support).argmax())
-
-    def update(self, replay: SequenceReplay, step: int, kind: str) -> dict[str, Tensor]:
-        """One update in iteration `step` on a batch of `replay`; returns its metrics as 0-d tensors."""
-        return self.update_on_device(replay, *self.begin_update(replay, step, kind))
 
     def begin_update(self, replay: SequenceReplay, step: int, kind: str) -> tuple:
         """The host's share of an update; returns the variant of `update_on_device`."""

@@ -27,6 +27,7 @@ from dmcontrol.networks import (
 )
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
 from dmcontrol.resets import number_due, reset
+from harness.agent import Agent
 from harness.config import HostFacts
 from harness.convolution import fuse_convolutions
 from harness.fused import COMPARED_IMAGES, Compute
@@ -56,7 +57,7 @@ GENERATORS = (
 )
 
 
-class SACAgent:
+class SACAgent(Agent):
     """Actor, two Q heads and one online encoder, trained on transitions; the auxiliary on its own batch.
 
     The critic owns the encoder. The actor reads its convolutions, without a gradient into them, and has a latent of
@@ -215,10 +216,6 @@ class SACAgent:
         mean, log_std = self.actor(self.encoder.convolutions(self._centre_crop(pixels)))
         action, _ = self._squashed_sample(mean, log_std, "noise_acting")
         return action[0].cpu().numpy()
-
-    def update(self, replay: TransitionReplay, step: int, kind: str) -> dict[str, Tensor]:
-        """One update in iteration `step` on batches of `replay`; returns its metrics as 0-d tensors."""
-        return self.update_on_device(replay, *self.begin_update(replay, step, kind))
 
     def begin_update(self, replay: TransitionReplay, step: int, kind: str) -> tuple:
         """The host's share of an update; returns the variant of `update_on_device`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.agent import Agent
 from harness.clock import Clock
 from harness.config import require
 from harness.errors import Miscounted, NotFinite
@@ -18,9 +19,9 @@ from harness.schedule import Schedule
 
 @dataclass
 class Parts:
-    """A recipe's parts for the loop. Agent, environment and replay have state() and load_state(state)."""
+    """A recipe's parts for the loop. Environment and replay have state() and load_state(state), as the agent has."""
 
-    agent: Any  # act(observation, step, first) -> action; update(replay, step, kind) -> metrics; acting, a Module
+    agent: Agent
     environment: Any  # a Gymnasium environment whose info holds raw_reward
     replay: Any  # begin_step(); store(observation, action, reward, terminated, truncated, next_observation, info); rows
     schedule: Schedule
@@ -88,7 +89,6 @@ class TrainingLoop:
         self.position = position or Position()
         self.means, self.clock = MetricMeans(), Clock()
         self.events: dict[str, float] = {}  # of the last step, each worth a row of metrics
-        self._end_of_updates = getattr(self.agent, "end_of_updates", None)  # of an agent that has such a method
 
     @property
     def stateful(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class TrainingLoop:
     def update(self, step: int, most: int | None = None) -> None:
         """Makes the updates of agent step `step` that are not made yet, `most` of them at most.
 
-        Behind the last one, or where none is due, the agent's `end_of_updates` may follow; it returns events by name.
+        The agent's `end_of_updates` follows the last one, also where none is due.
 
         Raises Miscounted if the schedule's total and the updates made do not agree.
         """
@@ -170,8 +170,8 @@ class TrainingLoop:
                 self.means.add(update(self.replay, step, kind))
             self.position.updates += 1
             left -= 1
-        if left == 0 and self._end_of_updates is not None:
-            self.events = self._end_of_updates(step)
+        if left == 0:
+            self.events = self.agent.end_of_updates(step)
 
 
 def require_order(schedule: Schedule, order: str) -> None:

@@ -36,20 +36,18 @@ def operations_by_variant(method: Method, config: Any, spaces: Spaces) -> list[t
     """The variants of a cycle of updates with their operations, two per multiply-add.
 
     Products and convolutions count, with their backward passes; elementwise work does not. None where updates are no
-    functions of tensors alone: an agent without `update_on_device`, or one that reads values on the host.
+    functions of tensors alone.
     """
     counts = {}
     try:
         agent, replay = built_on_meta(method, config, spaces)
-        if not hasattr(agent, "update_on_device"):
-            return None
         for variant in dict.fromkeys(agent.cycle):
             with FlopCounterMode(display=False) as counter:
                 agent.update_on_device(replay, *variant)
             counts[variant] = counter.get_total_flops()
     except RuntimeError:
-        return None
-    return [(variant, counts[variant]) for variant in agent.cycle]
+        return None  # it reads values on the host
+    return [(variant, counts[variant]) for variant in agent.cycle] or None
 
 
 def built_on_meta(method: Method, config: Any, spaces: Spaces) -> tuple[Any, Any]:

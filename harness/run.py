@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from harness.agent import Agent
 from harness.capture import capture_updates
 from harness.checkpoint import require_finite_state
 from harness.command_line import complain
@@ -126,12 +127,9 @@ def train_and_explain(
     return FAILED
 
 
-def notes(agent: Any) -> dict:
+def notes(agent: Agent) -> dict:
     """Facts for the manifest from the agent's auxiliary, if there is one."""
-    auxiliary = getattr(agent, "auxiliary", None)
-    if auxiliary is None:
-        return {}
-    return {"auxiliary": auxiliary.notes(), "curve": auxiliary.curve}
+    return {} if agent.auxiliary is None else {"auxiliary": agent.auxiliary.notes(), "curve": agent.auxiliary.curve}
 
 
 def lost_number(parts: Parts) -> str:
@@ -180,7 +178,7 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
     environment = recipe.suite.make_environment(config, config.seed, 0, True)
     spaces = Spaces.of(environment)
     agent = recipe.method.make_agent(config, spaces, device)
-    if is_fused(config, device, agent):
+    if is_fused(config, device):
         for reason in agent.fuse(seconds_on(device)):
             print(f"note: not fused, torch's own operations run: {reason}", file=sys.stderr)
     replay = recipe.method.make_replay(config, spaces, device)
@@ -202,9 +200,9 @@ def is_captured(config, device: torch.device) -> bool:
     return config.capture == "auto" and device.type == "cuda" and config.without_host_work == config
 
 
-def is_fused(config, device: torch.device, agent: Any) -> bool:
+def is_fused(config, device: torch.device) -> bool:
     """Tells whether fused kernels are tried; which of them is faster may differ from start to start."""
-    return config.fused == "auto" and device.type == "cuda" and not config.deterministic and hasattr(agent, "fuse")
+    return config.fused == "auto" and device.type == "cuda" and not config.deterministic
 
 
 def make_evaluate(config, recipe: Recipe, device: torch.device) -> Evaluate:

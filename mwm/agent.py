@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.agent import Agent
 from harness.config import require
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
@@ -57,7 +58,7 @@ class Memory:
         return states.feature
 
 
-class MWMAgent:
+class MWMAgent(Agent):
     """Autoencoder, dynamics, actor and critic, each with an optimiser of its own; no gradient crosses between them.
 
     An update of the kind "autoencoder" trains the autoencoder on pictures. One of the kind "dynamics" trains the
@@ -136,10 +137,6 @@ class MWMAgent:
         uniforms = self._uniforms("acting", torch.float64)(tuple(mean.shape))
         self.memory.action.copy_(truncated_sample(mean, std, uniforms, self.section.actor_gradient))
         return self.memory.action[0].cpu().numpy().copy()
-
-    def update(self, replay: Batches, step: int, kind: str) -> dict[str, Tensor]:
-        """One update of a kind; returns its metrics as 0-d tensors."""
-        return self.update_on_device(replay, *self.begin_update(replay, step, kind))
 
     def begin_update(self, replay: Batches, step: int, kind: str) -> tuple[str]:
         """The host's share of an update; returns the variant of `update_on_device`."""

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from harness.agent import Agent
 from harness.evaluation import Player
 from harness.loop import TrainingLoop
 from harness.schedule import ReplayRatio
@@ -13,7 +14,7 @@ from harness.schedule import ReplayRatio
 NO_UPDATES = ReplayRatio(learning_starts=0, ratio=0.0)
 
 
-class Performer:
+class Performer(Agent):
     """An agent that acts as a player says, and never learns."""
 
     def __init__(self, player: Player):

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from auxiliaries.slot import Reads
+from harness.agent import Agent
 from harness.loop import Parts, TrainingLoop
 from harness.run import evaluate_weights
 from harness.schedule import ReplayRatio
@@ -81,7 +82,7 @@ class Step:
     life_lost: bool
 
 
-class Scripted:
+class Scripted(Agent):
     """An agent that takes another action at each step, and remembers what it was shown."""
 
     def __init__(self, discrete):

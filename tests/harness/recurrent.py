@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from harness.agent import Agent
 from harness.optimizers import adam_state, load_adam_state, make_adam
 from harness.recipe import Method, Recipe, Suite
 from harness.seeding import Generators, derive_seed
@@ -44,7 +45,7 @@ def remember(networks: nn.ModuleDict, pixels: torch.Tensor, memory: torch.Tensor
     return networks["memory"](pixels.flatten(1) / 255, memory * ~first.unsqueeze(1))
 
 
-class RecurrentAgent:
+class RecurrentAgent(Agent):
     """ "a" reconstructs pixels from the memory of a single one; "b" moves the policy to actions with a reward."""
 
     def __init__(self, seed: int):

@@ -1,0 +1,53 @@
+"""An agent as the loop, checkpoints and evaluations see it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Agent(Protocol):
+    """An agent that learns from a replay; a class inherits from it for the defaults.
+
+    An agent whose updates are functions of tensors gives `cycle`, `begin_update`, `update_on_device` and
+    `random_streams`: its updates can be recorded, and their operations counted. Any other overrides `update`.
+    """
+
+    auxiliary: Any = None  # its auxiliary loss (auxiliaries/slot.py), if it has one
+    cycle: Sequence[tuple] = ()  # further arguments of `update_on_device`, by update of a period
+    acting: nn.Module  # the weights that a player needs
+
+    def act(self, observation: np.ndarray, step: int, first: bool) -> Any:
+        """The action for an observation at agent step `step`; `first`: it begins an episode."""
+
+    def update(self, replay: Any, step: int, kind: str) -> dict[str, Tensor]:
+        """One update at agent step `step`; returns its metrics as 0-d tensors."""
+        return self.update_on_device(replay, *self.begin_update(replay, step, kind))
+
+    def begin_update(self, replay: Any, step: int, kind: str) -> tuple:
+        """The host's share of an update; returns the further arguments of `update_on_device`."""
+
+    def update_on_device(self, replay: Any, *variant: Any) -> dict[str, Tensor]:
+        """The part of an update that is a function of tensors alone."""
+
+    def random_streams(self) -> Iterator[torch.Generator]:
+        """Every generator that an update may draw from."""
+
+    def end_of_updates(self, step: int) -> dict[str, float]:
+        """Follows the updates of agent step `step`; returns events by name, each worth a row of metrics."""
+        return {}
+
+    def fuse(self, seconds: Callable) -> list[str]:
+        """Lets a GPU take several operations at once where that is faster; returns reasons against."""
+        return []
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Parameters of all optimisers."""
+
+    def state(self) -> dict:
+        """Nested dict of tensors and JSON values."""
+
+    def load_state(self, state: dict) -> None:
+        """Takes over a `state()` in place."""
