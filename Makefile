@@ -16,6 +16,8 @@ DOCKER_TARGET ?= cpu
 
 BIN := $(VENV)/bin
 SHIPPED := results/agents/cartpole_swingup_baseline_cpu_seed_2
+# One process more than there are cores, since some tests wait for SLURM or for a signal.
+export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.mlr-installed
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
