@@ -4,9 +4,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.command_line import advice
-from harness.config import ConfigError, require, require_choice
+from harness.config import ConfigError, require
 from harness.files import installation
+from harness.messages import advice
 
 NAMES = """
     alien amidar assault asterix bank_heist battle_zone boxing breakout chopper_command crazy_climber demon_attack
@@ -42,8 +42,7 @@ def require_game(game: str) -> None:
 
 
 def require_emulator(emulator: str, sticky_actions: float) -> None:
-    """Raises ConfigError unless `emulator` is known, installed, and can play with these sticky actions."""
-    require_choice("environment.emulator", emulator, EMULATORS)
+    """Raises ConfigError unless `emulator` is installed, and can play with these sticky actions."""
     require(
         emulator == "ale" or sticky_actions == 0,
         "environment.emulator=atari_py plays without sticky actions only: "

@@ -6,7 +6,7 @@ A new one is a file with its schema and a `make`, a file in `configs/auxiliary/`
 from collections.abc import Callable, Sequence
 from dataclasses import make_dataclass
 from functools import partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from harness.config import RunConfig
@@ -55,5 +55,4 @@ def make_auxiliary(config: RunConfig) -> Callable[[Any], Any] | None:
     """Maker of a run's auxiliary from the agent's `slot.Host`; None for `none`."""
     if config.auxiliary == "none":
         return None
-    module, function = AUXILIARIES[config.auxiliary].make.split(":")
-    return partial(getattr(import_module(module), function), config.auxiliary_section)
+    return partial(resolve_name(AUXILIARIES[config.auxiliary].make), config.auxiliary_section)

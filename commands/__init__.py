@@ -15,9 +15,9 @@ mlr COMMAND --help                  what it takes
 import importlib
 import sys
 
-from harness.command_line import refuse
 from harness.config import ConfigError
 from harness.exit_codes import DONE
+from harness.messages import refuse
 
 MODULES = {
     "train atari": "commands.train_atari",

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.command_line import Options, at_least, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError, require
 from harness.errors import NotFinite
 from harness.exit_codes import DONE
+from harness.messages import refuse
 from harness.output import lasting_output
 from harness.run_folder import RunFolder
 from recipes import load_config, load_recipe, method_label

@@ -6,10 +6,11 @@ mlr evaluate RUN --agent-steps 12500       # of a budget that the run has passed
 
 from pathlib import Path
 
-from harness.command_line import Options, at_least, complain
+from harness.command_line import Options, at_least
 from harness.config import ConfigError
 from harness.errors import NotFinite
 from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
+from harness.messages import complain
 from harness.output import lasting_output
 from harness.run_folder import RunFolder
 from recipes import load_config, load_recipe

@@ -7,8 +7,9 @@ Runs that went the same way print the same digests, also if one of them was inte
 
 from pathlib import Path
 
-from harness.command_line import Options, refuse
+from harness.command_line import Options
 from harness.config import ConfigError
+from harness.messages import refuse
 from harness.output import lasting_output
 
 

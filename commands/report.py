@@ -8,9 +8,10 @@ mlr report --out report       # the published tables alone
 import argparse
 from pathlib import Path
 
-from harness.command_line import Options, at_least, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError
 from harness.files import installation
+from harness.messages import refuse
 from harness.output import lasting_output
 from recipes import SUITE_SCORES
 

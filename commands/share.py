@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.command_line import Options, at_least, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError, as_dict, require
 from harness.episodes import own_columns
 from harness.exit_codes import DONE
 from harness.files import installation
 from harness.logs import CsvLog
+from harness.messages import refuse
 from harness.output import lasting_output
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest

@@ -55,18 +55,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from harness.command_line import (
-    Options,
-    check_choice,
-    in_one_line,
-    refuse,
-    repeated,
-    schema_keys,
-    shorten,
-)
+from harness.command_line import Options
 from harness.config import ConfigError, require
 from harness.exit_codes import DONE, RESUME_ME
+from harness.messages import in_one_line, refuse, repeated, shorten
 from harness.output import lasting_output
+from harness.overrides import check_choice, schema_keys
 from harness.stop import StopRequest
 from harness.sweeps.attempt import Outcome, require_tools
 from harness.sweeps.config import SweepConfig, is_own, read_sweep_config

@@ -10,9 +10,10 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from harness.command_line import Options, at_least, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError
 from harness.exit_codes import DONE, FAILED
+from harness.messages import refuse
 from harness.output import lasting_output
 from harness.report.scores import score_files
 from harness.verification import Verification, folder_of, verify

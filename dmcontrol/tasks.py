@@ -3,8 +3,9 @@
 Linear quadratic regulators (lqr) are left out: their actions have no bounds and their episodes no time limit.
 """
 
-from harness.command_line import advice, config_groups
+from harness.command import config_groups
 from harness.config import ConfigError
+from harness.messages import advice
 
 TASKS = {
     "acrobot": ("swingup", "swingup_sparse"),

@@ -20,11 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.command_line import in_one_line, shorten
 from harness.config import LoggerConfig
 from harness.disk import lock
 from harness.files import installation
 from harness.logs import CsvLog
+from harness.messages import in_one_line, shorten
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, leaves, read_config, read_manifest
 from harness.stop import STOP_SIGNALS

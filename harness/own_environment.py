@@ -19,8 +19,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from harness.command_line import nearest
 from harness.config import ConfigError, EnvironmentFacts, require
+from harness.messages import nearest
 from harness.seeding import derive_seed
 from harness.spans import span
 

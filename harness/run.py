@@ -16,7 +16,6 @@ from rich.console import Console
 from harness.agent import Agent
 from harness.capture import capture_updates
 from harness.checkpoint import require_finite_state
-from harness.command_line import complain
 from harness.config import DEVICE, ConfigError, require
 from harness.environments import Environments, LocalEnvironments, SpreadEnvironments
 from harness.episodes import PLAYED, own_columns, pack, taken
@@ -39,6 +38,7 @@ from harness.hardware import cpu_flops_per_second
 from harness.logs import CsvLog
 from harness.loop import Parts, require_order
 from harness.memory import available_bytes
+from harness.messages import complain
 from harness.operations import run_operations
 from harness.precision import set_precision
 from harness.progress import RunProgress

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.util import find_spec
 
 from dmcontrol.tasks import named_tasks
-from harness.command_line import advice
 from harness.config import ConfigError, require
+from harness.messages import advice
 
 METAWORLD_NAMES = """
     assembly basketball bin_picking box_close button_press button_press_topdown button_press_topdown_wall

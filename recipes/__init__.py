@@ -13,7 +13,8 @@ import dmcontrol.scores
 import mwm.config
 import mwm.scores
 from auxiliaries import SCHEMAS, unread
-from harness.command_line import Command, launch
+from harness.command import Command
+from harness.command_line import launch
 from harness.config import ConfigError, as_dict
 from harness.report.published import label_of
 from harness.run_folder import RunFolder, leaves, read_config, with_todays_names

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from auxiliaries import AUXILIARIES
-from harness.command_line import Options, refuse
+from harness.command_line import Options
 from harness.config import ConfigError, require
+from harness.messages import refuse
 from harness.operations import built_on_meta, update_operations
 from harness.recipe import Spaces
 from harness.report.figures import FAINT, INK, PAPER, SETTINGS

@@ -14,8 +14,9 @@ import numpy as np
 
 from atari.emulators import CONSOLES, NOOP, Emulator, make_emulator, rom_md5
 from atari.games import PAPER_GAMES, require_emulator
-from harness.command_line import Options, refuse
+from harness.command_line import Options
 from harness.config import ConfigError
+from harness.messages import refuse
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "emulators.md"
 FRAMES = 4  # repeats of an action

@@ -15,8 +15,9 @@ import numpy as np
 from dmcontrol.config import DMControlConfig
 from dmcontrol.environment import make_scorer
 from dmcontrol.tasks import PAPER_TASKS, task_settings
-from harness.command_line import Options, refuse
+from harness.command_line import Options
 from harness.config import ConfigError
+from harness.messages import refuse
 from recipes import COMMANDS
 
 

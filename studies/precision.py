@@ -18,8 +18,9 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
-from harness.command_line import Options, at_least, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError
+from harness.messages import refuse
 
 SUITES = ("atari", "dmcontrol")
 PRECISIONS = ("tf32", "bf16")

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from harness.command_line import Options, refuse
+from harness.command_line import Options
 from harness.config import ConfigError
+from harness.messages import refuse
 from harness.report.methods import read_scores
 from harness.report.published import PUBLISHED
 from harness.report.statistics import aggregate

@@ -15,9 +15,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from harness.command_line import Options, check_single, refuse
+from harness.command_line import Options
 from harness.config import ConfigError, require
+from harness.messages import refuse
 from harness.output import lasting_output
+from harness.overrides import check_single
 from harness.run_folder import RunFolder, config_hash, read_config
 from recipes import COMMANDS, load_config, load_recipe
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from atari.networks import renormalize
-from harness.command_line import config_groups
+from harness.command import config_groups
 from harness.config import ConfigError
 from harness.sweeps.grid import Group, make_grid, read_groups
 from harness.sweeps.plan import plan_runs

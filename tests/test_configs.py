@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import is_dataclass
 from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -23,7 +24,8 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from auxiliaries import AUXILIARIES
-from harness.command_line import chosen_groups, launch, load
+from harness.command import chosen_groups
+from harness.command_line import launch
 from harness.config import ConfigError, as_dict
 from harness.run_folder import config_hash
 from recipes import COMMANDS
@@ -296,7 +298,7 @@ def fields_of_command(name: str) -> dict[str, Any]:
     fields = dict(fields_of(COMMANDS[name].schema))
     for section, schema in COMMANDS[name].sections.items():
         del fields[section]
-        fields |= dict(fields_of(load(schema), f"{section}."))
+        fields |= dict(fields_of(resolve_name(schema), f"{section}."))
     return fields
 
 

@@ -54,8 +54,8 @@ def test_each_package_imports_only_what_lies_below_it():
 
 
 def test_what_works_without_torch_does_not_import_it():
-    shared = ("__init__.py", "config.py", "command_line.py", "run_folder.py", "logs.py")
-    names = [f"harness/{name}" for name in shared]
+    shared = ("__init__", "config", "command", "command_line", "logs", "messages", "overrides", "run_folder")
+    names = [f"harness/{name}.py" for name in shared]
     names += ["mlr/__init__.py", "mlr/cells.py", "mlr/config.py", "auxiliaries/__init__.py", "recipes/__init__.py"]
     names += ["atari/config.py", "atari/games.py", "dmcontrol/config.py", "dmcontrol/tasks.py", "mwm/config.py"]
     names += ["mwm/tasks.py", "mwm/environments.py"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
 
-from harness.command_line import nearest
 from harness.config import ConfigError, require
 from harness.logs import as_number, read_csv, require_whole
+from harness.messages import nearest
 from harness.report import statistics
 from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell
 from harness.report.published import Recorded, SuiteScores, recorded

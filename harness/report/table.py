@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.command_line import shorten
+from harness.messages import shorten
 from harness.report.cells import Number
 
 PAGE_ROWS = 45  # of a LaTeX table

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.command_line import check_override, describe_violation, explain, require_finite, schema_keys
 from harness.config import STRICT, ConfigError, matching, one_of, require
 from harness.files import CONFIGS
+from harness.overrides import check_override, describe_violation, explain, require_finite, schema_keys
 
 
 @dataclass(config=STRICT)

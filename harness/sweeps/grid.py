@@ -7,9 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from harness.command_line import check_choice, is_hydra, parse, shorten
 from harness.config import ConfigError, require
 from harness.files import CONFIGS
+from harness.messages import shorten
+from harness.overrides import check_choice, parse
 
 GROUPS = CONFIGS / "ablation_groups.yaml"
 ABLATION = "ablation"  # folder of configs/ with a file for each
@@ -49,9 +50,7 @@ def make_grid(settings: Sequence[str], ablations: Sequence[str] = (), group: Gro
     """
     common, axes = [], [[_ablation(name) for name in ablations]] if ablations else []
     for setting in settings:
-        parsed = parse(setting)
-        require(not is_hydra(parsed), f"{shorten(setting)} concerns Hydra itself: leave it out")
-        if parsed.is_sweep_override():
+        if parse(setting).is_sweep_override():
             axes.append([(override,) for override in _split(setting)])
         else:
             common.append(setting)

@@ -8,8 +8,10 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from harness.command_line import Command, config_groups, parse, repeated
+from harness.command import Command, config_groups
 from harness.config import ConfigError, require
+from harness.messages import repeated
+from harness.overrides import parse
 from harness.run_folder import check_run, leaves
 from harness.sweeps.grid import ABLATION, Choice, Grid
 

@@ -20,8 +20,9 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.command_line import Options, at_least, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError, require
+from harness.messages import refuse
 from studies.fidelity.effects import COLUMNS, Effect, markdown, read_csv, write_csv
 
 DOCS = Path(__file__).parents[2] / "docs"

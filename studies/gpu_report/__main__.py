@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.command_line import Options, at_least, complain, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError, require
 from harness.exit_codes import DISK_FAILED, DONE, FAILED
 from harness.files import CONFIGS, ROOT
+from harness.messages import complain, refuse
 from studies.gpu_report.lines import FILE, read_lines, write_line
 from studies.gpu_report.summary import write_summary
 

@@ -21,10 +21,12 @@ import os
 import sys
 from pathlib import Path
 
-from harness.command_line import Options, at_least, check_single, complain, refuse
+from harness.command_line import Options, at_least
 from harness.config import ConfigError, require
 from harness.exit_codes import DISK_FAILED, DONE
 from harness.files import CONFIGS
+from harness.messages import complain, refuse
+from harness.overrides import check_single
 from recipes import COMMANDS, load_recipe
 
 PROGRAM = "python -m studies.speed"

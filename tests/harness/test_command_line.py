@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, PositiveFloat
 from pydantic.dataclasses import dataclass
 
+from harness import command as composition
 from harness import command_line as cli
 from harness.config import STRICT, ConfigError, one_of
 from recipes import COMMANDS
@@ -112,8 +113,8 @@ def validate(config: Painting) -> None:
         raise ConfigError("brush.bristles must be\nat least 1")
 
 
-def command() -> cli.Command:
-    return cli.Command(
+def command() -> composition.Command:
+    return composition.Command(
         "paint",
         Painting,
         validate,
@@ -130,7 +131,7 @@ def launch(tmp_path, monkeypatch):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text).lstrip())
-    monkeypatch.setattr(cli, "CONFIGS", folder)
+    monkeypatch.setattr(composition, "CONFIGS", folder)
     working = tmp_path / "working"
     working.mkdir()
     monkeypatch.chdir(working)
@@ -331,7 +332,7 @@ def test_a_missing_value_is_named(launch, capsys, arguments):
     ("style/fine.yaml", "# @package _global_\nbrush: {width: [\n", "style/fine"),
 ])  # fmt: skip
 def test_a_broken_file_is_one_line_too(launch, capsys, file, text, expected):
-    (cli.CONFIGS / file).write_text(text)
+    (composition.CONFIGS / file).write_text(text)
     assert launch("title=sea", "style=fine")[0] == 2
     err = capsys.readouterr().err
     assert expected in err and err.count("\n") == 1
@@ -389,6 +390,6 @@ def test_help_without_docstrings(capsys):
 @pytest.mark.parametrize("name", ["a\\b", "a'b", "a\\'b", "a b,[c]"])
 def test_any_path_of_the_checkout_composes(tmp_path, monkeypatch, name):
     copy = tmp_path / name / "configs"
-    shutil.copytree(cli.CONFIGS, copy)
-    monkeypatch.setattr(cli, "CONFIGS", copy)
+    shutil.copytree(composition.CONFIGS, copy)
+    monkeypatch.setattr(composition, "CONFIGS", copy)
     assert COMMANDS["atari"].resolve(["game=pong", "preset=tiny"]).task == "pong"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import harness.run as run_module
 from commands import train_atari, train_dmcontrol
-from harness.command_line import refuse
 from harness.config import ConfigError
 from harness.inspection import inspect
+from harness.messages import refuse
 from harness.output import lasting_output
 from recipes import COMMANDS, load_recipe
 

@@ -31,8 +31,9 @@ from random import Random
 
 import torch
 
-from harness.command_line import Options, refuse
+from harness.command_line import Options
 from harness.config import ConfigError
+from harness.messages import refuse
 from tests.trials.altered import altered
 from tests.trials.config import config
 from tests.trials.damage import damage

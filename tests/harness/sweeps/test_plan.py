@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from harness import command_line as cli
+from harness import command as composition
 from harness.config import ConfigError, require
 from harness.sweeps.grid import Group, make_grid
 from harness.sweeps.plan import Double, in_order, plan_runs
@@ -93,11 +93,11 @@ def configs(tmp_path, monkeypatch):
         path = tmp_path / "configs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text).lstrip())
-    monkeypatch.setattr(cli, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(composition, "CONFIGS", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
 
 
-COMMAND = cli.Command("meal", Meal, validate)
+COMMAND = composition.Command("meal", Meal, validate)
 
 
 def plan(*settings, tasks=("soup",), seeds=(1,), ablations=(), group=None):
