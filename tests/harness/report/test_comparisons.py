@@ -5,8 +5,9 @@ from statistics import mean
 
 import pytest
 
+from harness.report.captioned import Drawing, ablation_figures
 from harness.report.comparisons import ablations, differences, families, methods
-from harness.report.report import write_report
+from harness.report.tables import ablation_tables
 from recipes import SUITE_SCORES as SUITES
 from tests.harness.report.test_tables import make_run
 
@@ -63,22 +64,23 @@ def test_a_key_whose_base_differs_between_tasks_has_no_axis():
 
 
 def test_figure_and_table_of_an_ablation_show_the_mean_of_the_scores(tmp_path):
-    write_report(grid(CHANGES), SUITES, tmp_path, repeats=20)
+    (family,) = families(grid(CHANGES), SUITES)
+    (written,) = ablation_tables([family], 20)
+    figures = {figure.name: figure for figure in ablation_figures(family, Drawing(tmp_path, {}, 20))}
 
     def read(name):
-        with (tmp_path / name).open(newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(figures[name].paths[-1].read_text().splitlines()))
 
     stem, column = "dmcontrol_cpu_released_100000", "return / 1000, mean of 2 tasks"
-    table = {row["setting"]: row for row in read(f"tables/ablations_{stem}_mlr.csv")}
-    drawn = [row for row in read(f"figures/{stem}_ablation_mlr_mask_ratio.csv") if row["panel"] == "mean of 2 tasks"]
+    assert written.name == f"ablations_{stem}_mlr"
+    table = {row["setting"]: row for row in csv.DictReader(written.csv().splitlines())}
+    drawn = [row for row in read(f"{stem}_ablation_mlr_mask_ratio") if row["panel"] == "mean of 2 tasks"]
     assert [row["value"] for row in drawn] == ["0.3", "0.5", "0.7", "0.9"]
     for row, i in zip(drawn, (2, 0, 1, 3), strict=True):
         known = table[f"mask ratio {row['value']}" + " (base)" * (i == 0)]
         assert float(row["point"]) == pytest.approx(mean((100 * i + 10 * j + s) / 1000 for j in (0, 1) for s in (1, 2)))
         assert [row[end] for end in ("point", "low", "high")] == [known[column + end] for end in ("", " low", " high")]
         assert float(known["walker_walk"]) == pytest.approx(100 * i + 10 + 1.5)
-    others = read(f"figures/{stem}_mlr_ablations.csv")
+    others = read(f"{stem}_mlr_ablations")
     assert {row["group"] for row in others} == {"MLR (base)", "no action tokens", "tau 0.1"}
-    page = (tmp_path / "index.html").read_text()
-    assert page.index('id="ablations"') < page.index('id="dmcontrol"') and "Hollow: the base, mask ratio 0.5." in page
+    assert "Hollow: the base, mask ratio 0.5." in figures[f"{stem}_ablation_mlr_mask_ratio"].caption
