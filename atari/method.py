@@ -12,7 +12,7 @@ from atari.config import AtariConfig, host_facts
 from atari.replay import SequenceReplay
 from auxiliaries import make_auxiliary
 from harness.recipe import Method, Spaces
-from harness.schedule import ReplayRatio
+from harness.schedule import make_ratio
 from mlr.augmentation import Augmentation
 
 
@@ -36,10 +36,6 @@ def make_agent(config: AtariConfig, spaces: Spaces, device: torch.device) -> Rai
 def make_replay(config: AtariConfig, spaces: Spaces, device: torch.device) -> SequenceReplay:
     size = config.environment.image_size
     return SequenceReplay(config.replay, config.agent, (size, size), config.environment.frame_stack, device)
-
-
-def make_schedule(config: AtariConfig) -> ReplayRatio:
-    return ReplayRatio(config.loop.learning_starts, config.loop.replay_ratio)
 
 
 def load_trained(config: AtariConfig, weights: Path, device: torch.device) -> TrainedAgent:
@@ -74,6 +70,6 @@ RAINBOW = Method(
     make_replay=make_replay,
     make_player=make_player,
     load_trained=load_trained,
-    make_schedule=make_schedule,
+    make_schedule=make_ratio,
     describe=describe,
 )

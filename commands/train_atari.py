@@ -22,8 +22,6 @@ Examples:
   mlr train atari game=alien fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
 """
 
-import sys
-
 from harness.stop import resume_me_at_a_signal
 from recipes import train
 
@@ -34,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":  # a sweep starts this file
-    sys.exit(main())
+    raise SystemExit(main())

@@ -26,8 +26,6 @@ Examples:
   mlr train dmcontrol task=reacher_easy fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
 """
 
-import sys
-
 from harness.stop import resume_me_at_a_signal
 from recipes import train
 
@@ -38,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":  # a sweep starts this file
-    sys.exit(main())
+    raise SystemExit(main())

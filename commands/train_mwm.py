@@ -26,8 +26,6 @@ Examples:
   mlr train mwm task=reach preset=cpu +ablation=stem_patch
 """
 
-import sys
-
 from harness.stop import resume_me_at_a_signal
 from recipes import train
 
@@ -38,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":  # a sweep starts this file
-    sys.exit(main())
+    raise SystemExit(main())

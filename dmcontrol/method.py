@@ -12,7 +12,7 @@ from dmcontrol.agent import SACAgent, TrainedAgent
 from dmcontrol.config import RGB, DMControlConfig, host_facts
 from dmcontrol.replay import TransitionReplay
 from harness.recipe import Method, Spaces
-from harness.schedule import ReplayRatio
+from harness.schedule import make_ratio
 from mlr.augmentation import Augmentation
 
 
@@ -50,10 +50,6 @@ def make_replay(config: DMControlConfig, spaces: Spaces, device: torch.device) -
     )
 
 
-def make_schedule(config: DMControlConfig) -> ReplayRatio:
-    return ReplayRatio(config.loop.learning_starts, config.loop.replay_ratio)
-
-
 def load_trained(config: DMControlConfig, weights: Path, device: torch.device) -> TrainedAgent:
     return TrainedAgent(config.agent, config.observation_shape, weights, device)
 
@@ -86,6 +82,6 @@ SAC = Method(
     make_replay=make_replay,
     make_player=make_player,
     load_trained=load_trained,
-    make_schedule=make_schedule,
+    make_schedule=make_ratio,
     describe=describe,
 )

@@ -238,16 +238,16 @@ def read_manifest(path: Path) -> dict:
         manifest = _parsed(path / "manifest.json")
         if manifest["schema"] != SCHEMA:
             raise CheckpointError(f"it has schema {manifest['schema']}, this version reads {SCHEMA}")
-        if manifest.pop("manifest_sha256") != _manifest_digest(manifest):
-            raise CheckpointError("its manifest is damaged")
-        if not all(isinstance(manifest[key], kind) for key, kind in TYPES.items()):
-            raise CheckpointError("its manifest is damaged")
-        if path.name != checkpoint_name(manifest["agent_steps"], manifest["updates_made"]):
+        is_whole = (
+            manifest.pop("manifest_sha256") == _manifest_digest(manifest)
+            and all(isinstance(manifest[key], kind) for key, kind in TYPES.items())
+            and path.name == checkpoint_name(manifest["agent_steps"], manifest["updates_made"])
+            and all(piece["file"] == _piece_name(piece["start"], piece["stop"]) for piece in manifest["pieces"])
+        )
+        if not is_whole:
             raise CheckpointError("its manifest is damaged")
         _require_digest(path / "state.safetensors", manifest["state_sha256"])
         for piece in manifest["pieces"]:
-            if piece["file"] != _piece_name(piece["start"], piece["stop"]):
-                raise CheckpointError("its manifest is damaged")
             _require_digest(path.parent / "replay" / piece["file"], piece["sha256"])
         return manifest
     except PermissionError as error:  # an older checkpoint would displace this one, which may be good

@@ -26,7 +26,7 @@ from harness.files import installation
 from harness.logs import CsvLog
 from harness.messages import in_one_line, shorten
 from harness.report.scores import score_columns
-from harness.run_folder import RunFolder, leaves, read_config, read_manifest
+from harness.run_folder import RunFolder, leaves, read_config, read_manifest, write_whole
 from harness.stop import STOP_SIGNALS
 
 SENT = Path("wandb/sent.json")  # in the run folder
@@ -182,9 +182,7 @@ class WandB:
             self._say(f"no time to send all; the next start does, or: wandb sync --yes --include-online {log}")
 
     def _remember(self) -> None:
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(self._state))
-        os.replace(part, self._file)
+        write_whole(self._file, json.dumps(self._state))
 
 
 TRACKERS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}

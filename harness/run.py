@@ -21,7 +21,6 @@ from harness.environments import Environments, LocalEnvironments, SpreadEnvironm
 from harness.episodes import PLAYED, own_columns, pack, taken
 from harness.errors import CheckpointError, Miscounted, NotFinite, WorkerLost
 from harness.evaluation import (
-    Evaluate,
     Watch,
     episode_rows,
     is_finished,
@@ -187,7 +186,7 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
         environment=environment,
         replay=replay,
         schedule=schedule,
-        evaluate=make_evaluate(config, recipe, device),
+        evaluate=partial(evaluate_weights, config, recipe, device),
         units=partial(recipe.suite.units, config),
         milestones=recipe.suite.milestones(config),
         update=capture_updates(agent, replay) if is_captured(config, device) else None,
@@ -203,11 +202,6 @@ def is_captured(config, device: torch.device) -> bool:
 def is_fused(config, device: torch.device) -> bool:
     """Tells whether fused kernels are tried; which of them is faster may differ from start to start."""
     return config.fused == "auto" and device.type == "cuda" and not config.deterministic
-
-
-def make_evaluate(config, recipe: Recipe, device: torch.device) -> Evaluate:
-    """An evaluation as a function of weights, index and the run's seed: one row per episode."""
-    return partial(evaluate_weights, config, recipe, device)
 
 
 def evaluate_weights(
@@ -366,7 +360,7 @@ def evaluate_run(
     video_file = folder.media / f"evaluation_{weights.stem}_seed_{seed}.mp4" if video else None
     with RunProgress(0, 0, console) as progress:
         watch = partial(progress.evaluation, episodes=episodes)
-        evaluate = make_evaluate(config, recipe, choose_device(device))
+        evaluate = partial(evaluate_weights, config, recipe, choose_device(device))
         try:
             rows, seconds = timed(evaluate, weights, evaluation, video_file, watch, workers)
         except WorkerLost as error:

@@ -212,12 +212,12 @@ def record_start(config, manifest: dict) -> None:
     folder = RunFolder(config.run_dir)
     starts = read_manifest(folder.path)["starts"] if folder.manifest.is_file() else []
     folder.path.mkdir(parents=True, exist_ok=True)
-    _write(folder.config, yaml.safe_dump(as_dict(config), sort_keys=False))
+    write_whole(folder.config, yaml.safe_dump(as_dict(config), sort_keys=False))
     start = environment() | {"renderer": manifest.get("renderer")}
     if starts and starts[-1].get("renderer") != start["renderer"]:
         print(f"the renderer was {starts[-1].get('renderer')} and is {start['renderer']}: pictures may differ")
     entries = {"config_hash": config_hash(config), **manifest, "starts": [*starts, start]}
-    _write(folder.manifest, json.dumps(entries, indent=1))
+    write_whole(folder.manifest, json.dumps(entries, indent=1))
 
 
 def record_failure(folder: RunFolder, message: str) -> Path:
@@ -232,7 +232,7 @@ def record_failure(folder: RunFolder, message: str) -> Path:
         "start": start,
         "config": read_config(folder.path),
     }
-    _write(folder.failure, json.dumps(report, indent=1))
+    write_whole(folder.failure, json.dumps(report, indent=1))
     return folder.failure
 
 
@@ -271,15 +271,10 @@ def _without(tree: dict, keys: Container[str], section: str = "") -> dict:
     }
 
 
-def _differences(there, here, key: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = dict.fromkeys([*there, *here])
-        return [
-            line
-            for name in keys
-            for line in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-        ]
-    return [] if there == here else [f"{key} is {there} there and {here} here"]
+def _differences(there: dict, here: dict) -> list[str]:
+    theirs, ours = leaves(there), leaves(here)
+    pairs = {key: (theirs.get(key), ours.get(key)) for key in (*theirs, *ours)}
+    return [f"{key} is {then} there and {now} here" for key, (then, now) in pairs.items() if then != now]
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict:
@@ -294,7 +289,8 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict:
     return content
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is whole or as before, whenever a kill comes."""
     _part(path).write_text(text)
     os.replace(_part(path), path)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Schedule(Protocol):
@@ -39,3 +39,7 @@ class ReplayRatio:
 
     def total(self, steps: int) -> int:
         return int(max(steps - self.learning_starts, 0) * self.ratio)
+
+
+def make_ratio(config: Any) -> ReplayRatio:
+    return ReplayRatio(config.loop.learning_starts, config.loop.replay_ratio)

@@ -16,7 +16,7 @@ import gymnasium
 from harness.config import ConfigError
 from harness.episodes import checksum, own_columns, unpack
 from harness.errors import NotFinite
-from harness.logs import CsvLog
+from harness.logs import CsvLog, is_whole
 from harness.recipe import Suite
 from harness.run_folder import RunFolder, cpu_name, episodes_beside, read_manifest
 from harness.seeding import derive_seed
@@ -88,7 +88,7 @@ def by_episode(path: Path) -> dict[tuple[int, int], Row]:
             key = int(row["agent_steps"]), int(row["episode"])
         except (LookupError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}, line {line}: it names no agent step and episode") from error
-        if key in found or None in row or None in row.values():
+        if key in found or not is_whole(row):
             raise ConfigError(f"{path}, line {line}: it is damaged, or there twice")
         found[key] = row
     return found

@@ -1,8 +1,6 @@
 """Prints a digest of each part of a run: commands/inspect_run.py."""
 
-import sys
-
 from commands.inspect_run import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

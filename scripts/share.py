@@ -1,8 +1,6 @@
 """Packs a trained agent to share, or pushes it to the Hugging Face Hub: commands/share.py."""
 
-import sys
-
 from commands.share import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,8 +1,6 @@
 """Shows a clip of a game or task with its mask, as PNG and GIF: studies/visualize.py."""
 
-import sys
-
 from studies.visualize import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

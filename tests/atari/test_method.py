@@ -4,7 +4,7 @@ import torch
 
 from atari.method import epsilon_greedy
 from atari.suite import units
-from harness.run import make_evaluate
+from harness.run import evaluate_weights
 from harness.run_folder import RunFolder
 from tests.conftest import make_config
 from tests.recipes import ATARI
@@ -20,7 +20,7 @@ def test_an_evaluation_depends_on_weights_index_and_seed_alone(finished_run):
     def lengths_and_scores(index, *overrides):
         config = make_config(finished_run, "evaluation.horizon=40", "evaluation.epsilon=0.5", *overrides)
         finished = []
-        rows = make_evaluate(config, ATARI, torch.device("cpu"))(weights, index, None, finished.append)
+        rows = evaluate_weights(config, ATARI, torch.device("cpu"), weights, index, None, finished.append)
         assert finished[-1] == config.evaluation.episodes and [row["episode"] for row in rows] == [0, 1]
         return rows
 

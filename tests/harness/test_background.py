@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from harness.background import Background
 from harness.errors import WorkerLost
 from harness.inspection import inspect
 from harness.logs import CsvLog
-from harness.run import make_evaluate, run
+from harness.run import evaluate_weights, run
 from harness.run_folder import RunFolder
 from tests.conftest import make_config
 from tests.recipes import ATARI
@@ -60,7 +61,7 @@ def test_a_gpu_is_chosen_where_an_evaluation_is_played(monkeypatch, tmp_path):
         raise LookupError(device)
 
     monkeypatch.setattr(torch.cuda, "set_device", choose)
-    evaluate = make_evaluate(make_config(tmp_path), ATARI, torch.device("cuda:1"))
+    evaluate = partial(evaluate_weights, make_config(tmp_path), ATARI, torch.device("cuda:1"))
     with pytest.raises(LookupError, match="cuda:1"):
         evaluate(tmp_path, 0, None, None)
 
