@@ -40,8 +40,8 @@ class AtariEnv(gymnasium.Env):
     """One game under the protocol of Atari-100k: action repeat, maximum of two frames, no-op starts, life loss.
 
     Observations are uint8 [K, H, W] grayscale, old to new; the action is an index into the game's minimal action set.
-    In training the reward is the sign of the raw one and a lost life blanks the stack and is reported in `info`, while
-    the game goes on; in evaluation the reward is raw. `index` tells the environments of a run apart, `horizon` is in
+    In training the reward is the sign of the raw one. A lost life blanks the stack and is reported in `info`, and the
+    game goes on. In evaluation the reward is raw. `index` tells the environments of a run apart, `horizon` is in
     agent steps. Raises ConfigError for an unknown game, and for an emulator that is not installed.
     """
 

@@ -29,7 +29,7 @@ def project_distribution(
 ) -> Tensor:
     """Distributes bootstrapped returns onto the atoms: the target distribution [B, N], each row summing to one.
 
-    `probs` [B, N] belongs to the observation n steps later, `returns` [B] is the n-step return, `done` bool [B] stops
+    `probs` [B, N] belongs to the observation n steps later, `returns` [B] is the n-step return. `done` bool [B] stops
     the bootstrap, `discount` is already raised to n. Returns beyond the support go to its ends.
     Source: Bellemare et al. 2017, algorithm 1, as a dense product instead of two scatters.
     """

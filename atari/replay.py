@@ -42,7 +42,7 @@ class SequenceBatch:
     done: Tensor  # bool [B], no bootstrap
     weights: Tensor  # float32 [B], importance weights, the largest is 1
     indices: Tensor  # int64 [B], slots of the starts
-    # Of all B sequences, or of the first ones alone.
+    # Fields of the windows: of all B sequences, or of the first ones alone.
     frames: Tensor | None = None  # uint8 [T, B, C, H, W]
     actions: Tensor | None = None  # int64 [T, B]
     rewards: Tensor | None = None  # float32 [T, B]
@@ -122,8 +122,10 @@ class SequenceReplay:
         next_observation: np.ndarray | None,
         info: dict,
     ) -> None:
-        """Writes the step begun: the newest frame of its observation uint8 [C, H, W], the action taken at it, and the
-        reward and ends that followed, a life lost (in `info`) among them. The next observation comes with its own step.
+        """Writes the step begun: the newest frame of its observation uint8 [C, H, W], and the action taken at it.
+
+        The reward and the ends that followed, a lost life (in `info`) among them, belong to it. The next observation
+        comes with its own step.
 
         Raises RuntimeError without a `begin_step` of its own.
         """

@@ -29,22 +29,20 @@ def choose_backend() -> str:
     """
     os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
     chosen = os.environ.get("MUJOCO_GL", "").lower()
-    if chosen in ("", "egl") and draws_where_it_trains():
-        os.environ["MUJOCO_GL"] = "egl"
-        return "egl"
     if chosen:
         require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
-        if not draws(chosen):
-            raise ConfigError(
-                f"MUJOCO_GL={chosen} does not draw on this machine: "
-                f"{wrong_choices()}apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
-            )
-        os.environ["MUJOCO_GL"] = chosen
-        return chosen
-    for backend in WINDOWLESS:
-        if draws(backend):
-            os.environ["MUJOCO_GL"] = backend
-            return backend
+    if chosen in ("", "egl") and draws_where_it_trains():
+        backend = "egl"
+    else:
+        backend = next(filter(draws, [chosen] if chosen else WINDOWLESS), None)
+    if backend is not None:
+        os.environ["MUJOCO_GL"] = backend
+        return backend
+    if chosen:
+        raise ConfigError(
+            f"MUJOCO_GL={chosen} does not draw on this machine: "
+            f"{wrong_choices()}apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
+        )
     raise ConfigError(
         f"no OpenGL backend draws on this machine: {wrong_choices()}apt-get install {PACKAGES['egl']} "
         f"(or {PACKAGES['osmesa']}), or set MUJOCO_GL to one that does"

@@ -235,9 +235,9 @@ class TransitionReplay:
         self.oldest_frames[:] = (self.ring["newest_frames"] - shown).cpu().numpy()
 
     def rows(self, start_step: int, stop_step: int) -> dict[str, Tensor]:
-        """Copies of the stored steps start..stop-1 by global number, each [L, ...], with the frames [F, ...] that their
-        observations show as far as they are not overwritten, and the frames' numbers [F]; on the replay's device.
+        """Copies of the stored steps start..stop-1 by global number, each [L, ...], on the replay's device.
 
+        Beside them are the frames [F, ...] that their observations show, unless overwritten, and their numbers [F].
         Raises ValueError for a step that is not stored, or no longer.
         """
         oldest = max(0, self.steps_stored - self.capacity)

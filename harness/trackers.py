@@ -1,7 +1,7 @@
 """TensorBoard and W&B beside a run: each is a process of its own that copies the run's CSV files.
 
 Training writes its CSV files as it does without them, and waits for a tracker at its end alone, for a bounded time.
-What a tracker's library does to signals, random numbers, threads or the output, and a service that hangs, stay there.
+A tracker's library may change signals, random numbers, threads or the output, and its service may hang: in its process.
 """
 
 import json

@@ -7,21 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PADDINGS = ("zeros", "repeat")
-
 
 class FrameStore:
     """Ring of `capacity` uint8 frames of `frame_shape`; the frame of global step s lives in slot s % capacity.
 
     `padding` is what a stack shows before its episode's first frame: "zeros" or that first frame again ("repeat").
-    Raises ValueError for another padding.
     """
 
     def __init__(
         self, capacity: int, frame_shape: tuple[int, ...], stack: int, padding: str, device: torch.device | str
     ):
-        if padding not in PADDINGS:
-            raise ValueError(f"padding={padding} is not one of {', '.join(PADDINGS)}")
         self.capacity = capacity
         self.stack_size = stack
         self.padding = padding

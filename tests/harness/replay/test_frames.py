@@ -56,8 +56,3 @@ def test_a_frame_of_another_shape_or_dtype_is_refused():
     for frame in (np.zeros((2, 3), np.uint8), np.zeros((1, 2), np.uint8), np.zeros((3, 2), np.float32)):
         with pytest.raises(ValueError, match="uint8 frame"):
             store.write(0, frame)
-
-
-def test_an_unknown_padding_is_refused():
-    with pytest.raises(ValueError, match="zeros, repeat"):
-        FrameStore(4, (3, 2), 2, "mirror", "cpu")
