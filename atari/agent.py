@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,21 @@ from harness.agent import Agent
 from harness.config import HostFacts
 from harness.convolution import fuse_convolutions
 from harness.fused import COMPARED_IMAGES, Compute
-from harness.optimizers import adam_parameters, adam_state, clear_adam, clip_in_step, load_adam_state, make_adam
+from harness.optimizers import (
+    adam_leaves,
+    adam_parameters,
+    adam_state,
+    clear_adam,
+    clip_in_step,
+    load_adam_state,
+    make_adam,
+)
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.shadow import shadow_weights
 from harness.spans import span
+from harness.streams import Side, steps_beside
 from harness.weights import read_weights
 from mlr.augmentation import Augmentation
 from mlr.momentum import frozen_copy, momentum_update
@@ -80,6 +90,7 @@ class RainbowAgent(Agent):
         self._fresh_spread = torch.zeros((), device=device)  # of the latents in the cycle's first update
         self._horizon = make_horizon(config, device)
         self._make_optimizers()
+        self._side = Side()
 
     def _draw(self, *purpose: str | int, alone: bool = False) -> tuple[nn.ModuleDict, Auxiliary | None]:
         """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
@@ -154,6 +165,8 @@ class RainbowAgent(Agent):
         reasons = {f"crop ({crop.mode})": crop.fuse(images, dtype, self._precision, seconds)}
         pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
         reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        if self.device.type == "cuda":
+            self._side = Side(torch.cuda.Stream(self.device))
         if self.auxiliary is not None:
             reasons |= shadow_weights(self.auxiliary.owned, self.optimizers.values(), self._precision, seconds)
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
@@ -209,34 +222,39 @@ class RainbowAgent(Agent):
         with span("rl"):
             self._previous_noise.copy_(self._noise)
             self._noise.copy_(self.head.draw_noise(self.generators["noise"], self.device))
+            with self._side.fork():
+                target = self._target(batch)
             view = self._augmented(batch.obs, "augmentation_rl")
             latent = self._encode(view)  # [B, D]
             logits = self.head(scale_gradient(latent, self.config.head_gradient_scale), self._noise)  # [B, A, N]
             log_probs = losses.of_action(logits.log_softmax(-1), batch.action)  # [B, N]
-            target = self._target(batch)
-            rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
-        loss, metrics = rl_loss, {"rl_loss": rl_loss}
+        auxiliary_metrics: dict[str, Tensor] = {}
         if self.auxiliary is not None:
             shared = Shared(view=view, latent=latent, weights=batch.weights)
             auxiliary_loss, auxiliary_metrics = whole_loss(self.auxiliary, batch, shared)  # [.., B]
             auxiliary_loss = (auxiliary_loss * batch.weights[: self.auxiliary.reads.sequences]).mean()
-            loss = rl_loss + self.auxiliary.weight * auxiliary_loss
             auxiliary_metrics = {"loss": auxiliary_loss} | auxiliary_metrics
-            metrics |= {f"aux/{name}": value for name, value in auxiliary_metrics.items()}
+        with span("rl"):
+            self._side.join()
+            rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
+            loss = rl_loss if self.auxiliary is None else rl_loss + self.auxiliary.weight * auxiliary_loss
+        metrics = {"rl_loss": rl_loss} | {f"aux/{name}": value for name, value in auxiliary_metrics.items()}
 
-        with span("backward"):
-            for optimizer in self.optimizers.values():
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()
         with span("optimizer"):
             self._update_targets("before_step")  # with tau 1 they are one update old
-            for name, optimizer in self.optimizers.items():
-                if self._clips[name] is not None:
-                    norm = clip_in_step(optimizer, self._clips[name])
-                    metrics[f"{'' if name == RL else 'aux/'}grad_norm_{name}"] = norm
-                optimizer.step()
-            self._update_targets("after_step")
-            if self.target is not None:
+        norms: dict[str, Tensor] = {}
+        own = [name for name in self.optimizers if name != RL]
+        steps = [(adam_leaves(self.optimizers[name]), partial(self._step, name, norms)) for name in own]
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        with span("backward"), steps_beside(self._side, steps):
+            loss.backward()
+        self._step(RL, norms)
+        for name, clip in self._clips.items():
+            if clip is not None:
+                metrics[f"{'' if name == RL else 'aux/'}grad_norm_{name}"] = norms[name]
+        if self.target is not None:
+            with span("optimizer"):
                 momentum_update(self.target, self.networks, self.config.target_tau)
 
         if self.replay_config.priority == "kl":
@@ -258,7 +276,17 @@ class RainbowAgent(Agent):
                 "rl_dead_units": dead.float().mean(),
                 "rl_dead_channels": dead.unflatten(0, self._facts.latent_shape).flatten(1).all(1).float().mean(),
             }
+        with span("optimizer"):
+            self._side.join()
+            self._update_targets("after_step")
         return kl, {key: value.detach() for key, value in metrics.items()}
+
+    def _step(self, name: str, norms: dict[str, Tensor]) -> None:
+        """Steps an optimiser; `norms` gets the gradient's norm where it has a clip."""
+        with span("optimizer"):
+            if self._clips[name] is not None:
+                norms[name] = clip_in_step(self.optimizers[name], self._clips[name])
+            self.optimizers[name].step()
 
     def end_of_updates(self, step: int) -> dict[str, int]:
         """Resets the networks where iteration `step` ends with a reset; returns its number as an event."""

@@ -36,6 +36,7 @@ from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
 from harness.spans import span
+from harness.streams import Side
 from harness.weights import read_weights
 from mlr.augmentation import Augmentation, RandomCrop, View
 from mlr.momentum import frozen_copy, momentum_update
@@ -111,6 +112,7 @@ class SACAgent(Agent):
         self._updates = 0
         self._auxiliary_updates = torch.zeros((), dtype=torch.int64, device=device)
         self.optimizers = self._make_optimizers()
+        self._side = Side()
 
     def _draw(self, *purpose: str | int) -> tuple[nn.ModuleDict, Auxiliary | None]:
         """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
@@ -195,6 +197,8 @@ class SACAgent(Agent):
             reasons[f"crop ({crop.mode})"] = crop.fuse(images, dtype, self._precision, seconds)
         pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
         reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        if self.device.type == "cuda":
+            self._side = Side(torch.cuda.Stream(self.device))
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
     def random_streams(self) -> Iterator[torch.Generator]:
@@ -246,7 +250,7 @@ class SACAgent(Agent):
 
     def _update_critic(self, batch: TransitionBatch, obs: list[Images], next_obs: list[Images]) -> dict[str, Tensor]:
         """Steps on the sum of the losses of all views `obs`; the target is the mean over the views `next_obs`."""
-        with span("rl"):
+        with span("rl"), self._side.fork():
             target = losses.mean_target([self.q_target(batch, view) for view in next_obs])
         optimizer, loss = self.optimizers["critic"], torch.zeros((), device=self.device)
         optimizer.zero_grad(set_to_none=True)
@@ -265,6 +269,7 @@ class SACAgent(Agent):
         for samples in self._slices(len(view)):
             with span("rl"):
                 q = self.q(self._pixels(view, samples), batch.action[samples])
+                self._side.join()
                 loss = losses.critic_loss(q, target[samples])
             with span("backward"):
                 (q.shape[1] / len(target) * loss).backward()

@@ -88,6 +88,12 @@ def make_adam(
     return optimizer
 
 
+def adam_leaves(optimizer: Adam) -> list[Tensor]:
+    """Tensors whose gradients a step reads: parameters, or their shadows."""
+    shadows = dict(optimizer.shadows)
+    return [shadows.get(parameter, parameter) for parameter in adam_parameters(optimizer)]
+
+
 def adam_parameters(optimizer: Adam) -> list[nn.Parameter]:
     """Parameters of an optimiser, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

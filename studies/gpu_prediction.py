@@ -6,10 +6,10 @@ it and as the fused kernels do. It is a prediction: no GPU was asked.
 """
 
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import mean
+from functools import partial
 
 import torch
 import yaml
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from harness.convolution import ConvReLU
 from harness.files import CONFIGS
 from harness.operations import built_on_meta
-from harness.optimizers import adam_parameters
+from harness.optimizers import Adam, adam_parameters
 from harness.shadow import shadowable
 from harness.spans import listening
 from mlr.augmentation import RandomCrop
@@ -44,23 +44,44 @@ GATHERS = {"index_select", "index", "gather", "embedding"}
 ROWS = (
     "convolutions, forward", "convolutions, backward", "biases and ReLUs", "biases and ReLUs, backward",
     "crops and brightness", "products of linear layers", "casts to bf16", "Adam, norms, momentum copies", "the rest",
-    "starts of kernels",
+    "starts of kernels", "starts that two streams hide",
 )  # fmt: skip
+STARTS = ROWS[-2]
+
+
+@dataclass
+class Work:
+    """Bytes by row, floating-point operations by kind of product, and kernels."""
+
+    moved: Counter = field(default_factory=Counter)
+    flops: Counter = field(default_factory=Counter)
+    kernels: int = 0
 
 
 @dataclass
 class Recording(TorchDispatchMode):
-    """Bytes by row and floating-point operations by kind of product, of what runs within it."""
+    """Work that runs within it, in sections: of the first stream and beside it of the second. Stands for a `Side`."""
 
     weights: set[int]  # storages of trained or copied parameters
     fused: bool
-    moved: Counter = field(default_factory=Counter)
-    flops: Counter = field(default_factory=Counter)
-    kernels: int = 0
+    sections: list[tuple[Work, Work]] = field(default_factory=lambda: [(Work(), Work())])
     part: str = ""
 
     def __post_init__(self):
         super().__init__()
+        self.now = self.sections[0][0]
+
+    @contextmanager
+    def fork(self):
+        if not self.sections[-1][1].kernels:
+            self.join()
+        first, self.now = self.sections[-1]
+        yield
+        self.now = first
+
+    def join(self):
+        self.sections.append((Work(), Work()))
+        self.now = self.sections[-1][0]
 
     def __hash__(self):
         return id(self)
@@ -75,21 +96,21 @@ class Recording(TorchDispatchMode):
     def count(self, name: str, args: tuple, kwargs: dict, result) -> None:
         read = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         written = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
-        self.kernels += 1
+        self.now.kernels += 1
         if name == "convolution":
             self._convolution(*args[:3], result)
         elif name == "convolution_backward":
             self._convolution_backward(*args[:3], args[-1])
         elif name in PRODUCTS:
             left, right = args[-2:]
-            self.flops["product"] += 2 * result.numel() * left.shape[-1]
+            self.now.flops["product"] += 2 * result.numel() * left.shape[-1]
             self._cast(left, right)
         elif name in {"relu", "relu_"} and self.fused and read[0].dim() == 4:
-            self.kernels -= 1  # within the convolution
+            self.now.kernels -= 1  # within the convolution
         elif name in {"relu", "relu_"}:
-            self.moved["biases and ReLUs"] += 2 * held(result)
+            self.now.moved["biases and ReLUs"] += 2 * held(result)
         elif name == "threshold_backward":
-            self.moved["biases and ReLUs, backward"] += 3 * held(result)
+            self.now.moved["biases and ReLUs, backward"] += 3 * held(result)
         else:
             row = "the rest"
             if self.part == "augment":
@@ -97,30 +118,30 @@ class Recording(TorchDispatchMode):
             elif name.startswith("_foreach"):
                 row = "Adam, norms, momentum copies"
             size = 2 * sum(map(held, written)) if name in GATHERS else sum(map(held, read + written))
-            self.moved[row] += size
+            self.now.moved[row] += size
 
     def _convolution(self, maps: Tensor, weight: Tensor, bias: Tensor | None, result: Tensor) -> None:
-        self.flops["forward"] += 2 * result.numel() * weight[0].numel()
+        self.now.flops["forward"] += 2 * result.numel() * weight[0].numel()
         if bias is not None and not self.fused:
-            self.moved["biases and ReLUs"] += 2 * held(result)
-            self.kernels += 1
+            self.now.moved["biases and ReLUs"] += 2 * held(result)
+            self.now.kernels += 1
         if self.part != "augment" and not self.fused and weight.shape[1] < 16:  # pixels; the kernel writes bf16
-            self.moved["casts to bf16"] += CAST * maps.numel()
+            self.now.moved["casts to bf16"] += CAST * maps.numel()
         self._cast(weight)
 
     def _convolution_backward(self, gradient: Tensor, maps: Tensor, weight: Tensor, wanted: list[bool]) -> None:
         operations = 2 * gradient.numel() * weight[0].numel()
         for kind, want in zip(("input", "weight"), wanted[:2], strict=True):
-            self.flops[kind] += operations * want
+            self.now.flops[kind] += operations * want
         if wanted[2] and not self.fused:  # fused, it comes with the ReLU's pass
-            self.moved["biases and ReLUs, backward"] += held(gradient)
-        self.kernels += sum(wanted) - 1
+            self.now.moved["biases and ReLUs, backward"] += held(gradient)
+        self.now.kernels += sum(wanted) - 1
 
     def _cast(self, *operands: Tensor) -> None:
         """Weights are read in float32 and written in bf16 for each product that takes them."""
         for operand in operands:
             if operand.untyped_storage()._cdata in self.weights:
-                self.moved["casts to bf16"] += CAST * operand.numel()
+                self.now.moved["casts to bf16"] += CAST * operand.numel()
 
 
 def held(tensor: Tensor) -> int:
@@ -138,8 +159,8 @@ def kernels_of_a_gpu(agent, recording: Recording):
     def crop(self: RandomCrop, images: Tensor, offsets: Tensor, factor, dtype: torch.dtype) -> Tensor:
         channels = max(8, 1 << (images.shape[1] - 1).bit_length())
         shape = (len(images), channels, self.crop_size, self.crop_size)
-        recording.kernels += 1
-        recording.moved["crops and brightness"] += images.numel() + HALF * shape[0] * channels * self.crop_size**2
+        recording.now.kernels += 1
+        recording.now.moved["crops and brightness"] += images.numel() + HALF * shape[0] * channels * self.crop_size**2
         return torch.empty(shape, device=images.device, memory_format=torch.channels_last)
 
     crops = [each for each in (getattr(agent, "_random_crop", None), getattr(agent._augment, "crop", None)) if each]
@@ -178,19 +199,26 @@ def record_config(suite: str, config, fused: bool, shadows: bool = False) -> lis
         def tell(part: str, recording: Recording = recording) -> None:
             recording.part = part
 
+        for name, optimizer in agent.optimizers.items():
+            optimizer.step = partial(count_adam, recording, optimizer, shadowed[name])
+        if fused:
+            agent._side = recording
         with listening(tell), recording:
             if fused:
                 with kernels_of_a_gpu(agent, recording):
                     agent.update_on_device(replay, *variant)
             else:
                 agent.update_on_device(replay, *variant)
-        for name, optimizer in agent.optimizers.items():  # which take no step there
-            trained = sum(parameter.numel() for parameter in adam_parameters(optimizer)) - shadowed[name]
-            each = CLIPPED_ADAM_BYTES if hasattr(optimizer, "grad_scale") else ADAM_BYTES
-            adam = trained * each + shadowed[name] * SHADOWED_ADAM_BYTES
-            recording.moved["Adam, norms, momentum copies"] += adam
-            recording.moved["casts to bf16"] += trained * CAST  # their gradients, back to float32
     return [recordings[variant] for variant in agent.cycle]
+
+
+def count_adam(recording: Recording, optimizer: Adam, shadowed: int) -> None:
+    """Bytes of a step, which torch does not take on the meta device; `shadowed` of its values have a shadow."""
+    trained = sum(parameter.numel() for parameter in adam_parameters(optimizer)) - shadowed
+    each = CLIPPED_ADAM_BYTES if hasattr(optimizer, "grad_scale") else ADAM_BYTES
+    moved = recording.now.moved
+    moved["Adam, norms, momentum copies"] += trained * each + shadowed * SHADOWED_ADAM_BYTES
+    moved["casts to bf16"] += trained * CAST  # their gradients, back to float32
 
 
 def load_spaces(suite: str, config):
@@ -203,24 +231,37 @@ def load_spaces(suite: str, config):
 
 
 def predict(recordings: list[Recording], precision: str, rates: dict) -> dict[str, float]:
-    """Seconds of an update by row, the mean over a cycle."""
-    flops, short = rates["flops_per_second"][precision], precision == "bf16"
-    found = defaultdict(list)
+    """Seconds of an update by row, the mean over a cycle.
+
+    Two streams share the GPU's rates. Starts of one are hidden as far as the other has work meanwhile.
+    """
+    found = dict.fromkeys(ROWS, 0.0)
     for recording in recordings:
-        share = {row: size / rates["bytes_per_second"] for row, size in recording.moved.items()}
-        for row in ("biases and ReLUs", "biases and ReLUs, backward"):
-            share[row] = share.get(row, 0.0) * (HALF / FLOAT if short else 1)
-        share["casts to bf16"] = share.get("casts to bf16", 0.0) * short
-        if recording.fused and not short:  # the kernel writes float32
-            share["crops and brightness"] *= 2
-        share["convolutions, forward"] = recording.flops["forward"] / flops["forward"]
-        backward = (recording.flops[kind] / flops[kind] for kind in ("input", "weight"))
-        share["convolutions, backward"] = sum(backward)
-        share["products of linear layers"] = recording.flops["product"] / flops["product"]
-        share["starts of kernels"] = recording.kernels * rates["seconds_per_kernel"]
-        for row in ROWS:
-            found[row].append(share.get(row, 0.0))
-    return {row: mean(values) for row, values in found.items()}
+        for section in recording.sections:
+            both = [seconds(work, precision, rates, recording.fused) for work in section]
+            for row in ROWS[:-1]:
+                found[row] += sum(share[row] for share in both) / len(recordings)
+            starts = [share[STARTS] for share in both]
+            busy = [sum(share.values()) - start for share, start in zip(both, starts, strict=True)]
+            lasts = max(sum(busy), *(each + start for each, start in zip(busy, starts, strict=True)))
+            found[ROWS[-1]] -= (sum(busy) + sum(starts) - lasts) / len(recordings)
+    return found
+
+
+def seconds(work: Work, precision: str, rates: dict, fused: bool) -> dict[str, float]:
+    """Seconds of some work by row."""
+    flops, short = rates["flops_per_second"][precision], precision == "bf16"
+    share = {row: work.moved[row] / rates["bytes_per_second"] for row in ROWS[:-1]}
+    for row in ("biases and ReLUs", "biases and ReLUs, backward"):
+        share[row] *= HALF / FLOAT if short else 1
+    share["casts to bf16"] *= short
+    if fused and not short:  # the kernel writes float32
+        share["crops and brightness"] *= 2
+    share["convolutions, forward"] = work.flops["forward"] / flops["forward"]
+    share["convolutions, backward"] = sum(work.flops[kind] / flops[kind] for kind in ("input", "weight"))
+    share["products of linear layers"] = work.flops["product"] / flops["product"]
+    share[STARTS] = work.kernels * rates["seconds_per_kernel"]
+    return share
 
 
 def table(preset: str = "full", auxiliary: str = "mlr", precision: str = "bf16") -> list[str]:

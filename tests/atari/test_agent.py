@@ -69,7 +69,7 @@ def test_latents_are_watched_channel_by_channel_and_beside_the_fresh_network_s()
     def spread_and_metrics():
         seen.clear()
         metrics = agent.update(replay, 60, "update")
-        return seen[0].std(0).mean(), metrics
+        return seen[-1].std(0).mean(), metrics
 
     first, metrics = spread_and_metrics()
     assert metrics["rl_latent_spread_of_fresh"] == 1
@@ -78,7 +78,7 @@ def test_latents_are_watched_channel_by_channel_and_beside_the_fresh_network_s()
     agent.load_state(copy.deepcopy(agent.state()))
     second, metrics = spread_and_metrics()
     assert metrics["rl_latent_spread_of_fresh"].item() == pytest.approx(second / first, rel=1e-4)
-    maps = seen[0].reshape(len(seen[0]), channels, -1)
+    maps = seen[-1].reshape(len(seen[-1]), channels, -1)
     dead = sum(not maps[:, channel].any() for channel in range(channels))
     assert metrics["rl_dead_channels"].item() == pytest.approx(dead / channels)
     assert 0 < dead < channels

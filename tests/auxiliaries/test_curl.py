@@ -97,7 +97,7 @@ def test_atari_s_anchors_are_the_rl_loss_s_latents_and_priorities_its_divergence
     encoded = []
     agent.encoder.register_forward_hook(lambda module, inputs, outputs: encoded.append(outputs))
     kl, _ = agent.learn(batch)
-    assert seen[0] is encoded[0] and len(encoded) == 2  # of obs, and of both next observations
+    assert seen[0] is encoded[1] and len(encoded) == 2  # of both next observations, and of obs
     torch.testing.assert_close(kl, other.learn(batch)[0])
 
 
