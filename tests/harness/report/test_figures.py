@@ -92,17 +92,6 @@ def test_every_figure_is_a_png_a_svg_and_a_csv_and_two_calls_write_the_same_byte
         assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_texts_are_large_enough_to_print_and_nothing_is_cut_off(tmp_path, drawn):
-    paths = draw_all(tmp_path)
-    assert len(drawn) == len(paths)
-    for canvas, (png, *_) in zip(drawn, paths, strict=True):
-        sizes = [text.get_fontsize() for text in canvas.findobj(Text) if text.get_text()]
-        assert len(sizes) > 5 and min(sizes) >= 8
-        image = cv2.imread(str(png))
-        border = [image[:3], image[-3:], image[:, :3], image[:, -3:]]
-        assert min(edge.min() for edge in border) == 255, png
-
-
 def test_colours_differ_also_for_colour_blind_readers():
     srgb = np.array([matplotlib.colors.to_rgb(colour) for colour in figures.PALETTE])
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
@@ -141,18 +130,23 @@ def test_many_curves_are_spread_over_panels_with_the_first_in_each(tmp_path, dra
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["arm 0 (1 run)", "random policy: 0.5"]
 
 
-def test_legends_and_labels_cover_nothing(tmp_path, drawn):
-    draw_all(tmp_path)
+def test_texts_are_large_enough_to_print_and_nothing_is_cut_off_or_covered(tmp_path, drawn):
+    paths = draw_all(tmp_path)
     labels = [f"arm {i}" for i in range(9)]
     groups = {label: [make_run(1, {5000: [1.0], 9000: [2.0]})] for label in labels}
     curves = {label: ([0, 5], [0, 1], [0, 1], [0, 1]) for label in labels}
     ablation = {"pong": {label: {1.0: (0.1, 0.0, 0.2), 2.0: (0.1, 0.0, 0.2)} for label in labels[:2]}}
     style = figures.styles(labels)
-    figures.draw_learning_curve(tmp_path, "f", groups, style, AXES, {"random policy": 0.1})
-    figures.draw_mean_curves(tmp_path, "g", curves, style, AXES)
-    figures.draw_ablation(tmp_path, "h", ablation, dict.fromkeys(labels[:2], 1.0), style, AXES)
-    assert len(drawn) == 8
-    for canvas in drawn:
+    paths += [
+        figures.draw_learning_curve(tmp_path, "f", groups, style, AXES, {"random policy": 0.1}),
+        figures.draw_mean_curves(tmp_path, "g", curves, style, AXES),
+        figures.draw_ablation(tmp_path, "h", ablation, dict.fromkeys(labels[:2], 1.0), style, AXES),
+    ]
+    for canvas, (png, *_) in zip(drawn, paths, strict=True):
+        sizes = [text.get_fontsize() for text in canvas.findobj(Text) if text.get_text()]
+        assert len(sizes) > 5 and min(sizes) >= 8
+        image = cv2.imread(str(png))
+        assert min(edge.min() for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:])) == 255, png
         further = [text for text in (canvas._supxlabel, canvas._supylabel) if text]
         boxes = [each.get_window_extent() for each in (*canvas.legends, *further)]
         boxes += [axes.get_tightbbox() for axes in canvas.axes if axes.get_visible()]

@@ -20,7 +20,7 @@ from harness.report.statistics import (
     probability_of_improvement,
 )
 
-REPEATS = 4000
+REPEATS = 2000
 
 
 @pytest.fixture(autouse=True)
