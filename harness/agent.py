@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Agent(Protocol):
     """An agent that learns from a replay; a class inherits from it for the defaults.
 
-    An agent whose updates are functions of tensors gives `cycle`, `begin_update`, `update_on_device` and
-    `random_streams`: its updates can be recorded, and their operations counted. Any other overrides `update`.
+    An agent whose updates are functions of tensors gives `cycle`, `begin_update`, `update_on_device`, `random_streams`
+    and `optimizers`: its updates can be recorded, and their operations counted. Any other overrides `update`.
     """
 
     auxiliary: Any = None  # its auxiliary loss (auxiliaries/slot.py), if it has one

@@ -4,7 +4,8 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import atari.config
 import atari.scores
@@ -25,22 +26,20 @@ if TYPE_CHECKING:
 
     from harness.recipe import Method, Recipe, Suite
 
+LADDER = {"sections": "ladder=resets fills resets"}
 COMMANDS = {
     "atari": Command(
         "atari",
         atari.config.AtariConfig,
         atari.config.validate,
-        hints={"sections": "ladder=resets fills resets"},
+        hints=LADDER,
         sections=SCHEMAS,
     ),
     "dmcontrol": Command(
         "dmcontrol",
         dmcontrol.config.DMControlConfig,
         dmcontrol.config.validate,
-        hints={
-            "task": "any other task of the suite: domain=D task_name=N",
-            "sections": "ladder=resets fills resets",
-        },
+        hints={"task": "any other task of the suite: domain=D task_name=N"} | LADDER,
         sections=SCHEMAS,
         unread=partial(unread, dmcontrol.config.WITH_AUXILIARY),
         choices={"task": "settings"},
@@ -57,7 +56,24 @@ COMMANDS = {
 }
 SCORES = (atari.scores.SCORES, dmcontrol.scores.SCORES, mwm.scores.SCORES)
 SUITE_SCORES = {scores.name: scores for scores in SCORES}
-METHODS = {"rainbow": "atari", "sac": "dmcontrol", "mwm": "mwm"}  # command whose runs have a method
+OWN_SUITE = "harness.own_suite:OWN"  # of an environment of the user's own
+
+
+class Pairing(NamedTuple):
+    """A method's command, and what pairs it with suites, as module:object."""
+
+    command: str
+    method: str
+    suites: dict[str, str]  # by name
+
+
+METHODS = {
+    "rainbow": Pairing("atari", "atari.method:RAINBOW", {"atari": "atari.suite:ATARI"}),
+    "sac": Pairing("dmcontrol", "dmcontrol.method:SAC", {"dmcontrol": "dmcontrol.suite:DMCONTROL"}),
+    "mwm": Pairing(
+        "mwm", "mwm.method:MWM", {"metaworld": "mwm.suite:METAWORLD", "dmcontrol": "mwm.suite:DMCONTROL_PIXELS"}
+    ),
+}
 
 
 def command_of(run: str | Path, config: dict) -> Command:
@@ -65,7 +81,7 @@ def command_of(run: str | Path, config: dict) -> Command:
     method = config.get("method")
     if method not in METHODS:
         raise ConfigError(f"{run} is a run of an unknown method, {method}")
-    return COMMANDS[METHODS[method]]
+    return COMMANDS[METHODS[method].command]
 
 
 def method_label(config: Any) -> str:
@@ -115,27 +131,11 @@ def load_recipe(config: Any) -> "Recipe":
 
 
 def load_suite(config: Any) -> "Suite":
-    if config.env:
-        from harness.own_suite import OWN as suite
-    elif config.method == "rainbow":
-        from atari.suite import ATARI as suite
-    elif config.method == "mwm":
-        from mwm.suite import DMCONTROL_PIXELS, METAWORLD
-
-        suite = METAWORLD if config.suite == "metaworld" else DMCONTROL_PIXELS
-    else:
-        from dmcontrol.suite import DMCONTROL as suite
-    return suite
+    return resolve_name(OWN_SUITE if config.env else METHODS[config.method].suites[config.suite])
 
 
 def load_method(config: Any) -> "Method":
-    if config.method == "rainbow":
-        from atari.method import RAINBOW as method
-    elif config.method == "mwm":
-        from mwm.method import MWM as method
-    else:
-        from dmcontrol.method import SAC as method
-    return method
+    return resolve_name(METHODS[config.method].method)
 
 
 def load_agent(run: str | Path, device: "torch.device | str" = "cpu", agent_steps: int | None = None) -> Any:
