@@ -20,6 +20,7 @@ from mwm.rewards import RewardScale, symexp
 class Imagined:
     feature: Tensor  # [L + 1, N, F], the start's first
     action: Tensor  # [L + 1, N, A] that led to it; zeros for the start
+    policy: tuple[Tensor, Tensor]  # means and deviations [L, N, A] in all states but the last
 
 
 class Behaviour(nn.Module):
@@ -39,14 +40,16 @@ class Behaviour(nn.Module):
 
     def imagine(self, dynamics: Dynamics, start: States, draw: Draw, draw_action: Draw) -> Imagined:
         """Follows the policy from states [N, ...]; the gradient of features reaches actions, but no policy's input."""
-        states, features = start, [start.feature]
+        states, features, policies = start, [start.feature], []
         actions = [torch.zeros(len(start.deter), self.actor.std.out_features, device=start.deter.device)]
         for _ in range(self.config.horizon):
             mean, std = self.actor(features[-1].detach())
+            policies.append((mean, std))
             actions.append(truncated_sample(mean, std, draw_action(tuple(mean.shape)), self.gradient))
             states, _ = dynamics.rssm.imagine_step(states, actions[-1], draw)
             features.append(states.feature)
-        return Imagined(torch.stack(features), torch.stack(actions))
+        means, deviations = (torch.stack(parts) for parts in zip(*policies, strict=True))
+        return Imagined(torch.stack(features), torch.stack(actions), (means, deviations))
 
     def losses(
         self, dynamics: Dynamics, imagined: Imagined, terminal: Tensor
@@ -59,7 +62,7 @@ class Behaviour(nn.Module):
         weight = products_before(discount.detach())
         value = self.target(feature).squeeze(-1).float()
         returns = lambda_returns(reward, value, discount, config.lambda_return)
-        policy_entropy = truncated_entropy(*self.actor(feature[:-2].detach()))
+        policy_entropy = truncated_entropy(*(each[:-1] for each in imagined.policy))
         objective = returns[1:] + config.entropy_scale * policy_entropy
         actor_loss = -(weight[:-2] * objective).mean()
         predicted = self.critic(feature[:-1].detach()).squeeze(-1).float()
