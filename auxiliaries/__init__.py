@@ -19,23 +19,16 @@ class Entry(NamedTuple):
     windows: bool = True  # whether it reads windows of the replay
 
 
+OF_VIEWS = ("augmentation", "aux_networks")  # sections that a loss on the RL loss's own views does not read
 AUXILIARIES = {
-    "mlr": Entry("mlr.config:MLRConfig", "auxiliaries.mlr:make"),
+    "mlr": Entry("mlr.config:MLRConfig", "auxiliaries.mlr:Reconstruction"),
     "spr": Entry("auxiliaries.config:SPRConfig", "auxiliaries.spr:SPR", unread=("aux_networks",)),
     "playvirtual": Entry(
         "auxiliaries.config:PlayVirtualConfig", "auxiliaries.playvirtual:PlayVirtual", unread=("aux_networks",)
     ),
-    "curl": Entry(
-        "auxiliaries.config:CURLConfig",
-        "auxiliaries.curl:CURL",
-        unread=("augmentation", "aux_networks"),
-        windows=False,
-    ),
+    "curl": Entry("auxiliaries.config:CURLConfig", "auxiliaries.curl:CURL", OF_VIEWS, windows=False),
     "autoencoder": Entry(
-        "auxiliaries.config:AutoencoderConfig",
-        "auxiliaries.autoencoder:Autoencoder",
-        unread=("augmentation", "aux_networks"),
-        windows=False,
+        "auxiliaries.config:AutoencoderConfig", "auxiliaries.autoencoder:Autoencoder", OF_VIEWS, windows=False
     ),
 }
 SCHEMAS = {name: entry.schema for name, entry in AUXILIARIES.items()}

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from auxiliaries.config import CURLConfig
-from auxiliaries.slot import Auxiliary, Group, Host, Pixels, Reads, Shared
+from auxiliaries.slot import Auxiliary, Group, Host, Reads, Shared
+from harness.pixels import Pixels
 from harness.spans import span
 from mlr.momentum import frozen_copy, momentum_update
 

@@ -62,10 +62,6 @@ class Reconstruction(Auxiliary):
         return {"mask": f"hides {hidden}"}
 
 
-def make(config: MLRConfig, host: Host) -> Reconstruction:
-    return Reconstruction(config, host)
-
-
 def make_objective(config: MLRConfig, host: Host, generators: Generators) -> MLR:
     """The objective on the host's encoder, with a projector of the host's or of its own."""
     latent, image_size, pixels = host.facts.latent_dim, host.facts.image_size, config.target == "pixel"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from auxiliaries.config import PlayVirtualConfig
-from auxiliaries.slot import Host, Pixels, Shared
+from auxiliaries.slot import Host, Shared
 from auxiliaries.spr import SPR, Drawn, encode_actions, make_transition
+from harness.pixels import Pixels
 from harness.spans import span
 
 

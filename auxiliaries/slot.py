@@ -11,20 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import HostFacts
+from harness.pixels import Pixels
 from harness.precision import Autocast
 from harness.seeding import Generators
 from harness.spans import span
 
 Metrics = dict[str, Tensor]
-
-
-class Pixels(Protocol):
-    """Float pixels 0..255: a tensor [T, B, C, S, S], or a lazy view whose `[:, b]` makes those of sequences b.
-
-    The caller may overwrite the result.
-    """
-
-    def __getitem__(self, index: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -173,11 +165,7 @@ def whole_loss(auxiliary: Auxiliary, batch: Any, shared: Shared) -> tuple[Tensor
 
 
 def loss_in_slices(
-    auxiliary: Auxiliary,
-    batch: Any,
-    shared: Shared,
-    slices: Iterable[slice],
-    backward: Callable[[Tensor], None],
+    auxiliary: Auxiliary, batch: Any, shared: Shared, slices: Iterable[slice], backward: Callable[[Tensor], None]
 ) -> tuple[Tensor, Metrics]:
     """Computes the loss slice by slice to save memory.
 
@@ -197,11 +185,7 @@ def loss_in_slices(
 
 
 def loss_in_two_passes(
-    auxiliary: Auxiliary,
-    batch: Any,
-    shared: Shared,
-    slices: Sequence[slice],
-    backward: Callable[[Tensor], None],
+    auxiliary: Auxiliary, batch: Any, shared: Shared, slices: Sequence[slice], backward: Callable[[Tensor], None]
 ) -> tuple[Tensor, Metrics]:
     """Computes a loss whose samples depend on each other, with the memory of one slice.
 

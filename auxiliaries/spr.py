@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from auxiliaries.config import SPRConfig
-from auxiliaries.slot import Auxiliary, Group, Host, Pixels, Reads, Shared
+from auxiliaries.slot import Auxiliary, Group, Host, Reads, Shared
+from harness.pixels import Pixels
 from harness.spans import span
 from mlr.momentum import frozen_copy, momentum_update
 from mlr.objective import cosine_distance, cosine_margin

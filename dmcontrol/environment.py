@@ -20,7 +20,7 @@ from harness.errors import NotFinite
 from harness.seeding import derive_seed
 from harness.spans import span
 
-RENDER_SCALE = 3  # render() draws this many times larger than an observation: its pictures are for people
+RENDER_SCALE = 3  # render() gives a picture this many times larger than an observation: its pictures are for people
 FIXED_ARRAYS = ("tex_", "mesh_", "skin_", "bvh_")  # of a model: megabytes that no task changes
 
 
@@ -30,7 +30,7 @@ class DMControlEnv(gymnasium.Env):
     Observations are uint8 [3K, H, W], old to new; actions float32 [A] in [-1, 1]. The reward is the sum over the
     repeated environment steps. An episode that ends with discount 0 is terminated, one that ends with another is
     truncated. Only the task's random state, which `seed` starts and resets continue, drives the physics. Without
-    `pictures` observations stay blank. Raises ConfigError for an unknown task or camera and where nothing can draw,
+    `pictures` observations stay blank. Raises ConfigError for an unknown task or camera and where nothing can render,
     NotFinite from a step at which the physics diverges.
     """
 
@@ -62,7 +62,7 @@ class DMControlEnv(gymnasium.Env):
 
     @property
     def renderer(self) -> str:
-        """Name of what draws the pictures."""
+        """Name of the renderer, such as a GPU's."""
         return renderer_name(self._physics)
 
     @property

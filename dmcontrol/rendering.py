@@ -1,4 +1,4 @@
-"""The OpenGL backend that draws the pictures. It has to be chosen before dm_control is imported."""
+"""The OpenGL backend that renders the pictures. It has to be chosen before dm_control is imported."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ from harness.config import ConfigError, require_choice
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
 EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
 CHOICES = ("PYOPENGL_PLATFORM", EGL_DEVICE)  # variables that may keep an installed backend from rendering
-WINDOWLESS = ("egl", "osmesa")  # EGL first: it draws on a GPU where there is one, and else in software like OSMesa
+WINDOWLESS = ("egl", "osmesa")  # EGL first: it renders on a GPU where there is one, and else in software like OSMesa
 PROBE = """
 from dm_control import _render
 from OpenGL import GL
@@ -18,12 +18,12 @@ with _render.Renderer(1, 1).make_current() as context:
     if not context.call(GL.glGetString, GL.GL_RENDERER):
         raise SystemExit(1)
 """
-PROBE_SECONDS = 60  # a driver that hangs does not draw
+PROBE_SECONDS = 60  # a driver that hangs does not render
 
 
 @functools.cache
 def choose_backend() -> str:
-    """Sets MUJOCO_GL to a backend that draws on this machine, the user's own choice if there is one; returns it.
+    """Sets MUJOCO_GL to a backend that renders on this machine, the user's own choice if there is one; returns it.
 
     Raises ConfigError with the packages to install if none does.
     """
@@ -31,26 +31,26 @@ def choose_backend() -> str:
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen:
         require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
-    if chosen in ("", "egl") and draws_where_it_trains():
+    if chosen in ("", "egl") and renders_where_it_trains():
         backend = "egl"
     else:
-        backend = next(filter(draws, [chosen] if chosen else WINDOWLESS), None)
+        backend = next(filter(renders, [chosen] if chosen else WINDOWLESS), None)
     if backend is not None:
         os.environ["MUJOCO_GL"] = backend
         return backend
     if chosen:
         raise ConfigError(
-            f"MUJOCO_GL={chosen} does not draw on this machine: "
+            f"MUJOCO_GL={chosen} does not render on this machine: "
             f"{wrong_choices()}apt-get install {PACKAGES[chosen]}, or leave MUJOCO_GL unset"
         )
     raise ConfigError(
-        f"no OpenGL backend draws on this machine: {wrong_choices()}apt-get install {PACKAGES['egl']} "
+        f"no OpenGL backend renders on this machine: {wrong_choices()}apt-get install {PACKAGES['egl']} "
         f"(or {PACKAGES['osmesa']}), or set MUJOCO_GL to one that does"
     )
 
 
-def draws_where_it_trains() -> bool:
-    """Sets MUJOCO_EGL_DEVICE_ID to the one GPU that CUDA sees, if EGL draws on it: by itself EGL takes the first GPU.
+def renders_where_it_trains() -> bool:
+    """Sets MUJOCO_EGL_DEVICE_ID to the one GPU that CUDA sees, if EGL renders on it: by itself EGL takes the first GPU.
 
     Only in the order PCI_BUS_ID do both count alike, and a container may show EGL fewer GPUs.
     """
@@ -58,7 +58,7 @@ def draws_where_it_trains() -> bool:
     if EGL_DEVICE in os.environ or not gpu.isdigit() or os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         return False
     os.environ[EGL_DEVICE] = gpu
-    if draws("egl"):
+    if renders("egl"):
         return True
     del os.environ[EGL_DEVICE]
     return False
@@ -70,7 +70,7 @@ def wrong_choices() -> str:
     return f"unset {' and '.join(found)}, or else " if found else ""
 
 
-def draws(backend: str) -> bool:
+def renders(backend: str) -> bool:
     """Tells whether dm_control gets a context from a backend; a process of its own asks, which a driver may crash."""
     try:
         done = subprocess.run(
@@ -93,7 +93,7 @@ def renderer_name(physics) -> str:
 
 
 def with_advice(renderer: str, device_type: str) -> str:
-    """The renderer's name, with what to do where frames are drawn in software beside a GPU that trains."""
+    """The renderer's name, with what to do where frames are rendered in software beside a GPU that trains."""
     if device_type == "cpu" or "llvmpipe" not in renderer:
         return renderer
     return f"{renderer}: slow, OpenGL does not find the GPU; a container needs NVIDIA_DRIVER_CAPABILITIES=all"

@@ -29,14 +29,7 @@ TASKS = {
 }
 
 # Tasks of DMControl-100k and -500k, with settings of their own in configs/dmcontrol/task/.
-PAPER_TASKS = (
-    "finger_spin",
-    "cartpole_swingup",
-    "reacher_easy",
-    "cheetah_run",
-    "walker_walk",
-    "ball_in_cup_catch",
-)
+PAPER_TASKS = ("finger_spin", "cartpole_swingup", "reacher_easy", "cheetah_run", "walker_walk", "ball_in_cup_catch")
 
 
 def task_settings(task: str) -> list[str]:

@@ -28,9 +28,5 @@ def simulator(config: Any) -> dict[str, str]:
 
 
 OWN = Suite(
-    make_environment=make_environment,
-    units=repeated_steps,
-    manifest=manifest,
-    describe=describe,
-    simulator=simulator,
+    make_environment=make_environment, units=repeated_steps, manifest=manifest, describe=describe, simulator=simulator
 )

@@ -1,11 +1,20 @@
 """Pixels on their way into a network; the one place where they are divided by 255."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Pixels(Protocol):
+    """Float pixels 0..255: a tensor [T, B, C, S, S], or a lazy view whose `[:, b]` crops the frames of sequences b.
+
+    The caller may overwrite the result.
+    """
+
+    def __getitem__(self, index: Any) -> Tensor: ...
 
 
 def as_pixels(observations: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -31,20 +31,12 @@ class Spaces:
         return cls(environment.observation_space, environment.action_space)
 
 
-def no_columns(config: Any, score: float) -> dict[str, float]:
-    return {}
-
-
-def no_simulator(config: Any) -> dict[str, str]:
+def nothing(*arguments: Any) -> dict:
     return {}
 
 
 def exact(task: str) -> float:
     return 0.0
-
-
-def no_references(config: Any) -> dict[str, float]:
-    return {}
 
 
 def last_step(config: Any) -> list[int]:
@@ -65,11 +57,11 @@ class Suite:
     units: Callable[[Any, int], dict[str, int]]  # configuration, agent steps -> agent_steps, env_steps, frames
     manifest: Callable[[Any, gymnasium.Env], dict]  # identity of emulator or physics
     describe: Callable[[Any, gymnasium.Env, str], list[str]]  # configuration, environment, kind of device -> lines
-    columns: Callable[[Any, float], dict[str, float]] = no_columns  # configuration, score -> evaluation columns
-    references: Callable[[Any], dict[str, float]] = no_references  # scores to compare with, by name
+    columns: Callable[[Any, float], dict[str, float]] = nothing  # configuration, score -> evaluation columns
+    references: Callable[[Any], dict[str, float]] = nothing  # scores to compare with, by name
     milestones: Callable[[Any], list[int]] = last_step  # agent steps of the published tables' scores, and the last
     scores: SuiteScores | None = None  # where a run's curve shows another measure than the score, or published curves
-    simulator: Callable[[Any], dict[str, str]] = no_simulator  # versions and files here that decide a score, by name
+    simulator: Callable[[Any], dict[str, str]] = nothing  # versions and files here that decide a score, by name
     make_scorer: Callable[[Any, int, int], gymnasium.Env] | None = None  # an evaluation's environment without pictures
     # A task's largest difference of an episode's score on another simulator or kind of CPU.
     score_bound: Callable[[str], float] = exact

@@ -20,16 +20,7 @@ from harness.config import DEVICE, ConfigError, require
 from harness.environments import Environments, LocalEnvironments, SpreadEnvironments
 from harness.episodes import PLAYED, own_columns, pack, taken
 from harness.errors import CheckpointError, Miscounted, NotFinite, WorkerLost
-from harness.evaluation import (
-    Watch,
-    episode_rows,
-    is_finished,
-    joined,
-    play_episodes,
-    played_again,
-    speed,
-    timed,
-)
+from harness.evaluation import Watch, episode_rows, is_finished, joined, play_episodes, played_again, speed, timed
 from harness.exit_codes import DISK_FAILED, DONE, FAILED
 from harness.files import project_version
 from harness.fused import seconds_on
@@ -254,9 +245,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def describe(
-    config, recipe: Recipe, parts: Parts, folder: RunFolder, device: torch.device, console: Console
-) -> None:
+def describe(config, recipe: Recipe, parts: Parts, folder: RunFolder, device: torch.device, console: Console) -> None:
     """Prints what will run and what it takes."""
     replay, updates = parts.replay, parts.schedule.total(config.agent_steps)
     name = f"CPU, {torch.get_num_threads()} threads" + (", bf16" if config.precision == "bf16" else "")

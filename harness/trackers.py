@@ -53,9 +53,7 @@ def tracked(config, folder: RunFolder, milestones: list[int], console: Console) 
 class Tracker:
     """The process of one tracker, told of the run's end through its standard input, which a kill closes too."""
 
-    def __init__(
-        self, name: str, folder: RunFolder, logger: LoggerConfig, milestones: list[int], console: Console
-    ):
+    def __init__(self, name: str, folder: RunFolder, logger: LoggerConfig, milestones: list[int], console: Console):
         self._name, self._console = name, console
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "harness.mirror", name, str(folder.path)]

@@ -7,12 +7,13 @@ P projection, g cells a side of the mask.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.pixels import Pixels
 from harness.precision import Autocast
 from harness.spans import span
 from mlr.config import MLRConfig
@@ -31,15 +32,6 @@ class Clips(Protocol):
     frames: Tensor  # uint8 [T, B, C, H, W], the observations
     actions: Tensor  # [T, B, ...], the action taken at each observation, as the action embedding takes it
     rewards: Tensor  # float32 [T, B], that followed
-
-
-class Pixels(Protocol):
-    """Float pixels 0..255: a tensor [T, B, C, S, S], or a lazy view whose `[:, b]` crops the frames of sequences b.
-
-    The caller may overwrite the result.
-    """
-
-    def __getitem__(self, index: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -194,10 +186,7 @@ class MLR:
         if self.config.mask.strategy == "none":
             return {f"{name}_visible": values.mean()}
         share = hidden[0].float().mean(dim=(-2, -1))  # [T]
-        return {
-            f"{name}_hidden": _weighted_mean(values, share),
-            f"{name}_visible": _weighted_mean(values, 1 - share),
-        }
+        return {f"{name}_hidden": _weighted_mean(values, share), f"{name}_visible": _weighted_mean(values, 1 - share)}
 
 
 def cosine_distance(prediction: Tensor, target: Tensor, scale: float, floor: float) -> tuple[Tensor, Values]:

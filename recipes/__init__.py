@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 
 LADDER = {"sections": "ladder=resets fills resets"}
 COMMANDS = {
-    "atari": Command(
-        "atari",
-        atari.config.AtariConfig,
-        atari.config.validate,
-        hints=LADDER,
-        sections=SCHEMAS,
-    ),
+    "atari": Command("atari", atari.config.AtariConfig, atari.config.validate, hints=LADDER, sections=SCHEMAS),
     "dmcontrol": Command(
         "dmcontrol",
         dmcontrol.config.DMControlConfig,

@@ -139,13 +139,7 @@ def _table(
 
 
 def _given_row(
-    suite: SuiteScores,
-    name: str,
-    scores: Scores,
-    by: str,
-    levels: Sequence[float],
-    shown: Sequence[str],
-    repeats: int,
+    suite: SuiteScores, name: str, scores: Scores, by: str, levels: Sequence[float], shown: Sequence[str], repeats: int
 ) -> list[str]:
     intervals = statistics.aggregate(scores.normalised(), repeats)
     spreads = {task: (mean(runs), stdev(runs) if len(runs) > 1 else None) for task, runs in scores.raw.items()}

@@ -110,7 +110,7 @@ def _no_scale(task: str, score: float) -> None:
     return None
 
 
-def _no_references(task: str) -> dict[str, float]:
+def _nothing(task: str) -> dict:
     return {}
 
 
@@ -120,10 +120,6 @@ class Curve(NamedTuple):
     env_steps: tuple[int, ...]
     means: tuple[float, ...]
     deviations: tuple[float, ...]  # over seeds
-
-
-def _no_curves(task: str) -> dict[str, Curve]:
-    return {}
 
 
 @dataclass(frozen=True)
@@ -154,8 +150,8 @@ class SuiteScores:
     mean_digits: int = 3  # of means over tasks
     normalised: Callable[[str, float], float | None] = _no_scale  # task, score; None where the task has no scale
     averaged: Callable[[str, float], float | None] = _no_scale  # the scale of the table's means over tasks
-    references: Callable[[str], dict[str, float]] = _no_references  # task -> scores to compare with, by name
-    curves: Callable[[str], Mapping[str, Curve]] = _no_curves  # task -> published curves, by label
+    references: Callable[[str], dict[str, float]] = _nothing  # task -> scores to compare with, by name
+    curves: Callable[[str], Mapping[str, Curve]] = _nothing  # task -> published curves, by label
 
     @property
     def run_digits(self) -> int:

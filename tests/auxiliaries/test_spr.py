@@ -43,8 +43,8 @@ def test_atari_s_prediction_starts_at_the_rl_loss_s_latent(auxiliary):
     agent.encoder.register_forward_hook(lambda module, inputs, output: encoded.append(output))
     agent.auxiliary._start = lambda *given: started.append(start(*given)) or started[-1]
     agent.update(replay, 60, "update")
-    assert len(encoded) == 2  # of obs, and of both next observations
-    assert torch.equal(started[0], encoded[0]) and started[0].requires_grad
+    assert len(encoded) == 2  # of both next observations, and of obs
+    assert torch.equal(started[0], encoded[1]) and started[0].requires_grad
 
 
 @pytest.mark.parametrize("auxiliary", NAMES)

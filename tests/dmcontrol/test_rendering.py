@@ -35,7 +35,7 @@ def without_drivers(unset, tmp_path):
     ("working", "chosen"), [({"egl", "osmesa"}, "egl"), ({"osmesa"}, "osmesa"), ({"egl", "glfw"}, "egl")]
 )
 def test_egl_comes_first_and_osmesa_is_second(unset, working, chosen):
-    unset.setattr(rendering, "draws", lambda backend: backend in working)
+    unset.setattr(rendering, "renders", lambda backend: backend in working)
     assert choose_backend() == chosen
     assert os.environ["MUJOCO_GL"] == chosen
 
@@ -48,13 +48,13 @@ def test_egl_comes_first_and_osmesa_is_second(unset, working, chosen):
 def test_a_run_with_one_gpu_draws_on_it(unset, visible, order, there, drawing):
     unset.setenv("CUDA_VISIBLE_DEVICES", visible)
     unset.setenv("CUDA_DEVICE_ORDER", order)
-    unset.setattr(rendering, "draws", lambda backend: there or rendering.EGL_DEVICE not in os.environ)
+    unset.setattr(rendering, "renders", lambda backend: there or rendering.EGL_DEVICE not in os.environ)
     assert choose_backend() == "egl"
     assert os.environ.get(rendering.EGL_DEVICE) == drawing
 
 
 def test_the_users_choice_is_taken(unset):
-    unset.setattr(rendering, "draws", lambda backend: True)
+    unset.setattr(rendering, "renders", lambda backend: True)
     unset.setenv("MUJOCO_GL", "osmesa")
     assert choose_backend() == "osmesa"
     assert os.environ["MUJOCO_GL"] == "osmesa"
@@ -68,7 +68,7 @@ def test_a_backend_that_does_not_exist_is_refused(unset, name):
 
 
 def test_software_rendering_keeps_to_one_thread_unless_told(unset):
-    unset.setattr(rendering, "draws", lambda backend: True)
+    unset.setattr(rendering, "renders", lambda backend: True)
     choose_backend()
     assert os.environ["LP_NUM_THREADS"] == "0"
     unset.setenv("LP_NUM_THREADS", "4")

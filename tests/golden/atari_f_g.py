@@ -15,7 +15,7 @@ import torch
 from atari.agent import RainbowAgent, linear_ramp, make_networks
 from atari.config import ReplayConfig, map_sides
 from atari.replay import SequenceBatch
-from auxiliaries.mlr import make as make_reconstruction
+from auxiliaries.mlr import Reconstruction
 from harness.config import HostFacts, any_task
 from harness.schedule import ReplayRatio
 from mlr.augmentation import Augmentation
@@ -147,7 +147,7 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
         frame_stack=stack,
         actions=arrays["act_embed.w"].shape[1],
         augment=Augmentation(unused, size, size),
-        make_auxiliary=partial(make_reconstruction, mlr_config(decoder_config(arrays), seq_len, RELEASED_SCALE)),
+        make_auxiliary=partial(Reconstruction, mlr_config(decoder_config(arrays), seq_len, RELEASED_SCALE)),
         seed=0,
         precision="fp32",
         device=torch.device("cpu"),
