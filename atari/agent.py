@@ -38,7 +38,7 @@ from harness.shadow import shadow_weights
 from harness.spans import span
 from harness.streams import Side, steps_beside
 from harness.weights import read_weights
-from mlr.augmentation import Augmentation
+from mlr.augmentation import Augmentation, joined
 from mlr.momentum import frozen_copy, momentum_update
 
 GENERATORS = ("sampling", "noise", "augmentation_rl", "augmentation_next_target", "augmentation_next_online")
@@ -316,10 +316,10 @@ class RainbowAgent(Agent):
     def _target(self, batch: SequenceBatch) -> Tensor:
         """Double DQN: the online network, with this update's noise, chooses; the previous noise values [B, N]."""
         purposes = ("augmentation_next_target", "augmentation_next_online")[: self.config.next_views]
-        views = [self._augmented(batch.next_obs, purpose) for purpose in purposes]
+        views = self._augmented(batch.next_obs, *purposes).unflatten(0, (len(purposes), -1))  # [1 or 2, B, ...]
         noises = torch.stack((self._previous_noise, self._noise)).unsqueeze(1)  # [2, 1, noise]
         if self.target is None:
-            latents = self._encode(torch.cat(views)).unflatten(0, (len(views), -1)).expand(2, -1, -1)  # [2, B, D]
+            latents = self._encode(views.flatten(0, 1)).unflatten(0, (len(views), -1)).expand(2, -1, -1)  # [2, B, D]
             target_probs, online_probs = self.head(latents, noises).softmax(-1)
         else:
             online_probs = self.head(self._encode(views[-1]), self._noise).softmax(-1)
@@ -340,9 +340,10 @@ class RainbowAgent(Agent):
         with self._autocast():
             return self.encoder(pixels)
 
-    def _augmented(self, pixels: Tensor, purpose: str) -> Tensor:
+    def _augmented(self, frames: Tensor, *purposes: str) -> Tensor:
+        """A view of frames [B, ...] for each purpose, one behind the other."""
         with span("augment"):
-            return self._augment(pixels, self.generators[purpose])
+            return joined([self._augment.view(frames, self.generators[purpose]) for purpose in purposes])[...]
 
     @property
     def acting(self) -> nn.ModuleDict:

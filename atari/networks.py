@@ -6,6 +6,7 @@ The latent is the last map, renormalised per sample and flattened: D = channels 
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +131,7 @@ class Head(nn.Module):
         self.actions, self.atoms = actions, config.atoms
         self.sigma0 = config.noisy_sigma0 if config.noisy else None
 
-    @property
+    @cached_property
     def noise_sizes(self) -> list[int]:
         """Sizes of the layers' inputs and outputs, in the order of their definition; none without noise."""
         means = [layer.mean for layer in self.children()] if self.sigma0 is not None else []

@@ -1,5 +1,7 @@
 """Memory for a run on the CPU."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,8 @@ VERSIONS = {
     1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
     2: ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
 }
+# Parameters of glibc's mallopt: sizes from which a block is mapped on its own, and a free end of the heap given back.
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # the former at most 2**25
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
@@ -15,6 +19,16 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     machine = _entries(root / "proc/meminfo").get("MemAvailable:")
     limits = [] if machine is None else [machine * 1024]
     return min([*limits, *_of_groups(root)], default=None)
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep the memory of an update's tensors for the next update, which otherwise faults its pages in anew.
+
+    Any other C library keeps its own ways.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    for parameter, size in ((MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, 2**26)) if mallopt else ():
+        mallopt(parameter, size)
 
 
 def _of_groups(root: Path) -> Iterator[int]:

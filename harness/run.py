@@ -27,7 +27,7 @@ from harness.fused import seconds_on
 from harness.hardware import cpu_flops_per_second
 from harness.logs import CsvLog
 from harness.loop import Parts, require_order
-from harness.memory import available_bytes
+from harness.memory import available_bytes, keep_freed_memory
 from harness.messages import complain
 from harness.operations import run_operations
 from harness.precision import set_precision
@@ -64,6 +64,7 @@ def run(config, recipe: Recipe) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     device = choose_device(config.device)
     set_precision(config.precision, config.deterministic)
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     with StopRequest() as stop:

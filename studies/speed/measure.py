@@ -17,6 +17,7 @@ from harness.config import ConfigError
 from harness.evaluation import play_episodes
 from harness.hardware import matrix_rate, synchronize
 from harness.loop import Parts, Position, TrainingLoop
+from harness.memory import keep_freed_memory
 from harness.optimizers import adam_parameters
 from harness.precision import set_precision
 from harness.recipe import Recipe, Spaces
@@ -85,6 +86,7 @@ def measure(config, recipe: Recipe, repeats: int, seconds: float, others: dict[s
 def filled_parts(config, recipe: Recipe, device: torch.device) -> Iterator[Parts]:
     """Parts with eager updates. On a CPU the replay holds what it does at the first update, on a GPU all it can."""
     set_precision(config.precision, config.deterministic)
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     parts = make_parts_that_fit(replace(config, capture="off"), recipe, device)

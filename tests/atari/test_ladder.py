@@ -120,7 +120,7 @@ def test_the_target_network_follows_values_and_acts():
 def test_the_online_network_chooses_and_the_target_network_values():
     agent, replay = make("ladder=target_ema", "agent.noisy=false")
     batch = replay.sample(5, torch.Generator().manual_seed(1), 0.4, None)
-    agent._augmented = lambda pixels, purpose: pixels.float()
+    agent._augmented = lambda frames, *names: frames.float().repeat(len(names), 1, 1, 1)
     with torch.no_grad():
         for parameter in agent.target.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -171,7 +171,7 @@ def make_agent(path: Path, recorded: Arrays, seq_len: int, n_step: int, clip_nor
         purpose: recorded_views(recorded, whose, shift(recorded, size), None, batch_major=True)
         for purpose, whose in VIEWS_OF_RL.items()
     }
-    agent._augmented = lambda pixels, purpose: views[purpose](pixels, reference.update)
+    agent._augmented = lambda frames, *names: torch.cat([views[name](frames, reference.update) for name in names])
     first, *later = (reference.noise[k] for k in sorted(reference.noise))
     agent._noise.copy_(first)  # of the target network in update 0; update u draws number u + 1
     draws = iter(later)

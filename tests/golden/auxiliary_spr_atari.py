@@ -63,7 +63,7 @@ class Model:
         self.ended = np.maximum.accumulate(batch["done"], axis=0)
         self.nonterminal = batch["nonterminal"]
         self.batch = stored(batch, self.ended, self.agent.config.n_step)
-        self.agent._augmented = lambda pixels, purpose: pixels.float()
+        self.agent._augmented = lambda frames, *names: frames.float().repeat(len(names), 1, 1, 1)
         self.agent._noise.copy_(noise_draws(weights)[0])
 
     def put_noise(self, arrays: Arrays, number: str) -> None:

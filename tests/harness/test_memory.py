@@ -1,6 +1,11 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 
 from harness.memory import available_bytes
+from tests.conftest import ROOT
 
 MACHINE = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n"}
 UNLIMITED = "9223372036854771712"
@@ -41,3 +46,24 @@ def test_the_narrowest_limit_counts_and_page_cache_is_free(tmp_path, files, expe
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert available_bytes(tmp_path) == expected
+
+
+def test_freed_memory_is_faulted_in_once():
+    """In a process of its own, whose heap no other test has shaped; glibc alone has the parameters."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library")
+    code = """
+import resource, sys
+from harness.memory import keep_freed_memory
+keep_freed_memory() if sys.argv[1] == "kept" else None
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [b"x" * (12 * 2**20) for _ in range(3)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept, default = (
+        int(subprocess.run([sys.executable, "-c", code, how], cwd=ROOT, capture_output=True, check=True).stdout)
+        for how in ("kept", "default")
+    )
+    assert kept < 100 < default

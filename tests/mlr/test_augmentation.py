@@ -108,6 +108,13 @@ def test_pixels_lie_channels_last_and_are_multiplied_by_their_factor(mode):
         assert cropped.is_contiguous(memory_format=torch.channels_last) and not cropped.is_contiguous()
 
 
+def test_joined_views_are_the_views():
+    augment = Augmentation(AugmentationConfig("resample", 2, 0.1, 2.0, []), 20, 16)
+    generator = torch.Generator().manual_seed(0)
+    views = [augment.view(noise(5, 3, 20, seed), generator) for seed in (0, 1)]
+    assert augmentation.joined(views)[...].equal(torch.cat([view[...] for view in views]))
+
+
 def test_all_shifts_occur_equally_often():
     crop = RandomCrop(84, 84, 4, "slice")
     draws = 90_000
