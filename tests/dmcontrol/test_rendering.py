@@ -80,7 +80,7 @@ def test_a_machine_without_a_driver_is_told_what_to_install(without_drivers):
     with pytest.raises(ConfigError, match=r"^no OpenGL backend .*apt-get install libegl1 libgl1 \(or libosmesa6\)"):
         choose_backend()
     without_drivers.setenv("MUJOCO_GL", "egl")
-    with pytest.raises(ConfigError, match="^MUJOCO_GL=egl does not draw .*apt-get install libegl1 libgl1, or leave"):
+    with pytest.raises(ConfigError, match="^MUJOCO_GL=egl does not render .*apt-get install libegl1 libgl1, or leave"):
         choose_backend()
 
 
@@ -90,15 +90,15 @@ def test_an_environment_without_a_driver_is_refused_in_one_line(without_drivers)
         "DMControlEnv('reacher', 'easy', EnvironmentConfig(16, 3, 4, 0, 1000, 0), seed=1)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    refusal = "harness.config.ConfigError: no OpenGL backend draws on this machine"
+    refusal = "harness.config.ConfigError: no OpenGL backend renders on this machine"
     assert done.stderr.splitlines()[-1].startswith(refusal)
 
 
 @pytest.mark.parametrize("probe", ["import os; os.abort()", "import time; time.sleep(30)", "raise SystemExit(1)"])
-def test_a_driver_that_crashes_or_hangs_does_not_draw(monkeypatch, probe):
+def test_a_driver_that_crashes_or_hangs_does_not_render(monkeypatch, probe):
     monkeypatch.setattr(rendering, "PROBE", probe)
     monkeypatch.setattr(rendering, "PROBE_SECONDS", 0.5)
-    assert not rendering.draws("egl")
+    assert not rendering.renders("egl")
 
 
 @pytest.mark.gl
