@@ -32,7 +32,7 @@ from harness.disk import sync
 from harness.errors import CheckpointError, NotFinite
 from harness.run_folder import checkpoint_names
 
-SCHEMA = 5
+SCHEMA = 6
 SLASH = "%2F"  # in a key, where / separates keys of nested dicts
 LARGEST_TEXT = 4 * 2**20  # bytes of a manifest, or of the header of a tensor file; parsed ones take far more
 MOST_PIECES = 1000
