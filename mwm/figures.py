@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from harness.report.figures import INK, PALETTE, SETTINGS
+from harness.report.figures import INK, LINES, PALETTE, SETTINGS
 from harness.seeding import derive_seed
 from mwm.cells import hidden
 from mwm.config import MWMSection
 from mwm.dynamics import gumbel
-from mwm.pictures import Masking, Prediction, open_loop_errors, show_masking, show_prediction, to_bytes
+from mwm.pictures import Masking, Prediction, open_loop_errors, show_masking, show_prediction, show_states, to_bytes
 
 OBSERVED = 5  # pictures that a prediction sees, as in the released code
 MASKED = 6  # pictures in a masking grid
@@ -63,8 +63,8 @@ def draw_world_model(
     paths = [draw_masking(_named(stem, "masking.png"), masked, episode, seed)] if masked else []
     window = max(window, 2 * OBSERVED)
     if len(episode.pictures) >= window:
-        shown = predict(model, episode, window, seed)
-        errors = {name: error.tolist() for name, error in open_loop_errors(shown, OBSERVED).items()}
+        shown, states = predict(model, episode, window, seed)
+        errors = {name: error.tolist() for name, error in open_loop_errors(shown, states, OBSERVED).items()}
         paths.append(draw_prediction(_named(stem, "prediction.png"), model, shown))
         paths += draw_errors(_named(stem, "open_loop.png"), errors, len(shown.truth))
     return paths
@@ -80,24 +80,21 @@ def generator_of(model: Model, seed: int, purpose: str) -> torch.Generator:
     return torch.Generator(device).manual_seed(derive_seed(seed, "figures", purpose))
 
 
-def predict(model: Model, episode: Played, window: int, seed: int) -> Prediction:
-    """Open-loop prediction in the windows that an episode is cut into."""
+def predict(model: Model, episode: Played, window: int, seed: int) -> tuple[Prediction, Tensor]:
+    """Open-loop prediction in the windows that an episode is cut into, and pictures of states that saw the truth."""
     windows = len(episode.pictures) // window
     pictures = episode.pictures[: windows * window].unflatten(0, (windows, window))
     actions = episode.actions[: windows * window].unflatten(0, (windows, window))
     first = torch.zeros(windows, window, dtype=torch.bool, device=pictures.device)
     first[:, 0] = True
-    generator, autoencoder = generator_of(model, seed, "latent"), model.parts["autoencoder"]
-    return show_prediction(
-        autoencoder,
-        model.parts["dynamics"],
-        pictures,
-        actions,
-        first,
-        OBSERVED,
-        None,
-        lambda shape: gumbel(torch.rand(shape, generator=generator, device=pictures.device)),
-    )
+    generator = generator_of(model, seed, "latent")
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return gumbel(torch.rand(shape, generator=generator, device=pictures.device))
+
+    parts, windows_of = (model.parts["autoencoder"], model.parts["dynamics"]), (pictures, actions, first)
+    shown = show_prediction(*parts, *windows_of, OBSERVED, None, draw)
+    return shown, show_states(*parts, *windows_of, draw)
 
 
 def draw_masking(path: Path, models: Sequence[Model], episode: Played, seed: int) -> Path:
@@ -160,19 +157,25 @@ def draw_prediction(path: Path, model: Model, shown: Prediction) -> Path:
 
 
 def draw_errors(path: Path, errors: dict[str, list[float]], windows: int) -> list[Path]:
-    """Mean squared error of pixels in 0..1 over the horizon: of the open loop, and of the last picture seen."""
-    labels = {"open_loop": "open-loop prediction", "last_picture": "last picture seen"}
+    """Mean squared error of pixels in 0..1 over the horizon, of each of `open_loop_errors`."""
+    labels = {
+        "open_loop": "open-loop prediction",
+        "last_picture": "last picture seen",
+        "last_reconstructed": "last picture seen, reconstructed",
+        "truth_reconstructed": "true picture, reconstructed",
+        "state_of_truth": "state that saw the true picture",
+    }
     with matplotlib.rc_context(SETTINGS):
-        canvas = Figure(figsize=(4.4, 3.0), layout="constrained")
+        canvas = Figure(figsize=(4.4, 3.8), layout="constrained")
         axes = canvas.subplots()
-        for (name, values), colour, line in zip(errors.items(), PALETTE, ("-", "--"), strict=False):
+        for (name, values), colour, line in zip(errors.items(), PALETTE, LINES, strict=False):
             axes.plot(range(1, len(values) + 1), values, color=colour, ls=line, label=labels[name])
         axes.set_xlabel("steps without pictures")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("squared error of a pixel, 0..1")
         axes.set_ylim(bottom=0)
         axes.set_title(f"mean over {windows} window{'s' if windows > 1 else ''} of an episode", loc="left")
-        axes.legend()
+        canvas.legend(loc="outside lower center")
         _save(canvas, path)
     table = path.with_suffix(".csv")
     with table.open("w", newline="") as file:

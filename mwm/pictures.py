@@ -87,12 +87,11 @@ def show_prediction(
         states, _ = dynamics.rssm.imagine_step(states, actions[:, step], draw)
         features.append(states.feature)
     tokens = dynamics.unpool(torch.stack(features, dim=1).flatten(0, 1))
+    prediction = autoencoder.undo(tokens) if isinstance(autoencoder, Pictures) else decoded(autoencoder, tokens)
     if isinstance(autoencoder, Pictures):
-        whole = dynamics.rssm.observe(embedding, actions, first, draw).states.feature
-        reconstruction = autoencoder.undo(dynamics.unpool(whole.flatten(0, 1)))
-        prediction = autoencoder.undo(tokens)
+        reconstruction = show_states(autoencoder, dynamics, pictures, actions, first, draw)
     else:
-        reconstruction, prediction = reconstruct(autoencoder, flat, mask), decoded(autoencoder, tokens)
+        reconstruction = reconstruct(autoencoder, flat, mask)
     return Prediction(
         truth=pictures.float() / 255,
         reconstruction=reconstruction.view(pictures.shape),
@@ -100,11 +99,38 @@ def show_prediction(
     )
 
 
-def open_loop_errors(shown: Prediction, observed_steps: int) -> dict[str, Tensor]:
-    """Mean squared error of each later step [T - observed_steps]: of the prediction, and of the last picture seen."""
+@torch.no_grad()
+def show_states(
+    autoencoder: Autoencoder | Pictures,
+    dynamics: Dynamics,
+    pictures: Tensor,
+    actions: Tensor,
+    first: Tensor,
+    draw: Draw,
+) -> Tensor:
+    """Pictures [B, T, 3, P, P] of states that saw every picture; arguments as in `show_prediction`."""
+    embedding = dynamics.embed(autoencoder.features(pictures.flatten(0, 1)), len(actions))
+    tokens = dynamics.unpool(dynamics.rssm.observe(embedding, actions, first, draw).states.feature.flatten(0, 1))
+    shown = autoencoder.undo(tokens) if isinstance(autoencoder, Pictures) else decoded(autoencoder, tokens)
+    return shown.view(pictures.shape)
+
+
+def open_loop_errors(shown: Prediction, states: Tensor, observed_steps: int) -> dict[str, Tensor]:
+    """Mean squared error of each later step [T - observed_steps]: of the prediction, and of guesses beside it.
+
+    They are the last picture seen, its reconstruction, the reconstruction of the true picture, and `states`, pictures
+    [B, T, 3, P, P] of states that saw the true picture. The decoder's error is in all but the last picture, and a
+    state's own in `states` and the prediction.
+    """
     later = shown.truth[:, observed_steps:]
-    last = shown.truth[:, observed_steps - 1, None]
-    guesses = {"open_loop": shown.prediction[:, observed_steps:], "last_picture": last}
+    last = slice(observed_steps - 1, observed_steps)
+    guesses = {
+        "open_loop": shown.prediction[:, observed_steps:],
+        "last_picture": shown.truth[:, last],
+        "last_reconstructed": shown.reconstruction[:, last],
+        "truth_reconstructed": shown.reconstruction[:, observed_steps:],
+        "state_of_truth": states[:, observed_steps:],
+    }
     return {name: (guess - later).square().mean((0, 2, 3, 4)) for name, guess in guesses.items()}
 
 

@@ -53,16 +53,21 @@ def test_an_episode_becomes_two_grids_and_a_curve(config, tmp_path):
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
 
 
-def test_the_last_picture_is_as_wrong_as_the_pixels_say(config, tmp_path):
-    *_, table = draw_world_model(model(make_agent(config)), episode(), WINDOW, tmp_path / "x", seed=1)
+def test_guesses_are_as_wrong_as_the_pixels_say(config, tmp_path):
+    agent = make_agent(config)
+    *_, table = draw_world_model(model(agent), episode(), WINDOW, tmp_path / "x", seed=1)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     windows = episode().pictures[: 2 * WINDOW].numpy().reshape(2, WINDOW, -1).astype(float) / 255
+    rebuilt = reconstruct(agent.autoencoder, episode().pictures[: 2 * WINDOW], None).numpy().reshape(2, WINDOW, -1)
     assert [int(row["step"]) for row in rows] == list(range(1, WINDOW - OBSERVED + 1))
     for row, step in zip(rows, range(OBSERVED, WINDOW), strict=True):
         expected = ((windows[:, step] - windows[:, OBSERVED - 1]) ** 2).mean()
         assert float(row["last_picture"]) == pytest.approx(expected, rel=1e-4)
-        assert float(row["open_loop"]) > 0
+        for name, guess in (("last", rebuilt[:, OBSERVED - 1]), ("truth", rebuilt[:, step])):
+            expected = ((windows[:, step] - guess) ** 2).mean()
+            assert float(row[f"{name}_reconstructed"]) == pytest.approx(expected, rel=1e-4)
+        assert float(row["open_loop"]) > 0 and float(row["state_of_truth"]) > 0
 
 
 def test_figures_change_nothing_of_a_run(config, tmp_path):
