@@ -30,6 +30,7 @@ def set_precision(precision: str, deterministic: bool) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # "high" is for a CPU too
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # partial sums in float32
     torch.backends.cudnn.benchmark = not deterministic  # shapes are static: the fastest kernel is looked for once
+    torch.backends.cudnn.benchmark_limit = 0  # among all of cuDNN's kernels, not its first ten
     if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler
         torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it

@@ -43,7 +43,8 @@ def test_what_a_product_on_a_gpu_is():
         with backends.cudnn.flags(enabled=True):
             assert backends.mkldnn.matmul.fp32_precision == "ieee"
         assert not backends.cuda.matmul.allow_bf16_reduced_precision_reduction
-        assert backends.cudnn.benchmark and not torch.are_deterministic_algorithms_enabled()
+        assert backends.cudnn.benchmark and backends.cudnn.benchmark_limit == 0
+        assert not torch.are_deterministic_algorithms_enabled()
     set_precision("tf32", deterministic=True)
     assert torch.are_deterministic_algorithms_enabled() and not backends.cudnn.benchmark
     assert not torch.utils.deterministic.fill_uninitialized_memory
