@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 import harness.run as run_module
 from harness.logs import CsvLog
 from harness.run_folder import RunFolder
-from tests.trials.runs import SETTINGS, Case, Run, one_line
+from tests.trials.runs import SUITES, Case, Run, one_line
 
 
 def finite(count: int, random: Random, scratch: Path) -> Iterator[Case]:
     for number in range(count):
-        suite = random.choice(list(SETTINGS))
+        suite = random.choice(SUITES)
         fault = random.choice([name for name in FAULTS if name != "priority" or suite == "atari"])
         value = random.choice([float("nan"), float("inf"), float("-inf")])
         run = Run(scratch / f"run-{number}", suite)

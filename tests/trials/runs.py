@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import harness.run as run_module
-from commands import train_atari, train_dmcontrol
+from commands import train_atari, train_dmcontrol, train_mwm
 from harness.config import ConfigError
 from harness.inspection import inspect
 from harness.messages import refuse
@@ -25,7 +25,7 @@ from recipes import COMMANDS, load_recipe
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 900  # seconds after which a process counts as hung, on a busy machine too
 
-SCRIPTS = {"atari": train_atari, "dmcontrol": train_dmcontrol}
+SCRIPTS = {"atari": train_atari, "dmcontrol": train_dmcontrol, "mwm": train_mwm}
 COMMON = ["preset=tiny", "device=cpu", "threads=1", "video=false"]
 SETTINGS = {
     "atari": [
@@ -36,7 +36,9 @@ SETTINGS = {
         *COMMON, "task=cartpole_swingup", "env_steps=240", "eval_every_env_steps=120", "checkpoint_every=7",
         "log_every=5", "loop.learning_starts=15", "environment.episode_env_steps=64",
     ],
+    "mwm": [*COMMON, "task=window_close", "checkpoint_every=7"],
 }  # fmt: skip
+SUITES = ["atari", "dmcontrol"]  # names of settings that trials draw from
 
 
 @dataclass
@@ -120,7 +122,7 @@ def end(process: FORK.Process, seconds: float) -> bool:
 def references(scratch: Path) -> dict[str, tuple[Run, float]]:
     """An uninterrupted run of each suite, and the seconds that it took."""
     found = {}
-    for suite in SETTINGS:
+    for suite in SUITES:
         run, start = Run(scratch / f"reference-{suite}", suite), time.monotonic()
         if run.finish() != 0:
             raise RuntimeError(f"the uninterrupted {suite} run fails: {run.errors}")

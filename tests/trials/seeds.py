@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from tests.trials.runs import SETTINGS, Case, Run
+from tests.trials.runs import SUITES, Case, Run
 
 
 def seeds(count: int, random: Random, scratch: Path) -> Iterator[Case]:
     for number in range(0, count, 2):
-        suite = list(SETTINGS)[number // 2 % 2]
+        suite = SUITES[number // 2 % len(SUITES)]
         seed = random.randrange(10**6)
         runs = [Run(scratch / f"{number}-{i}", suite, f"seed={seed + (i == 2)}") for i in range(3)]
         codes = [run.finish() for run in runs]

@@ -43,6 +43,7 @@ from tests.trials.finite import finite
 from tests.trials.hostile import HOSTILE, hostile
 from tests.trials.kill import kill
 from tests.trials.memory import memory
+from tests.trials.runs import SETTINGS, SUITES
 from tests.trials.save import save
 from tests.trials.seeds import seeds
 from tests.trials.signals import signals
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("trials", nargs="*", metavar="trial", help=f"any of {', '.join(TRIALS)}; by default all")
     parser.add_argument("--count", type=int, help="cases of each trial, instead of the goal")
     parser.add_argument("--short", action="store_true", help="a few cases of each trial")
+    parser.add_argument("--suites", nargs="+", choices=SETTINGS, default=SUITES, help="of runs; mwm is Meta-world")
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn at random")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     try:
@@ -80,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         print(f"error: no trial named {', '.join(sorted(unknown))}: {', '.join(TRIALS)}", file=sys.stderr)
         return 2
+    SUITES[:] = options.suites
     import_all()
     rows = []
     print(f"{'trial':<11}{'cases':>7}{'failed':>8}{'seconds':>9}  what")
