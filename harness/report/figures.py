@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 import numpy as np
@@ -33,6 +34,8 @@ STEPS = (1, 2, 2.5, 5, 10)  # between ticks
 MARGIN = 0.03  # beyond an axis' limits, relative to their distance
 LINE = 0.17  # inches, of a legend
 ENDS = ("point", "low", "high")  # columns of an interval
+LETTERS = 24  # of a line above one of two panels
+LEGEND = 34  # letters of a line of a legend
 WIDTH = 4.4  # inches: between one column and a page, and not much shrunk on a phone
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
@@ -301,7 +304,8 @@ def draw_learning_curve(
 def _size(curves: Collection[str], further: int = 0, width: float = 3.5) -> tuple[float, float]:
     """Height and width of a figure of these curves, with `further` lines in its legend."""
     if len(curves) <= MOST:
-        return 2.6 + LINE * (len(curves) + further), width
+        lines = sum(_broken(label, LEGEND).count("\n") + 1 for label in curves)
+        return 2.6 + LINE * (lines + further), width
     return 0.5 + 1.7 * (len(curves) // 2) + LINE * (1 + further), WIDTH
 
 
@@ -351,7 +355,8 @@ def _legend(canvas: Canvas) -> None:
             if not title or not label.startswith(title):
                 found.setdefault(label, handle)
     where = "upper" if canvas.get_supxlabel() else "lower"
-    canvas.legend(found.values(), found.keys(), loc=f"outside {where} center", ncols=1, handlelength=3)
+    labels = [_broken(label, LEGEND) for label in found]
+    canvas.legend(found.values(), labels, loc=f"outside {where} center", ncols=1, handlelength=3)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -426,9 +431,9 @@ def _rows(axes, labels: Sequence[str]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
 
 
-def _broken(label: str) -> str:
-    """A long label in two lines, so that it leaves room for the panels."""
-    return label.replace(", ", ",\n", 1) if len(label) > 18 and "\n" not in label else label
+def _broken(label: str, letters: int = LETTERS) -> str:
+    """A long label in several lines, so that it is not cut off and leaves room for the panels."""
+    return "\n".join(part for line in label.splitlines() for part in wrap(line, letters, break_on_hyphens=False))
 
 
 def _thousands(steps: float, _) -> str:

@@ -132,7 +132,7 @@ def test_many_curves_are_spread_over_panels_with_the_first_in_each(tmp_path, dra
 
 def test_texts_are_large_enough_to_print_and_nothing_is_cut_off_or_covered(tmp_path, drawn):
     paths = draw_all(tmp_path)
-    labels = [f"arm {i}" for i in range(9)]
+    labels = [f"arm {i} (agent steps 15,000, experiment-ratio-2-tf32, replay ratio 2)" for i in range(9)]
     groups = {label: [make_run(1, {5000: [1.0], 9000: [2.0]})] for label in labels}
     curves = {label: ([0, 5], [0, 1], [0, 1], [0, 1]) for label in labels}
     ablation = {"pong": {label: {1.0: (0.1, 0.0, 0.2), 2.0: (0.1, 0.0, 0.2)} for label in labels[:2]}}
