@@ -179,6 +179,7 @@ class Still:
         self.param_groups = optimizer.param_groups
         self.zero_grad = optimizer.zero_grad
         self.grad_scale = torch.ones(())
+        self.shadows = ()
 
     def step(self):
         self.gradients = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]

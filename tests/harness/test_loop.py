@@ -91,7 +91,7 @@ def test_two_equal_runs_are_equal_and_another_seed_is_not(trained, tmp_path):
 
 
 def test_without_an_auxiliary_not_one_line_of_it_runs(tmp_path, monkeypatch):
-    for name in ("atari.agent.whole_loss", "atari.agent.ActionEmbedding", "auxiliaries.mlr.make"):
+    for name in ("atari.agent.whole_loss", "atari.agent.ActionEmbedding", "auxiliaries.mlr.Reconstruction"):
         monkeypatch.setattr(name, lambda *arguments, name=name, **named: pytest.fail(f"{name} ran"))
     _, baseline, reach = train_in(tmp_path, "baseline", "auxiliary=none", "agent_steps=70")
     assert baseline.agent.auxiliary is None
