@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from harness.config import ConfigError, require_choice
+from harness.libraries import load_triton_first
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
 EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
@@ -27,6 +28,7 @@ def choose_backend() -> str:
 
     Raises ConfigError with the packages to install if none does.
     """
+    load_triton_first()
     os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen:

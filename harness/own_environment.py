@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from harness.config import ConfigError, EnvironmentFacts, require
+from harness.libraries import load_triton_first
 from harness.messages import nearest
 from harness.seeding import derive_seed
 from harness.spans import span
@@ -46,6 +47,7 @@ class OwnEnvironment(gymnasium.Env):
 
     def __init__(self, env: str, facts: EnvironmentFacts, seed: int, make: Callable[[], gymnasium.Env] | None = None):
         self._env, self._facts, self._seed = env, facts, seed
+        load_triton_first()
         self._inner = make_own(env) if make is None else make()
         self._observes_pictures = is_picture_space(self._inner.observation_space)
         self._has_state = all(callable(getattr(self._inner, name, None)) for name in ("state", "load_state"))

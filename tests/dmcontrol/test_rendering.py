@@ -132,3 +132,12 @@ def test_a_wrong_choice_is_named_before_what_is_installed_already(unset, backend
 
 def test_the_probe_asks_also_without_assertions():
     assert "assert" not in rendering.PROBE
+
+
+@pytest.mark.gl
+def test_triton_loads_after_a_picture_was_rendered():
+    pytest.importorskip("triton")
+    code = "import torch; from dmcontrol.environment import load_from_suite as load; "
+    code += "load('cartpole', 'swingup', 0).physics.render(8, 8); import torch._dynamo, triton; print('done')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
