@@ -30,7 +30,7 @@ class Side:
             yield
 
     def join(self) -> None:
-        """What follows comes after all forked work."""
+        """Waits for all forked work before the first stream goes on."""
         if self._forked:
             torch.cuda.current_stream().wait_stream(self._stream)
             self._forked = False
