@@ -3,7 +3,7 @@
 `B` batch, `T` time, `A` actions, `N` atoms, `D` latent.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +20,9 @@ from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.agent import Agent
 from harness.config import HostFacts
-from harness.convolution import fuse_convolutions
-from harness.fused import COMPARED_IMAGES, Compute
-from harness.optimizers import (
-    adam_leaves,
-    adam_parameters,
-    adam_state,
-    clear_adam,
-    clip_in_step,
-    load_adam_state,
-    make_adam,
-)
+from harness.convolution import fuse_encoder
+from harness.fused import Compute
+from harness.optimizers import adam_leaves, clear_adam, clip_in_step, make_adam
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
@@ -74,14 +66,12 @@ class RainbowAgent(Agent):
         self._augment, self._make_auxiliary = augment.to(device), make_auxiliary
         self.generators = Generators(seed, device, GENERATORS)
         self._precision, self._autocast = precision, make_autocast(precision, device)
-        self._exploration = numpy_generator(seed, "exploration")
-        networks, self.auxiliary = self._draw("parameters")
-        if self.auxiliary is not None:
-            self.auxiliary.owned.to(device)
-            self.auxiliary.targets.to(device)
-        self.networks = networks.to(device)
-        self.encoder, self.head = networks.values()
-        self.target = frozen_copy(networks) if config.target_tau < 1 else None
+        self.exploration = numpy_generator(seed, "exploration")
+        self.networks, self.auxiliary = self._draw("parameters")
+        self.target = frozen_copy(self.networks) if config.target_tau < 1 else None
+        for module in self.modules:
+            module.to(device)
+        self.encoder, self.head = self.networks.values()
         self._support = losses.support(config.v_min, config.v_max, config.atoms, device)
         self._noise = self.head.draw_noise(self.generators["noise"], device)
         self._previous_noise = self._noise.clone()
@@ -150,32 +140,20 @@ class RainbowAgent(Agent):
             for name, clip in self._clips.items()
         }
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        return [parameter for optimizer in self.optimizers.values() for parameter in adam_parameters(optimizer)]
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The networks, their momentum copy, and the modules of the auxiliary."""
+        return super().modules + ([] if self.target is None else [self.target])
 
     def fuse(self, seconds: Callable[[Compute], float]) -> list[str]:
         """Lets a GPU take several operations at once where that agrees and is faster; returns reasons against."""
-        modules = [self.networks] if self.target is None else [self.networks, self.target]
-        if self.auxiliary is not None:
-            modules += [self.auxiliary.owned, self.auxiliary.targets]
-        generator = torch.Generator(self.device).manual_seed(0)
-        shape = (COMPARED_IMAGES, self._frame_stack, self._facts.image_size, self._facts.image_size)
-        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device=self.device)
-        crop, dtype = self._augment.crop, torch.bfloat16 if self._precision == "bf16" else torch.float32
-        reasons = {f"crop ({crop.mode})": crop.fuse(images, dtype, self._precision, seconds)}
-        pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
-        reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        shape, crops = (self._frame_stack, self._facts.image_size, self._facts.image_size), [self._augment.crop]
+        reasons = fuse_encoder(crops, self.encoder, self.modules, shape, self._autocast, self._precision, seconds)
         if self.device.type == "cuda":
             self._side = Side(torch.cuda.Stream(self.device))
         if self.auxiliary is not None:
             reasons |= shadow_weights(self.auxiliary.owned, self.optimizers.values(), self._precision, seconds)
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-
-    def random_streams(self) -> Iterator[torch.Generator]:
-        """Every generator that an update may draw from."""
-        yield from self.generators
-        if self.auxiliary is not None:
-            yield from self.auxiliary.generators
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> int:
@@ -184,8 +162,8 @@ class RainbowAgent(Agent):
         epsilon = linear_ramp(
             step, agent.epsilon_initial, agent.epsilon_final, agent.epsilon_start, agent.epsilon_steps
         )
-        if self._exploration.random() < epsilon:
-            return int(self._exploration.integers(self.actions))
+        if self.exploration.random() < epsilon:
+            return int(self.exploration.integers(self.actions))
         pixels = to_device(observation, self.device).unsqueeze(0)
         logits = self.acting["head"](self.acting["encoder"](pixels), self._noise)
         return int(losses.expected_value(logits.softmax(-1), self._support).argmax())
@@ -351,34 +329,22 @@ class RainbowAgent(Agent):
         return self.target if self.config.act_with == "target" else self.networks
 
     def state(self) -> dict:
-        return {
-            "networks": self.networks.state_dict(),
+        return super().state() | {
             "target": self.target.state_dict() if self.target is not None else {},
-            "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
-            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
             "noise": self._noise,
             "previous_noise": self._previous_noise,
             "cycle_updates": self.cycle_updates,
             "fresh_spread": self._fresh_spread,
-            "generators": self.generators.state(),
-            "exploration": self._exploration.bit_generator.state,
         }
 
     def load_state(self, state: dict) -> None:
-        self.networks.load_state_dict(state["networks"])
+        super().load_state(state)
         if self.target is not None:
             self.target.load_state_dict(state["target"])
-        if self.auxiliary is not None:
-            self.auxiliary.load_state(state["auxiliary"])
-        for name, optimizer in self.optimizers.items():
-            load_adam_state(optimizer, state["optimizers"][name])
-            optimizer.write_shadows()
         self._noise.copy_(state["noise"])
         self._previous_noise.copy_(state["previous_noise"])
         self.cycle_updates = state["cycle_updates"]
         self._fresh_spread.copy_(state["fresh_spread"])
-        self.generators.load_state(state["generators"])
-        self._exploration.bit_generator.state = state["exploration"]
 
 
 class TrainedAgent:

@@ -29,9 +29,9 @@ from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
 from dmcontrol.resets import number_due, reset
 from harness.agent import Agent
 from harness.config import HostFacts
-from harness.convolution import fuse_convolutions
-from harness.fused import COMPARED_IMAGES, Compute
-from harness.optimizers import adam_parameters, adam_state, clip_in_step, load_adam_state, make_adam
+from harness.convolution import fuse_encoder
+from harness.fused import Compute
+from harness.optimizers import adam_parameters, clip_in_step, make_adam
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
@@ -90,7 +90,7 @@ class SACAgent(Agent):
         self._resets, self._seed, self._make_auxiliary, self._aux_networks = resets, seed, make_auxiliary, aux_networks
         self.generators = Generators(seed, device, GENERATORS)
         self._precision, self._autocast = precision, make_autocast(precision, device)
-        self._exploration = numpy_generator(seed, "exploration")
+        self.exploration = numpy_generator(seed, "exploration")
         self._centre_crop = CentreCrop(config.crop_size)
         self._random_crop = RandomCrop(
             facts.image_size,
@@ -100,11 +100,9 @@ class SACAgent(Agent):
             last_offset=config.rl_crop_last_offset,
         )
         self.networks, self.auxiliary = self._draw("parameters")
-        self.networks.to(device)
+        for module in self.modules:
+            module.to(device)
         self.encoder, self.actor, self.q_heads, self.target_encoder, self.target_q_heads = self.networks.values()
-        if self.auxiliary is not None:
-            self.auxiliary.owned.to(device)
-            self.auxiliary.targets.to(device)
         log_temperature = torch.tensor(math.log(config.initial_temperature), dtype=torch.float64, device=device)
         self.log_temperature = nn.Parameter(log_temperature)
         # Further arguments of `update_on_device`, by update. As released, the actor learns on even agent steps.
@@ -186,36 +184,18 @@ class SACAgent(Agent):
 
     def fuse(self, seconds: Callable[[Compute], float]) -> list[str]:
         """Lets a GPU take several operations at once where that agrees and is faster; returns reasons against."""
-        modules = [self.networks]
-        if self.auxiliary is not None:
-            modules += [self.auxiliary.owned, self.auxiliary.targets]
-        generator = torch.Generator(self.device).manual_seed(0)
-        shape = (COMPARED_IMAGES, RGB * self._frame_stack, self._facts.image_size, self._facts.image_size)
-        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device=self.device)
-        reasons, dtype = {}, torch.bfloat16 if self._precision == "bf16" else torch.float32
-        for crop in (self._random_crop, *([self._augment.crop] if self._augment is not None else [])):
-            reasons[f"crop ({crop.mode})"] = crop.fuse(images, dtype, self._precision, seconds)
-        pixels = crop(images, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=self.device))
-        reasons |= fuse_convolutions(self.encoder, modules, pixels, self._autocast, self._precision, seconds)
+        shape = (RGB * self._frame_stack, self._facts.image_size, self._facts.image_size)
+        crops = [self._random_crop, *([self._augment.crop] if self._augment is not None else [])]
+        reasons = fuse_encoder(crops, self.encoder, self.modules, shape, self._autocast, self._precision, seconds)
         if self.device.type == "cuda":
             self._side = Side(torch.cuda.Stream(self.device))
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-
-    def random_streams(self) -> Iterator[torch.Generator]:
-        """Every generator that an update may draw from."""
-        yield from self.generators
-        if self.auxiliary is not None:
-            yield from self.auxiliary.generators
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Parameters that any optimiser steps, each once."""
-        return list(dict.fromkeys(p for optimizer in self.optimizers.values() for p in adam_parameters(optimizer)))
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> np.ndarray:
         """The action float32 [A] for uint8 [C, H, W] in iteration `step`: uniform at first, then a policy's sample."""
         if step < self._random_steps:
-            return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
+            return self.exploration.uniform(-1, 1, self.action_size).astype(np.float32)
         pixels = to_device(observation, self.device).unsqueeze(0)
         mean, log_std = self.actor(self.encoder.convolutions(self._centre_crop(pixels)))
         action, _ = self._squashed_sample(mean, log_std, "noise_acting")
@@ -426,29 +406,18 @@ class SACAgent(Agent):
         return nn.ModuleDict({"encoder": self.encoder, "actor": self.actor})
 
     def state(self) -> dict:
-        return {
-            "networks": self.networks.state_dict(),
+        return super().state() | {
             "log_temperature": self.log_temperature.detach(),
-            "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
             "updates": self._updates,
             "auxiliary_updates": self._auxiliary_updates,
-            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
-            "generators": self.generators.state(),
-            "exploration": self._exploration.bit_generator.state,
         }
 
     @torch.no_grad()
     def load_state(self, state: dict) -> None:
-        self.networks.load_state_dict(state["networks"])
+        super().load_state(state)
         self.log_temperature.copy_(state["log_temperature"])
-        if self.auxiliary is not None:
-            self.auxiliary.load_state(state["auxiliary"])
         self._updates = state["updates"]
         self._auxiliary_updates.copy_(state["auxiliary_updates"])
-        for name, optimizer in self.optimizers.items():
-            load_adam_state(optimizer, state["optimizers"][name])
-        self.generators.load_state(state["generators"])
-        self._exploration.bit_generator.state = state["exploration"]
 
 
 class TrainedAgent:

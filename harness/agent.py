@@ -7,15 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.optimizers import Adam, adam_parameters, adam_state, load_adam_state
+from harness.seeding import Generators
+
 
 class Agent(Protocol):
     """An agent that learns from a replay; a class inherits from it for the defaults.
 
-    An agent whose updates are functions of tensors gives `cycle`, `begin_update`, `update_on_device`, `random_streams`
-    and `optimizers`: its updates can be recorded, and their operations counted. Any other overrides `update`.
+    An agent whose updates are functions of tensors gives `cycle`, `begin_update`, `update_on_device`, `generators` and
+    `optimizers`: its updates can be recorded, and their operations counted. Any other overrides `update`. The default
+    of `state` holds `networks`, `auxiliary`, `optimizers`, `generators` and `exploration`.
     """
 
     auxiliary: Any = None  # its auxiliary loss (auxiliaries/slot.py), if it has one
+    networks: nn.ModuleDict
+    optimizers: dict[str, Adam]
+    generators: Generators  # of what an update draws
+    exploration: np.random.Generator
     cycle: Sequence[tuple] = ()  # further arguments of `update_on_device`, by update of a period
     acting: nn.Module  # the weights that a player needs
 
@@ -34,6 +42,9 @@ class Agent(Protocol):
 
     def random_streams(self) -> Iterator[torch.Generator]:
         """Every generator that an update may draw from."""
+        yield from self.generators
+        if self.auxiliary is not None:
+            yield from self.auxiliary.generators
 
     def end_of_updates(self, step: int) -> dict[str, float]:
         """Follows the updates of agent step `step`; returns events by name, each worth a row of metrics."""
@@ -43,11 +54,32 @@ class Agent(Protocol):
         """Lets a GPU take several operations at once where that is faster; returns reasons against."""
         return []
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The networks, and the modules of the auxiliary."""
+        return [self.networks, *([] if self.auxiliary is None else [self.auxiliary.owned, self.auxiliary.targets])]
+
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Parameters of all optimisers."""
+        """Parameters that any optimiser steps, each once."""
+        return list(dict.fromkeys(p for optimizer in self.optimizers.values() for p in adam_parameters(optimizer)))
 
     def state(self) -> dict:
         """Nested dict of tensors and JSON values."""
+        return {
+            "networks": self.networks.state_dict(),
+            "auxiliary": self.auxiliary.state() if self.auxiliary is not None else {},
+            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
+            "generators": self.generators.state(),
+            "exploration": self.exploration.bit_generator.state,
+        }
 
     def load_state(self, state: dict) -> None:
         """Takes over a `state()` in place."""
+        self.networks.load_state_dict(state["networks"])
+        if self.auxiliary is not None:
+            self.auxiliary.load_state(state["auxiliary"])
+        for name, optimizer in self.optimizers.items():
+            load_adam_state(optimizer, state["optimizers"][name])
+            optimizer.write_shadows()
+        self.generators.load_state(state["generators"])
+        self.exploration.bit_generator.state = state["exploration"]

@@ -1,12 +1,13 @@
 """Convolution, bias and ReLU as one call, where a GPU takes it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.fused import Compute, reason_against
+from harness.fused import COMPARED_IMAGES, Compute, reason_against
 from harness.pixels import PixelConv2d
 from harness.precision import Autocast
 
@@ -65,6 +66,28 @@ def conv_relu(maps: Tensor, layer: nn.Conv2d) -> Tensor:
         kind = torch.get_autocast_dtype(maps.device.type)
         inputs = [tensor.to(kind) for tensor in inputs]
     return FusedConvReLU.apply(*inputs, layer.stride)
+
+
+def fuse_encoder(
+    crops: Sequence[Any],
+    encoder: nn.Module,
+    everywhere: Iterable[nn.Module],
+    images: Sequence[int],
+    autocast: Autocast,
+    precision: str,
+    seconds: Callable[[Compute], float],
+) -> dict[str, str]:
+    """Lets each of `crops`, and each `ConvReLU` in `everywhere`, compute the fused way if that agrees and is faster.
+
+    images: shape [C, H, W] of one that a crop takes; the last crop's results are the encoder's pixels. Returns reasons
+    against, by name, empty where it is used.
+    """
+    device, dtype = next(encoder.parameters()).device, torch.bfloat16 if precision == "bf16" else torch.float32
+    generator, shape = torch.Generator(device).manual_seed(0), (COMPARED_IMAGES, *images)
+    drawn = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device=device)
+    reasons = {f"crop ({crop.mode})": crop.fuse(drawn, dtype, precision, seconds) for crop in crops}
+    pixels = crops[-1](drawn, torch.zeros(COMPARED_IMAGES, 2, dtype=torch.int64, device=device))
+    return reasons | fuse_convolutions(encoder, everywhere, pixels, autocast, precision, seconds)
 
 
 def fuse_convolutions(

@@ -3,7 +3,6 @@
 `N` places, `B` windows, `T` steps, `A` actions, `P` pixels a side, `D` width of the autoencoder's tokens.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +80,7 @@ class MWMAgent(Agent):
         self._random_steps, self._tokens = random_steps, (image_size // PATCH) ** 2
         self._autocast = make_autocast(precision, device)
         self.generators = Generators(seed, device, GENERATORS)
-        self._exploration = numpy_generator(seed, "exploration")
+        self.exploration = numpy_generator(seed, "exploration")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.autoencoder = make_autoencoder(section, image_size)
@@ -114,13 +113,6 @@ class MWMAgent(Agent):
         parts = (self.autoencoder, self.dynamics, self.behaviour.actor)
         return nn.ModuleDict(dict(zip(SAVED, parts, strict=True)))
 
-    def random_streams(self) -> Iterator[torch.Generator]:
-        """Every generator that an update may draw from."""
-        return iter(self.generators)
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        return [weight for stepper in self.steppers.values() for weight in stepper.parameters]
-
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> np.ndarray:
         """The action float32 [A] for uint8 [3, P, P] at agent step `step`: uniform at first, then a policy's sample.
@@ -128,7 +120,7 @@ class MWMAgent(Agent):
         The memory of an episode in which the policy takes over begins there.
         """
         if step < self._random_steps:
-            return self._exploration.uniform(-1, 1, self.action_size).astype(np.float32)
+            return self.exploration.uniform(-1, 1, self.action_size).astype(np.float32)
         pictures = to_device(observation, self.device).unsqueeze(0)
         begins = torch.full((1,), first or step == self._random_steps, device=self.device)
         with self._autocast():
@@ -207,7 +199,7 @@ class MWMAgent(Agent):
             "networks": self.networks.state_dict(),
             "optimizers": {name: stepper.state() for name, stepper in self.steppers.items()},
             "generators": self.generators.state(),
-            "exploration": self._exploration.bit_generator.state,
+            "exploration": self.exploration.bit_generator.state,
             "memory": self.memory.state(),
         }
 
@@ -217,7 +209,7 @@ class MWMAgent(Agent):
         for name, stepper in self.steppers.items():
             stepper.load_state(state["optimizers"][name])
         self.generators.load_state(state["generators"])
-        self._exploration.bit_generator.state = state["exploration"]
+        self.exploration.bit_generator.state = state["exploration"]
         self.memory.load_state(state["memory"])
 
 

@@ -20,8 +20,7 @@ CASES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    for agent in CASES:
-        monkeypatch.setattr(f"{agent}.agent.COMPARED_IMAGES", 8)
+    monkeypatch.setattr("harness.convolution.COMPARED_IMAGES", 8)
 
 
 def make(name, precision="fp32"):
