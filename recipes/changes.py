@@ -1,11 +1,15 @@
 """A run folder's configuration as a method and its changes from the base."""
 
 from functools import cache
+from itertools import product
 from typing import Any
 
+import yaml
+
+from harness.command import Command, chosen_groups, files_of
 from harness.config import ConfigError
 from harness.report.scores import Identity
-from harness.report.words import NAME
+from harness.report.words import NAME, choice_groups
 from harness.run_folder import identity, leaves
 from harness.sweeps.plan import changes, flatten
 from recipes import COMMANDS, command_of
@@ -18,8 +22,9 @@ CHOICES = {name: name for name in ("auxiliary", "preset", "fidelity")}
 def identify(config: dict) -> Identity:
     """Method of a configuration, and its changes from the base: the same task, method, preset and fidelity alone.
 
-    A key that follows a changed one, as `mlr.seq_len` does `replay.window`, is no change. Where this version has no
-    such base, the experiment's name stands for the changes.
+    Choices of groups such as `ladder` are recognised by what they set, and are changes themselves. A key that follows a
+    changed one, as `mlr.seq_len` does `replay.window`, is no change. Where this version has no such base, the
+    experiment's name stands for the changes.
     """
     from omegaconf import OmegaConf
 
@@ -27,16 +32,14 @@ def identify(config: dict) -> Identity:
     method, name = values[command.method], config["experiment"]
     name = name.removesuffix(f"-{config['preset']}").removesuffix(f"-{config['fidelity']}").removeprefix(f"{method}-")
     groups, keys = command.groups(), {**command.choices, **CHOICES}
+    own = {key: value for key, value in leaves(identity(config)).items() if not key.startswith(MEASURED)}
+    task = {key: values[key] for key in (*TASK_KEYS, "env") if key in values}
     try:
-        choices = [f"{group}={values[key]}" for group, key in keys.items() if values[key] in groups[group]]
-        base = _compose(command.name, *choices).copy()
+        settings = [f"{group}={values[key]}" for group, key in keys.items() if values[key] in groups[group]]
+        base, chosen = _nearest(command, settings, task, own)
     except ConfigError:
         return Identity(method, {NAME: ("", name)})
-    for key in (*TASK_KEYS, "env"):
-        if key in values and key in base:
-            base[key] = values[key]
     usual = base.experiment == config["experiment"]
-    own = {key: value for key, value in leaves(identity(config)).items() if not key.startswith(MEASURED)}
     found = changes(flatten(base), own)
     unresolved: Any = OmegaConf.to_container(base, resolve=False)
     raw = leaves(unresolved)
@@ -46,11 +49,46 @@ def identify(config: dict) -> Identity:
     after = flatten(base)
     led = [key for key in following if after[key] == found[key][1]]
     changed = {key: tuple(map(_hashable, pair)) for key, pair in found.items() if key not in led}
-    return Identity(method, changed, "" if usual else name)
+    return Identity(method, chosen | changed, "" if usual else name)
+
+
+def _nearest(command: Command, settings: list[str], task: dict, own: dict) -> tuple[Any, dict[str, tuple[str, str]]]:
+    """The base and the choices that leave fewest other changes: for each group, the usual choice and the run's."""
+    groups, usual = command.groups(), chosen_groups(command.name)
+    base = _compose(command.name, task, *settings)
+    plain = flatten(base)
+    options = []
+    for group in choice_groups():
+        names = [name for name in groups.get(group, ()) if _has_left_traces(command.name, group, name, plain, own)]
+        options.append([None, *((group, name) for name in names if name != usual.get(group))])
+    found = []
+    for choices in product(*options):
+        chosen = dict(filter(None, choices))
+        added = [f"{'' if group in usual else '+'}{group}={name}" for group, name in chosen.items()]
+        composed = _compose(command.name, task, *settings, *added) if added else base
+        reached = flatten(composed)
+        unlike = sum(reached.get(key) != own.get(key) for key in {*reached, *own})
+        found.append((unlike + len(chosen), len(chosen), composed, chosen))
+    *_, composed, chosen = min(found, key=lambda each: each[:2])
+    return composed, {group: (usual.get(group, ""), name) for group, name in chosen.items()}
+
+
+def _has_left_traces(command: str, group: str, choice: str, plain: dict, own: dict) -> bool:
+    """Whether a value of the choice's file is the run's and not the base's, or the file only includes others."""
+    files = [leaves(yaml.safe_load(file.read_text())) for file in files_of(command, group, choice)]
+    values = {key: value for file in files for key, value in file.items() if key not in ("defaults", "experiment")}
+    return not values or any(value == own.get(key) != plain.get(key) for key, value in values.items())
+
+
+def _compose(name: str, task: dict, *settings: str) -> Any:
+    composed = _composed(name, *settings).copy()
+    for key in task.keys() & set(composed):
+        composed[key] = task[key]
+    return composed
 
 
 @cache
-def _compose(name: str, *settings: str) -> Any:
+def _composed(name: str, *settings: str) -> Any:
     return COMMANDS[name].compose(settings)
 
 

@@ -98,6 +98,13 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(changes, expected, tmp_
     assert "\n" not in str(raised.value) and str(tmp_path / "run") in str(raised.value)
 
 
+LEAN = {"variant": ("", "lean")}
+
+
+def step(name: str) -> dict:
+    return {"ladder": ("none", name)}
+
+
 def test_no_run_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is no run folder"):
         load_config(tmp_path)
@@ -116,10 +123,17 @@ def test_a_recipe_is_that_of_its_configuration(tmp_path):
         ("dmcontrol", "task=walker_walk +ablation=seq_len_8", ("mlr", {"replay.window": (16, 8)}, "seq_len_8")),
         ("dmcontrol", "domain=hopper task_name=hop experiment=a-b env_steps=8", ("mlr", {}, "a-b")),
         ("mwm", "task=reach world_model=pixels mwm.kl.free=2", ("pixels", {"mwm.kl.free": (0.01, 2.0)}, "")),
+        ("atari", "game=pong +variant=lean ladder=resets experiment=a", ("mlr", {**LEAN, **step("resets")}, "a")),
+        (
+            "atari",
+            "game=pong auxiliary=none ladder=annealing resets.every=9000",
+            ("none", step("annealing") | {"resets.every": (20000, 9000)}, ""),
+        ),
+        ("dmcontrol", "task=walker_walk ladder=resets_all", ("mlr", step("resets_all"), "")),
     ],
 )
 def test_a_configuration_is_known_as_its_method_and_changes(command, settings, expected):
-    """Lengths of a DMControl run, names, and keys that follow others are no changes."""
+    """Lengths of a DMControl run, names, and keys that follow others are no changes; files of groups are recognised."""
     config = as_dict(COMMANDS[command].resolve(settings.split()))
     assert identify(config) == Identity(*expected)
 

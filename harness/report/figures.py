@@ -9,7 +9,7 @@ import csv
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import accumulate, cycle
 from pathlib import Path
 from textwrap import wrap
 
@@ -33,6 +33,7 @@ ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # of scores to compa
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks
 MARGIN = 0.03  # beyond an axis' limits, relative to their distance
 LINE = 0.17  # inches, of a legend
+ROW, PAIR_ROW, ROW_LINE = 0.32, 0.42, 0.15  # inches, of a row and of a line of its label
 ENDS = ("point", "low", "high")  # columns of an interval
 LETTERS = 24  # of a line above one of two panels
 LEGEND = 34  # letters of a line of a legend
@@ -105,16 +106,16 @@ def draw_intervals(
     """
     labels = list(intervals)
     measures = list(dict.fromkeys(measure for row in intervals.values() for measure in row))
-    lines = -(-len(measures) // 2)
-    height = 0.2 + lines * (0.55 + 0.32 * len(labels))
+    lines, (places, end) = -(-len(measures) // 2), _places(labels)
+    height = 0.2 + lines * (0.55 + ROW * end)
     with _canvas(folder, name, ("group", "measure", *ENDS), height) as (canvas, table):
         axes = canvas.subplots(lines, 2, sharey=True, squeeze=False).flat
         for panel, measure in zip(axes, measures, strict=False):
-            for y, label in enumerate(labels):
+            for y, label in zip(places, labels, strict=True):
                 if measure in intervals[label]:
                     _interval(panel, y, intervals[label][measure], style[label])
                     table.append((label, measure, *intervals[label][measure]))
-            _rows(panel, labels)
+            _rows(panel, labels, places, end)
             _show_all(panel.set_xlim, limits)
             panel.set_title(measure, loc="left")
         for panel in axes[len(measures) :]:
@@ -150,12 +151,14 @@ def draw_profiles(
 
 def draw_probabilities(folder: Path, name: str, pairs: Mapping[tuple[str, str], Interval]) -> tuple[Path, ...]:
     """Probability that a run of the first of each pair beats a run of the second; one half is no difference."""
-    with _canvas(folder, name, ("group", "over", *ENDS), 0.85 + 0.42 * len(pairs)) as (canvas, table):
+    labels = [f"{first}\nover {second}" for first, second in pairs]
+    places, end = _places(labels, PAIR_ROW)
+    with _canvas(folder, name, ("group", "over", *ENDS), 0.85 + PAIR_ROW * end) as (canvas, table):
         axes = canvas.subplots()
-        for y, (pair, interval) in enumerate(pairs.items()):
+        for y, (pair, interval) in zip(places, pairs.items(), strict=True):
             _interval(axes, y, interval, Style(INK, "o", "-"))
             table.append((*pair, *interval))
-        _rows(axes, [f"{first}\nover {second}" for first, second in pairs])
+        _rows(axes, labels, places, end)
         axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlim(-0.02, 1.02)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
@@ -167,13 +170,14 @@ def draw_differences(
     folder: Path, name: str, differences: Mapping[str, Interval], style: Mapping[str, Style], unit: str
 ) -> tuple[Path, ...]:
     """Bars with intervals. differences: label -> (point, low, high), 0 is no difference."""
-    with _canvas(folder, name, ("group", *ENDS), 0.75 + 0.32 * len(differences)) as (canvas, table):
+    places, end = _places(differences)
+    with _canvas(folder, name, ("group", *ENDS), 0.75 + ROW * end) as (canvas, table):
         axes = canvas.subplots()
-        for y, (label, (point, low, high)) in enumerate(differences.items()):
+        for y, (label, (point, low, high)) in zip(places, differences.items(), strict=True):
             axes.barh(y, point, height=0.55, color=style[label].colour, alpha=0.75)
             axes.plot([low, high], [y, y], color=INK, linewidth=1.2, marker="|", markersize=7)
             table.append((label, point, low, high))
-        _rows(axes, list(differences))
+        _rows(axes, differences, places, end)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(unit)
     return _paths(folder, name)
@@ -423,9 +427,16 @@ def _bar(axes, x: Sequence, y: Sequence, style: Style) -> None:
     axes.plot(x, y, color=style.colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
 
 
-def _rows(axes, labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), [_broken(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.4, -0.6)  # the first on top
+def _places(labels: Collection[str], row: float = ROW) -> tuple[list[float], float]:
+    """Middle of each label's row and the end of all, in rows; one with many lines is higher than `row` inches."""
+    heights = [max(1, ROW_LINE / row * len(_broken(label).splitlines())) for label in labels]
+    ends = list(accumulate(heights))
+    return [end - height / 2 - 0.5 for end, height in zip(ends, heights, strict=True)], ends[-1]
+
+
+def _rows(axes, labels: Collection[str], places: Sequence[float], end: float) -> None:
+    axes.set_yticks(places, [_broken(label) for label in labels])
+    axes.set_ylim(end - 0.4, -0.6)  # the first on top
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))

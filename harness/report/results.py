@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.published import SuiteScores, label_of, main_methods
-from harness.report.words import by_size, in_words, is_number, quantity, text
-
-Change = tuple[str, Any]  # a key of the configuration, and its value where it is not the base's
+from harness.report.words import Change, by_size, choices, in_words, is_number, others, text, valued
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,9 @@ class Group:
 
     @property
     def name(self) -> str:
-        return label_of(self.method) + (f" ({', '.join(in_words(self.changes))})" if self.changes else "")
+        """The method, the choices that stand beside it, and other changes in brackets."""
+        beside, rest = in_words(choices(self.changes)), in_words(others(self.changes))
+        return ", ".join([label_of(self.method), *beside]) + (f" ({', '.join(rest)})" if rest else "")
 
     @property
     def apart(self) -> tuple[str, ...]:
@@ -253,7 +253,7 @@ def labels(groups: Collection[Group]) -> str:
         kind = (group.method, key) if len(group.changes) == 1 and is_number(value) else group
         values.setdefault(kind, []).append(text(value) if kind != group else group.name)
     names = [
-        f"{label_of(kind[0])} ({quantity(kind[1])} {', '.join(texts)})" if isinstance(kind, tuple) else texts[0]
+        f"{label_of(kind[0])} ({valued(kind[1], ', '.join(texts))})" if isinstance(kind, tuple) else texts[0]
         for kind, texts in values.items()
     ]
     return ", ".join([*names, *apart[0]])

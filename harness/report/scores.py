@@ -15,8 +15,8 @@ from harness.config import ConfigError
 from harness.files import PUBLISHED
 from harness.logs import as_number, read_csv, require_whole
 from harness.report.published import SuiteScores, label_of
-from harness.report.results import Change, Group, Run
-from harness.report.words import MOST, NAME, by_size
+from harness.report.results import Group, Run
+from harness.report.words import MOST, NAME, Change, by_size, choice_groups, others
 from harness.run_folder import RunFolder, config_hash, episodes_beside, read_config, read_manifest, renamed
 
 NAMES = ("suite", "task", "method", "preset", "fidelity", "seed", "config_hash")  # constant within a run
@@ -104,18 +104,24 @@ def _told_apart(runs: list[Run]) -> list[Run]:
         if len({run.seed for run in cell}) < len(cell) or len({run.settings_hash for run in cell}) > 1
         for run in cell
     }
-    runs = [_named(run, run.changes) if (run.group, run.name) in mixed else run for run in runs]
+    runs = [_named(run, run.name, run.changes) if (run.group, run.name) in mixed else run for run in runs]
     shared: dict[Group, set[Change]] = {}
     for run in runs:
         shared.setdefault(run.group.size, set(run.own)).intersection_update(run.own)
     runs = [replace(run, shared=tuple(sorted(shared[run.group.size], key=by_size))) for run in runs]
-    return [_named(run, dict(run.shared).keys()) if len(run.own) > MOST else run for run in runs]
+    names: dict[Group, str] = {}  # the first of each, so that equal changes have one name
+    for run in runs:
+        names[run.group] = min(names.get(run.group, run.name), run.name)
+    return [
+        _named(run, names[run.group], {*dict(run.shared), *choice_groups()}) if len(others(run.own)) > MOST else run
+        for run in runs
+    ]
 
 
-def _named(run: Run, kept: Container[str]) -> Run:
-    """The run with its experiment's name, if it has one, in the place of other changes than those that are kept."""
+def _named(run: Run, name: str, kept: Container[str]) -> Run:
+    """The run with a name, if it has one, in the place of other changes than those that are kept."""
     changes = {key: pair for key, pair in run.changes.items() if key in kept}
-    return replace(run, changes=changes | {NAME: ("", run.name)}) if run.name else run
+    return replace(run, changes=changes | {NAME: ("", name)}) if name else run
 
 
 def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES, identify: Identify | None = None) -> Run:

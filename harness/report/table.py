@@ -4,9 +4,10 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 
-from harness.messages import shorten
 from harness.report.cells import Number
 
 PAGE_ROWS = 45  # of a LaTeX table
@@ -93,10 +94,11 @@ class Table:
         return "\n".join(floats)
 
     def terminal(self) -> str:
-        """Aligned columns, without those that a narrow window has no room for."""
+        """Aligned columns with long cells in several lines, without those that a narrow window has no room for."""
         mean = self.header.index("mean") if "mean" in self.header else None
         columns = [*range(mean - 1), mean] if mean else range(len(self.header))
-        lines = [[shorten(row[i], WIDEST) for i in columns] for row in self._lines()]
+        cells = ([wrap(row[i], WIDEST, break_on_hyphens=False) for i in columns] for row in self._lines())
+        lines = [line for row in cells for line in zip_longest(*row, fillvalue="")]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         texts = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         return "\n".join([self.title, *texts, ""])

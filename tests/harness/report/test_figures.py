@@ -267,3 +267,12 @@ def test_without_an_interval_only_the_point_is_drawn(tmp_path, drawn):
         for path in canvas.axes[0].lines[:1]:
             assert np.isnan(path.get_xdata()).all()
     assert read(tmp_path / "x.csv")[1] == ["MLR", "IQM", "0.4", "nan", "nan"]
+
+
+def test_a_row_is_as_high_as_its_label(tmp_path, drawn):
+    labels = ["MLR", *(f"Baseline, resets and annealing (agent steps 15,000, 2 updates a step) {i}" for i in "abc")]
+    figures.draw_differences(tmp_path, "x", dict.fromkeys(labels, (0.1, 0.0, 0.2)), figures.styles(labels), "score")
+    (axes,) = drawn[0].axes
+    boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert all(below.y1 < above.y0 for above, below in itertools.pairwise(boxes))
+    assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == pytest.approx(axes.get_yticks())

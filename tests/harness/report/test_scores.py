@@ -158,7 +158,8 @@ def test_rows_alone_name_the_ablation_of_a_known_method(tmp_path):
 
 
 def test_changes_of_all_runs_are_said_apart_and_names_tell_equal_settings_apart(finished_run, tmp_path):
-    ratio, depth, many = {"mlr.mask.ratio": (0.5, 0.3)}, {"mlr.mask.cube_depth": (8, 2)}, dict.fromkeys("abcd", (1, 2))
+    ratio, depth, many = {"mlr.mask.ratio": (0.5, 0.3)}, {"mlr.mask.cube_depth": (8, 2)}, dict.fromkeys("abcde", (1, 2))
+    beside = {"ladder": ("none", "annealing"), "variant": ("", "lean"), "loop.replay_ratio": (1.0, 2.0)}
     whole = {"precision": ("tf32", "bf16")}
     identities = [
         Identity("mlr", whole),
@@ -167,11 +168,17 @@ def test_changes_of_all_runs_are_said_apart_and_names_tell_equal_settings_apart(
         Identity("mlr", whole | ratio, "first"),
         Identity("mlr", whole | ratio, "second"),
         Identity("none", whole, "b"),
+        Identity("none", whole | beside, "my_arm"),
+        Identity("none", whole | beside | many, "my_arm"),
+        Identity("none", whole | beside | many, "another"),
     ]
     for i in range(len(identities)):
         shutil.copytree(
             finished_run, tmp_path / str(i), ignore=shutil.ignore_patterns("checkpoints", "weights", "media")
         )
+    config = tmp_path / "8" / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 1", "seed: 2"))
+    (tmp_path / "8" / "evaluations.csv").unlink()
     given = iter(identities)
     labels = {
         run.path.parent.name: run.group.label for run in read_runs([tmp_path], SUITES, lambda config: next(given))
@@ -184,6 +191,9 @@ def test_changes_of_all_runs_are_said_apart_and_names_tell_equal_settings_apart(
         "3": f"MLR (first, mask ratio 0.3){end}",
         "4": f"MLR (second, mask ratio 0.3){end}",
         "5": f"Baseline{end}",
+        "6": f"Baseline, lean, resets and annealing (2 updates a step){end}",
+        "7": f"Baseline, lean, resets and annealing (another){end}",
+        "8": f"Baseline, lean, resets and annealing (another){end}",
     }
 
 
