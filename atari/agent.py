@@ -19,6 +19,7 @@ from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
 from harness.agent import Agent
+from harness.compiled import compile_modules
 from harness.config import HostFacts
 from harness.convolution import fuse_encoder
 from harness.fused import Compute
@@ -154,6 +155,13 @@ class RainbowAgent(Agent):
         if self.auxiliary is not None:
             reasons |= shadow_weights(self.auxiliary.owned, self.optimizers.values(), self._precision, seconds)
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+
+    def compile(self) -> None:
+        modules = [*self.networks.values(), self._augment.crop]
+        modules += [] if self.target is None else self.target.values()
+        if self.auxiliary is not None:
+            modules += [*self.auxiliary.owned.values(), *self.auxiliary.targets.values()]
+        compile_modules(modules, self.device)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> int:

@@ -28,6 +28,7 @@ from dmcontrol.networks import (
 from dmcontrol.replay import TransitionBatch, TransitionReplay, WindowBatch
 from dmcontrol.resets import number_due, reset
 from harness.agent import Agent
+from harness.compiled import compile_modules
 from harness.config import HostFacts
 from harness.convolution import fuse_encoder
 from harness.fused import Compute
@@ -190,6 +191,14 @@ class SACAgent(Agent):
         if self.device.type == "cuda":
             self._side = Side(torch.cuda.Stream(self.device))
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+
+    def compile(self) -> None:
+        modules = [self.actor, self.q_heads, self.target_q_heads, self._random_crop]
+        modules += [*self.encoder.children(), *self.target_encoder.children()]
+        modules += [] if self._augment is None else [self._augment.crop]
+        if self.auxiliary is not None:
+            modules += [*self.auxiliary.owned.values(), *self.auxiliary.targets.values()]
+        compile_modules(modules, self.device)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.config import ConfigError
 from harness.optimizers import Adam, adam_parameters, adam_state, load_adam_state
 from harness.seeding import Generators
 
@@ -53,6 +54,10 @@ class Agent(Protocol):
     def fuse(self, seconds: Callable) -> list[str]:
         """Lets a GPU take several operations at once where that is faster; returns reasons against."""
         return []
+
+    def compile(self) -> None:
+        """Lets torch's compiler write the kernels of the networks."""
+        raise ConfigError("compile=true: this method's networks are not compiled; use compile=false")
 
     @property
     def modules(self) -> list[nn.Module]:

@@ -103,6 +103,7 @@ class RunConfig:
     deterministic: bool  # GPU: equal runs are equal bit for bit, and slower
     capture: Annotated[str, one_of("auto", "off")]  # updates on a GPU as CUDA graphs
     fused: Annotated[str, one_of("auto", "off")] = "auto"  # kernels of a GPU for several operations; older runs lack it
+    compile: bool = False  # networks through torch's compiler; older runs lack it
     checkpoint_every: PositiveInt  # agent steps
     log_every: PositiveInt  # agent steps
     video: bool  # record an episode of the last evaluation

@@ -169,7 +169,10 @@ def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:
     environment = recipe.suite.make_environment(config, config.seed, 0, True)
     spaces = Spaces.of(environment)
     agent = recipe.method.make_agent(config, spaces, device)
-    if is_fused(config, device):
+    if config.compile:
+        agent.compile()
+        print("note: the first updates compile the networks, which takes minutes", file=sys.stderr)
+    elif is_fused(config, device):
         for reason in agent.fuse(seconds_on(device)):
             print(f"note: not fused, torch's own operations run: {reason}", file=sys.stderr)
     replay = recipe.method.make_replay(config, spaces, device)

@@ -28,7 +28,7 @@ RENAMED = CONFIGS / "renamed.yaml"
 # Keys that do not change what is learned: a run may continue with other values.
 # `env_steps` is the length of a DMControl run, which may be prolonged; Atari's schedules depend on its length.
 OUTSIDE_HASH = (
-    "experiment", "run_dir", "device", "threads", "deterministic", "capture", "fused",
+    "experiment", "run_dir", "device", "threads", "deterministic", "capture", "fused", "compile",
     "checkpoint_every", "log_every", "video", "keep_weights", "env_steps",
     "logger", "evaluation.workers", "evaluation.background", "evaluation.timeout_seconds",
 )  # fmt: skip

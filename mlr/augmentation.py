@@ -86,12 +86,16 @@ class RandomCrop(nn.Module):
         return crop(images, offsets, factor, self.lines, self.pad, self.crop_size, dtype)
 
     def _by_torch(self, images: Tensor, offsets: Tensor, factor: Tensor | None) -> Tensor:
+        read = self._window if self.lines is None else self._resample
+        if torch.compiler.is_compiling():  # its kernels need no slices, and it takes no `out` that is a view
+            pixels = read(images, offsets).float()
+            pixels = pixels if factor is None else pixels * factor[:, None, None, None]
+            return pixels.contiguous(memory_format=torch.channels_last)
         count = CPU_SLICE if images.device.type == "cpu" else len(images)
         shape = (*images.shape[:2], self.crop_size, self.crop_size)
         cropped = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
         for start in range(0, len(images), count):
             part = slice(start, start + count)
-            read = self._window if self.lines is None else self._resample
             pixels = read(images[part], offsets[part])
             if factor is None:
                 cropped[part].copy_(pixels)
