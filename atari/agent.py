@@ -157,11 +157,8 @@ class RainbowAgent(Agent):
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
     def compile(self) -> None:
-        modules = [*self.networks.values(), self._augment.crop]
-        modules += [] if self.target is None else self.target.values()
-        if self.auxiliary is not None:
-            modules += [*self.auxiliary.owned.values(), *self.auxiliary.targets.values()]
-        compile_modules(modules, self.device)
+        networks = [network for module in self.modules for network in module.children()]
+        compile_modules([*networks, self._augment.crop], self.device)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> int:
