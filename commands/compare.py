@@ -12,19 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.command_line import Options, at_least
+from harness.command_line import Options, at_least, refusing
 from harness.config import ConfigError, require
 from harness.errors import NotFinite
 from harness.exit_codes import DONE
-from harness.messages import refuse
-from harness.output import lasting_output
 from harness.run_folder import RunFolder
 from recipes import load_config, load_recipe, method_label
 
 RANDOM = "random"
 
 
-@lasting_output()
+@refusing(ConfigError, NotFinite, OSError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder, whose learning curve is shown")
@@ -33,27 +31,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of what exploration there is")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="folder of video and picture: by default the media folder of the run")
-    try:
-        options = parser.parse_args(arguments)
-        runs = [options.run, *(options.run if other == RANDOM else Path(other) for other in options.others)]
-        configs = [load_config(run) for run in runs]
-        weights = [RunFolder(run).saved_weights() for run in runs]  # refused before torch is imported
-        for run, config in zip(runs, configs, strict=True):
-            same = (config.suite, config.task) == (configs[0].suite, configs[0].task)
-            require(same, f"{run} plays {config.task}, {options.run} plays {configs[0].task}: compare runs of one task")
-        from harness.run import choose_device
-        from harness.side_by_side import write_side_by_side
+    options = parser.parse_args(arguments)
+    runs = [options.run, *(options.run if other == RANDOM else Path(other) for other in options.others)]
+    configs = [load_config(run) for run in runs]
+    weights = [RunFolder(run).saved_weights() for run in runs]  # refused before torch is imported
+    for run, config in zip(runs, configs, strict=True):
+        same = (config.suite, config.task) == (configs[0].suite, configs[0].task)
+        require(same, f"{run} plays {config.task}, {options.run} plays {configs[0].task}: compare runs of one task")
+    from harness.run import choose_device
+    from harness.side_by_side import write_side_by_side
 
-        device, episodes = choose_device(options.device), options.episodes or configs[0].evaluation.episodes
-        agents = []
-        for name, config, file in zip(["", *options.others], configs, weights, strict=True):
-            agents.append(play(config, file, name == RANDOM, episodes, options.seed, device))
-            print(agents[-1], flush=True)
-        folder = RunFolder(options.run)
-        print(*write_side_by_side(agents, folder.evaluations, options.out or folder.media), sep="\n")
-        return DONE
-    except (ConfigError, NotFinite, OSError) as error:
-        return refuse(error)
+    device, episodes = choose_device(options.device), options.episodes or configs[0].evaluation.episodes
+    agents = []
+    for name, config, file in zip(["", *options.others], configs, weights, strict=True):
+        agents.append(play(config, file, name == RANDOM, episodes, options.seed, device))
+        print(agents[-1], flush=True)
+    folder = RunFolder(options.run)
+    print(*write_side_by_side(agents, folder.evaluations, options.out or folder.media), sep="\n")
+    return DONE
 
 
 def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, device: Any) -> Any:

@@ -7,22 +7,17 @@ Runs that went the same way print the same digests, also if one of them was inte
 
 from pathlib import Path
 
-from harness.command_line import Options
+from harness.command_line import Options, refusing
 from harness.config import ConfigError
-from harness.messages import refuse
-from harness.output import lasting_output
 
 
-@lasting_output()
+@refusing(ConfigError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder")
-    try:
-        options = parser.parse_args(arguments)
-        from harness.inspection import inspect  # imports torch
+    options = parser.parse_args(arguments)
+    from harness.inspection import inspect  # imports torch
 
-        for name, digest, note in inspect(options.run):
-            print(f"{name:<16} {digest}  {note}")
-    except ConfigError as error:
-        return refuse(error)
+    for name, digest, note in inspect(options.run):
+        print(f"{name:<16} {digest}  {note}")
     return 0

@@ -8,15 +8,13 @@ mlr report --out report       # the published tables alone
 import argparse
 from pathlib import Path
 
-from harness.command_line import Options, at_least
+from harness.command_line import Options, at_least, refusing
 from harness.config import ConfigError
 from harness.files import installation
-from harness.messages import refuse
-from harness.output import lasting_output
 from recipes import SUITE_SCORES
 
 
-@lasting_output()
+@refusing(ConfigError, OSError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="run folders, score files, or folders that hold them")
@@ -24,11 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scores", type=Path, nargs="+", default=[], help="lists of single runs, yours first")
     parser.add_argument("--media", action="store_true", help="put the runs' last videos into the page")
     parser.add_argument("--repeats", type=at_least(1), help="resamples of each interval")
-    try:
-        options = parser.parse_args(arguments)
-        report(options)
-    except (ConfigError, OSError) as error:
-        return refuse(error)
+    options = parser.parse_args(arguments)
+    report(options)
     return 0
 
 

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.command_line import Options, at_least
+from harness.command_line import Options, at_least, refusing
 from harness.config import ConfigError, as_dict, require
 from harness.episodes import own_columns
 from harness.exit_codes import DONE
 from harness.files import installation
 from harness.logs import CsvLog
-from harness.messages import refuse
-from harness.output import lasting_output
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest
 from recipes import load_config, load_recipe, method_label
@@ -75,7 +73,7 @@ mlr verify FOLDER/{scores}            # plays the episodes of this card again, w
 """
 
 
-@lasting_output()
+@refusing(ConfigError, OSError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder, or a packed agent to push")
@@ -84,25 +82,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=at_least(1), help="to play again: by default as many as after training")
     parser.add_argument("--note", default="", help="a sentence for the card's limits")
     parser.add_argument("--push", metavar="USER/NAME", help="the Hub's model; needs `hf auth login`")
-    try:
-        options = parser.parse_args(arguments)
-        hub = import_hub()
-        if options.push:
-            require(options.push.count("/") == 1, f"--push {options.push}: write USER/NAME")
-            require(hub.get_token() is not None, "--push needs a login: hf auth login, or set HF_TOKEN")
-        folder = options.run
-        if not (folder / CARD).is_file():
-            folder = options.out
-            require(folder is not None, "add --out FOLDER, where the agent is to be packed")
-            pack(options.run, folder, hub, options.agent_steps, options.episodes, options.note)
-            print(f"packed {folder}, {size(folder) / 1e6:.1f} MB, card {folder / CARD}")
-        elif not options.push:
-            raise ConfigError(f"{folder} is packed already: add --push USER/NAME, or give the run folder")
-        if options.push:
-            print(f"pushed {push(folder, options.push, hub)}")
-        return DONE
-    except (ConfigError, OSError) as error:
-        return refuse(error)
+    options = parser.parse_args(arguments)
+    hub = import_hub()
+    if options.push:
+        require(options.push.count("/") == 1, f"--push {options.push}: write USER/NAME")
+        require(hub.get_token() is not None, "--push needs a login: hf auth login, or set HF_TOKEN")
+    folder = options.run
+    if not (folder / CARD).is_file():
+        folder = options.out
+        require(folder is not None, "add --out FOLDER, where the agent is to be packed")
+        pack(options.run, folder, hub, options.agent_steps, options.episodes, options.note)
+        print(f"packed {folder}, {size(folder) / 1e6:.1f} MB, card {folder / CARD}")
+    elif not options.push:
+        raise ConfigError(f"{folder} is packed already: add --push USER/NAME, or give the run folder")
+    if options.push:
+        print(f"pushed {push(folder, options.push, hub)}")
+    return DONE
 
 
 def import_hub() -> ModuleType:

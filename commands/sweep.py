@@ -113,7 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(plan: Plan, file: str | None) -> None:
     """Prints the commands, and writes the list of runs. Raises ConfigError if it cannot be written."""
-    listed = json.dumps({"runs": [entry(run) for run in plan.runs], "same": list(map(vars, plan.doubles))}, indent=2)
+    keys = ("name", "suite", "task", "arm", "seed", "overrides", "run_dir", "changed")
+    runs = [{key: getattr(run, key) for key in keys} for run in plan.runs]
+    listed = json.dumps({"runs": runs, "same": list(map(vars, plan.doubles))}, indent=2)
     if file == "-":
         print(listed)
         return
@@ -135,12 +137,6 @@ def predicted_cost(runs: list[SweepRun]) -> list[str]:
     from studies.sweep_cost import predicted_cost  # imports torch
 
     return predicted_cost(runs)
-
-
-def entry(run: SweepRun) -> dict:
-    """Entry of a run in the list of --json."""
-    keys = ("name", "suite", "task", "arm", "seed", "overrides", "run_dir", "changed")
-    return {key: getattr(run, key) for key in keys}
 
 
 def read_settings(settings: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
@@ -288,11 +284,7 @@ def hand_to_slurm(runs: list[SweepRun], config: SweepConfig, console: Console) -
     jobs = queue()
     statuses = [read_status(run, jobs) for run in runs]
     console.print(summary(statuses))
-    waiting = [
-        status.run
-        for status in statuses
-        if status.state == "failed" or (status.state == "waiting" and not status.queued)
-    ]
+    waiting = [each.run for each in statuses if each.state == "failed" or (each.state == "waiting" and not each.queued)]
     if waiting:
         submitted = submit(waiting, config)
         console.print(f"{len(waiting)} runs submitted as {len(submitted)} jobs, {submitted[0]} to {submitted[-1]}")
@@ -315,16 +307,11 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
         count = count_places(gpus, config.parallel, config.runs_per_gpu, len(waiting))
         service = shared.enter_context(sharing(gpus, count, console.print))
         shares = [share | service for share in make_shares(gpus, count, len(os.sched_getaffinity(0)))]
-        console.print(f"{len(shares)} side by side, threads and GPU of each: {describe(shares)}")
+        each = (f"{share['OMP_NUM_THREADS']} / {share.get('CUDA_VISIBLE_DEVICES', 'none')}" for share in shares)
+        console.print(f"{len(shares)} side by side, threads and GPU of each: {', '.join(each)}")
         place = partial(run_side_by_side, waiting, shares, config.attempts)
-    bar = Progress(
-        TextColumn("sweep"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    columns = (TextColumn("sweep"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task = bar.add_task("sweep", total=len(runs), completed=len(runs) - len(waiting), note="")
     note_eta = every(ETA_SECONDS, lambda: bar.update(task, note=summary([read_status(run, {}) for run in runs])))
     watch = note_eta if console.is_terminal else lambda: None
@@ -344,10 +331,6 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
         console.print("stopped; the same command goes on from there")
         return RESUME_ME
     return SOME_FAILED if any(outcome.state == "failed" for outcome in outcomes) else DONE
-
-
-def describe(shares: list[dict[str, str]]) -> str:
-    return ", ".join(f"{share['OMP_NUM_THREADS']} / {share.get('CUDA_VISIBLE_DEVICES', 'none')}" for share in shares)
 
 
 def report(console: Console, bar: Progress, task: TaskID, run: SweepRun, outcome: Outcome) -> None:

@@ -22,12 +22,10 @@ Examples:
   mlr train atari game=alien fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
 """
 
-from harness.stop import resume_me_at_a_signal
 from recipes import train
 
 
 def main() -> int:
-    resume_me_at_a_signal()
     return train("atari", __doc__)
 
 

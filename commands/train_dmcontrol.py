@@ -26,12 +26,10 @@ Examples:
   mlr train dmcontrol task=reacher_easy fidelity=paper mlr.mask.ratio=0.7 experiment=ratio-0.7
 """
 
-from harness.stop import resume_me_at_a_signal
 from recipes import train
 
 
 def main() -> int:
-    resume_me_at_a_signal()
     return train("dmcontrol", __doc__)
 
 

@@ -26,12 +26,10 @@ Examples:
   mlr train mwm task=reach preset=cpu +ablation=stem_patch
 """
 
-from harness.stop import resume_me_at_a_signal
 from recipes import train
 
 
 def main() -> int:
-    resume_me_at_a_signal()
     return train("mwm", __doc__)
 
 

@@ -10,27 +10,22 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from harness.command_line import Options, at_least
+from harness.command_line import Options, at_least, refusing
 from harness.config import ConfigError
 from harness.exit_codes import DONE, FAILED
-from harness.messages import refuse
-from harness.output import lasting_output
 from harness.report.scores import score_files
 from harness.verification import Verification, folder_of, verify
 from harness.worker import SPAWN, end_with_parent
 from recipes import load_config, load_suite
 
 
-@lasting_output()
+@refusing(ConfigError, OSError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("tables", type=Path, nargs="+", metavar="run_or_table", help="run folders or score files")
     parser.add_argument("--processes", type=at_least(1), default=os.cpu_count(), help="by default one a core")
-    try:
-        options = parser.parse_args(arguments)
-        return check(options.tables, options.processes)
-    except (ConfigError, OSError) as error:
-        return refuse(error)
+    options = parser.parse_args(arguments)
+    return check(options.tables, options.processes)
 
 
 def check(paths: list[Path], processes: int) -> int:

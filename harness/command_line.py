@@ -43,6 +43,22 @@ def launch(command: Command, run: Callable[[Any], int], *, about: str = "", argv
         raise
 
 
+def refusing(*errors: type[Exception]) -> Callable[[Callable], Callable[..., int]]:
+    """Decorates a command's `main`: its output may go away, and each of `errors` is a line and exit code 2."""
+
+    def decorate(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+        @lasting_output()
+        def refused(arguments: Sequence[str] | None = None) -> int:
+            try:
+                return main(arguments)
+            except errors as error:
+                return refuse(error)
+
+        return refused
+
+    return decorate
+
+
 class Options(argparse.ArgumentParser):
     """Options of a command, which `about` describes; a wrong one is a ConfigError with `advice`."""
 

@@ -19,6 +19,7 @@ from harness.command_line import launch
 from harness.config import ConfigError, as_dict
 from harness.report.published import label_of
 from harness.run_folder import RunFolder, leaves, read_config, with_todays_names
+from harness.stop import resume_me_at_a_signal
 
 if TYPE_CHECKING:
     import gymnasium
@@ -100,6 +101,7 @@ def load_config(run: str | Path) -> Any:
 
 def train(name: str, about: str = "", argv: Sequence[str] | None = None) -> int:
     """Exit code of a training script; `about` is what its --help prints first."""
+    resume_me_at_a_signal()
 
     def run(config: Any) -> int:
         recipe = load_recipe(config)  # imports torch, which a refused configuration never needs
