@@ -17,7 +17,7 @@ from atari.config import AgentConfig, ReplayConfig, ResetConfig
 from atari.networks import ActionEmbedding, Encoder, Head, make_networks, renormalize, scale_gradient
 from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
-from auxiliaries.slot import Auxiliary, Host, Shared, whole_loss
+from auxiliaries.slot import Auxiliary, Group, Host, Shared, whole_loss
 from harness.agent import Agent
 from harness.compiled import compile_modules
 from harness.config import HostFacts
@@ -120,25 +120,20 @@ class RainbowAgent(Agent):
         """One Adam for the RL loss and one for each group of the auxiliary that does not join it."""
         config, groups = self.config, self.auxiliary.groups if self.auxiliary is not None else ()
         joined = [parameter for group in groups if group.joins == RL for parameter in group.parameters]
-        parameters = {RL: [*self.networks.parameters(), *joined]}
-        self._clips = {RL: config.clip_norm}
-        rates, decays = {RL: config.learning_rate}, {RL: 0.0}
-        for group in groups:
-            if group.joins is None and group.parameters:
-                parameters[group.name], self._clips[group.name] = group.parameters, group.clip
-                rates[group.name] = group.rate_factor * config.learning_rate
-                decays[group.name] = group.weight_decay
+        own = [group for group in groups if group.joins is None and group.parameters]
+        stepped = [Group(RL, [*self.networks.parameters(), *joined], clip=config.clip_norm), *own]
+        self._clips = {group.name: group.clip for group in stepped}
         self.optimizers = {
-            name: make_adam(
-                parameters[name],
-                rates[name],
+            group.name: make_adam(
+                group.parameters,
+                group.rate_factor * config.learning_rate,
                 (config.adam_beta1, config.adam_beta2),
                 config.adam_eps,
-                weight_decay=decays[name],
+                weight_decay=group.weight_decay,
                 decoupled_decay=config.weight_decay,
-                clipped=clip is not None,
+                clipped=group.clip is not None,
             )
-            for name, clip in self._clips.items()
+            for group in stepped
         }
 
     @property
@@ -163,11 +158,9 @@ class RainbowAgent(Agent):
     @torch.no_grad()
     def act(self, observation: np.ndarray, step: int, first: bool) -> int:
         """The action for a stack uint8 [frames, H, W] in iteration `step`: epsilon-greedy with the last noise drawn."""
-        agent = self.config
-        epsilon = linear_ramp(
-            step, agent.epsilon_initial, agent.epsilon_final, agent.epsilon_start, agent.epsilon_steps
-        )
-        if self.exploration.random() < epsilon:
+        config = self.config
+        ramp = (config.epsilon_initial, config.epsilon_final, config.epsilon_start, config.epsilon_steps)
+        if self.exploration.random() < linear_ramp(step, *ramp):
             return int(self.exploration.integers(self.actions))
         pixels = to_device(observation, self.device).unsqueeze(0)
         logits = self.acting["head"](self.acting["encoder"](pixels), self._noise)
@@ -224,7 +217,7 @@ class RainbowAgent(Agent):
         metrics = {"rl_loss": rl_loss} | {f"aux/{name}": value for name, value in auxiliary_metrics.items()}
 
         with span("optimizer"):
-            self._update_targets("before_step")  # with tau 1 they are one update old
+            self.move_targets("before_step")  # with tau 1 they are one update old
         norms: dict[str, Tensor] = {}
         own = [name for name in self.optimizers if name != RL]
         steps = [(adam_leaves(self.optimizers[name]), partial(self._step, name, norms)) for name in own]
@@ -261,7 +254,7 @@ class RainbowAgent(Agent):
             }
         with span("optimizer"):
             self._side.join()
-            self._update_targets("after_step")
+            self.move_targets("after_step")
         return kl, {key: value.detach() for key, value in metrics.items()}
 
     def _step(self, name: str, norms: dict[str, Tensor]) -> None:
@@ -291,10 +284,6 @@ class RainbowAgent(Agent):
         self._fresh_spread.zero_()
         return {"reset": number}
 
-    def _update_targets(self, place: str) -> None:
-        if self.auxiliary is not None and self.auxiliary.moves_targets == place:
-            self.auxiliary.update_targets()
-
     @torch.no_grad()
     def _target(self, batch: SequenceBatch) -> Tensor:
         """Double DQN: the online network, with this update's noise, chooses; the previous noise values [B, N]."""
@@ -309,15 +298,9 @@ class RainbowAgent(Agent):
             with self._autocast():
                 latents = self.target["encoder"](views[0])
             target_probs = self.target["head"](latents, self._previous_noise).softmax(-1)
-        action = losses.expected_value(online_probs, self._support).argmax(1)
-        agent = self.config
-        return losses.project_distribution(
-            losses.of_action(target_probs, action),
-            batch.returns,
-            batch.done,
-            agent.discount**agent.n_step if self._horizon is None else self._horizon.bootstrap(),
-            self._support,
-        )
+        chosen = losses.of_action(target_probs, losses.expected_value(online_probs, self._support).argmax(1))
+        discount = self.config.discount**self.config.n_step if self._horizon is None else self._horizon.bootstrap()
+        return losses.project_distribution(chosen, batch.returns, batch.done, discount, self._support)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         with self._autocast():

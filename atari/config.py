@@ -186,17 +186,13 @@ def validate(config: AtariConfig) -> None:
     )
     validate_encoder(config)
     validate_replay(config)
-    validate_resets(config)
-    validate_auxiliary(config, host_facts(config))
-
-
-def validate_resets(config: AtariConfig) -> None:
     resets, starts = config.resets, config.loop.learning_starts
     require(
         resets is None or resets.every == 0 or resets.every > starts,
         f"resets.every={resets and resets.every} must be 0 or above loop.learning_starts={starts}: "
         "before that nothing has been learned",
     )
+    validate_auxiliary(config, host_facts(config))
 
 
 def host_facts(config: AtariConfig) -> HostFacts:

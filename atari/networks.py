@@ -61,8 +61,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, in_channels: int, image_size: int):
         super().__init__()
-        stages = impala_stages if config.kind == "impala" else conv_stages
-        made = stages(config, in_channels, image_size)
+        made = (impala_stages if config.kind == "impala" else conv_stages)(config, in_channels, image_size)
         self.stages = nn.ModuleDict({f"conv{number}": stage for number, stage in enumerate(made, start=1)})
         self.latent_dim = config.channels[-1] * map_sides(config, image_size)[-1] ** 2
 
@@ -80,8 +79,7 @@ class Encoder(nn.Module):
 def conv_stages(config: EncoderConfig, channels: int, size: int) -> Iterator[nn.Sequential]:
     """A convolution and a ReLU each."""
     for number, (width, kernel, stride) in enumerate(zip(config.channels, config.kernels, config.strides, strict=True)):
-        convolution = (PixelConv2d if number == 0 else nn.Conv2d)(channels, width, kernel, stride)
-        stage = ConvReLU(convolution)
+        stage = ConvReLU((PixelConv2d if number == 0 else nn.Conv2d)(channels, width, kernel, stride))
         if config.padding == "same":
             stage = nn.Sequential(nn.ZeroPad2d(same_padding(size, kernel, stride)), stage)
         yield stage
@@ -123,7 +121,8 @@ class Head(nn.Module):
 
     `noise` [noise_size] holds the factors of all layers, `draw_noise` makes it; with more dimensions it broadcasts
     against the latents'. None uses the mean weights, and train/eval mode has no say in it. A head without noise takes
-    empty factors. The gradient scale between head and encoder is the caller's.
+    empty factors. The gradient scale between head and encoder is the caller's. Auxiliaries borrow the `projector`, the
+    hidden layers' mean weights.
     """
 
     def __init__(self, actions: int, config: AgentConfig):
@@ -136,11 +135,6 @@ class Head(nn.Module):
         """Sizes of the layers' inputs and outputs, in the order of their definition; none without noise."""
         means = [layer.mean for layer in self.children()] if self.sigma0 is not None else []
         return [size for mean in means for size in (mean.in_features, mean.out_features)]
-
-    @property
-    def projector(self) -> nn.Module:
-        """The hidden layers' mean weights, which auxiliaries borrow."""
-        raise NotImplementedError
 
     @property
     def noise_size(self) -> int:

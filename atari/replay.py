@@ -5,7 +5,7 @@ Step s is observation s, the action taken at it, the reward that followed and wh
 slot s % capacity.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -65,35 +65,22 @@ class SequenceReplay:
         frame_stack: int,
         device: torch.device | str,
     ):
-        capacity = config.capacity
-        self.config = config
-        self.agent = agent
+        self.config, self.agent, self.capacity = config, agent, config.capacity
         # Steps read before a start. Without a stack one is still needed: `first` is the end of the step before.
         self.history = max(frame_stack - 1, 1)
         self.lag = 1 + agent.longest_n_step + config.window  # newer steps that must exist before a start may be sampled
-        self.frames = FrameStore(capacity, frame_shape, frame_stack, "zeros", device)
-        self.priorities = Priorities(capacity, device)
+        self.frames = FrameStore(self.capacity, frame_shape, frame_stack, "zeros", device)
+        self.priorities = Priorities(self.capacity, device)
         self.ring = Ring(
-            {
-                "actions": torch.zeros(capacity, dtype=torch.int64, device=device),
-                "rewards": torch.zeros(capacity, dtype=torch.float32, device=device),
-                "flags": torch.zeros(capacity, 3, dtype=torch.bool, device=device),  # terminated, truncated, life lost
-            }
+            actions=torch.zeros(self.capacity, dtype=torch.int64, device=device),
+            rewards=torch.zeros(self.capacity, dtype=torch.float32, device=device),
+            flags=torch.zeros(self.capacity, 3, dtype=torch.bool, device=device),  # terminated, truncated, life lost
         )
         self.discounts = agent.discount ** torch.arange(agent.n_step, dtype=torch.float32, device=device)  # float32 [n]
         self.count = torch.zeros((), dtype=torch.int64, device=device)  # steps begun, for the device
         self.largest = torch.ones((), dtype=torch.float64, device=device)  # leaf so far, read for new starts if asked
         self.steps_begun = 0  # the same, for the host
         self.steps_stored = 0
-
-    @property
-    def capacity(self) -> int:
-        return self.config.capacity
-
-    @property
-    def cursor(self) -> int:
-        """Slot of the step after the last one begun."""
-        return self.steps_begun % self.capacity
 
     @property
     def nbytes(self) -> int:
@@ -133,8 +120,7 @@ class SequenceReplay:
             raise RuntimeError("store() needs a begin_step() of its own before it")
         slot = self.steps_stored % self.capacity
         self.frames.write(slot, observation[-1])
-        flags = (terminated, truncated, info["life_lost"])
-        self.ring.write(slot, actions=action, rewards=reward, flags=flags)
+        self.ring.write(slot, actions=action, rewards=reward, flags=(terminated, truncated, info["life_lost"]))
         self.steps_stored += 1
 
     def require_window(self) -> None:
@@ -249,10 +235,7 @@ class SequenceReplay:
 
         Raises ValueError for a step that is not stored, or no longer.
         """
-        oldest = max(0, self.steps_stored - self.capacity)
-        if not oldest <= start_step <= stop_step <= self.steps_stored:
-            raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
-        slots = self.ring.slots(start_step, stop_step, self.capacity)
+        slots = self.ring.stored_slots(start_step, stop_step, self.capacity, self.steps_stored)
         return {"frames": self.frames.frames.index_select(0, slots), **self.ring.rows(slots)}
 
     def load_rows(self, start_step: int, rows: dict[str, Tensor]) -> None:
@@ -272,13 +255,12 @@ def hold_at_end(window: Window, horizon: int) -> Window:
     end = torch.where(window.done[:horizon], position[:horizon], length).amin(0)  # [B], length where there is none
     past = position > end  # [L, B]
     held = torch.minimum(position, end)
-    return Window(
+    return replace(
+        window,
         slots=window.slots.gather(0, held),
         since_first=window.since_first.gather(0, held),
-        actions=window.actions,
         rewards=window.rewards.masked_fill(past, 0.0),
         done=window.done | past,
-        first=window.first,
     )
 
 

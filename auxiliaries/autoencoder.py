@@ -71,9 +71,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList()
         for number in reversed(range(len(host.layers))):
             kernel, stride = host.layers[number]
-            cut = sides[number] - (
-                (sides[number + 1] - 1) * stride + kernel
-            )  # pixels that the encoder's layer left out
+            # Pixels that the encoder's layer left out.
+            cut = sides[number] - (sides[number + 1] - 1) * stride - kernel
             inputs, outputs = channels[number + 1], channels[number]
             self.layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, stride, output_padding=cut))
 

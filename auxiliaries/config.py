@@ -59,11 +59,8 @@ class SPRConfig:
     width: PositiveInt | None
     projection: PositiveInt | None
 
-    def check(self, facts: HostFacts) -> None:
+    def check(self, facts: HostFacts, section: str = "spr") -> None:
         """Raises ConfigError for more steps than a window has, or networks that do not fit the latents."""
-        self._check("spr", facts)
-
-    def _check(self, section: str, facts: HostFacts) -> None:
         require(
             self.steps < facts.window,
             f"{section}.steps={self.steps} reads {self.steps + 1} steps, more than replay.window={facts.window}: "
@@ -91,9 +88,9 @@ class PlayVirtualConfig(SPRConfig):
     ramp_exponent: NonNegativeFloat  # the weight starts at exp(-ramp_exponent)
     ramp_unit: Annotated[str, one_of("agent_steps", "env_steps")]
 
-    def check(self, facts: HostFacts) -> None:
+    def check(self, facts: HostFacts, section: str = "playvirtual") -> None:
         """Raises ConfigError for settings of SPR or virtual trajectories that cannot work."""
-        self._check("playvirtual", facts)
+        super().check(facts, section)
         require(
             facts.discrete or not self.copies_per_action,
             "playvirtual.copies_per_action=true counts actions, and these are continuous: set it to false",

@@ -13,8 +13,6 @@ from mlr.masking import sample_mask
 from mlr.objective import MLR, Drawn
 from mlr.pixel_target import PixelMLR
 
-GENERATORS = ("mask", "augmentation_mlr_target", "augmentation_mlr_masked")
-
 
 class Reconstruction(Auxiliary):
     """Masked latent reconstruction on an agent's encoder."""
@@ -25,7 +23,7 @@ class Reconstruction(Auxiliary):
     def __init__(self, config: MLRConfig, host: Host):
         self.config, self.host = config, host
         self.weight = config.weight
-        self.generators = host.generators(*GENERATORS)
+        self.generators = host.generators("mask", "augmentation_mlr_target", "augmentation_mlr_masked")
         self.objective = make_objective(config, host, self.generators)
         self.owned, self.targets = self.objective.owned, self.objective.targets
         if host.projector is None:
@@ -57,9 +55,8 @@ class Reconstruction(Auxiliary):
         self.objective.update_targets()
 
     def notes(self) -> dict[str, Any]:
-        facts = self.host.facts
-        hidden = hidden_by(self.config, facts.image_size, self.host.view_size, self.host.layers)
-        return {"mask": f"hides {hidden}"}
+        host = self.host
+        return {"mask": f"hides {hidden_by(self.config, host.facts.image_size, host.view_size, host.layers)}"}
 
 
 def make_objective(config: MLRConfig, host: Host, generators: Generators) -> MLR:

@@ -15,6 +15,7 @@ from harness.pixels import Pixels
 from harness.precision import Autocast
 from harness.seeding import Generators
 from harness.spans import span
+from mlr.objective import cosine_margin
 
 Metrics = dict[str, Tensor]
 
@@ -132,8 +133,9 @@ class Auxiliary(Protocol):
         """Computes the values of `loss` for a whole batch from its embeddings [B, ...]."""
 
     def metrics(self, values: dict[str, Tensor], drawn: Any) -> Metrics:
-        """Summarises the values of a whole batch as 0-d tensors."""
-        return {name: value.mean() for name, value in values.items() if name != "loss"}
+        """Summarises the values of a whole batch as 0-d tensors; vectors `prediction` and `target` have a margin."""
+        plain = {name: value.mean() for name, value in values.items() if name not in ("loss", "prediction", "target")}
+        return plain | cosine_margin(values)
 
     def update_targets(self) -> None:
         """Moves the momentum copies towards their modules, in place."""

@@ -14,7 +14,7 @@ from auxiliaries.slot import Auxiliary, Group, Host, Reads, Shared
 from harness.pixels import Pixels
 from harness.spans import span
 from mlr.momentum import frozen_copy, momentum_update
-from mlr.objective import cosine_distance, cosine_margin
+from mlr.objective import cosine_distance
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,6 @@ class SPR(Auxiliary):
         distance, values = self._distance(predictions, targets)
         vectors = {"prediction": predictions.detach(), "target": targets}
         return {"loss": (distance * going_on).mean(0, keepdim=True), "cosine": values["cosine"]} | vectors
-
-    def metrics(self, values: dict[str, Tensor], drawn: Drawn) -> dict[str, Tensor]:
-        margin = cosine_margin(values["prediction"], values["target"]).mean()
-        vectors_apart = {name: value for name, value in values.items() if name not in ("prediction", "target")}
-        return super().metrics(vectors_apart, drawn) | {"cosine_margin": margin}
 
     def _project(self, latents: Tensor) -> Tensor:
         return self.owned["predictor"](self.projector(latents))

@@ -48,15 +48,7 @@ Images: TypeAlias = View | Tensor  # of which a slice is pixels [b, C, crop, cro
 # cache, and those of a whole batch never exist.
 CPU_SLICE = 32
 
-GENERATORS = (
-    "sampling",
-    "windows",
-    "crop_obs",
-    "crop_next_obs",
-    "noise_acting",
-    "noise_target",
-    "noise_actor",
-)
+GENERATORS = ("sampling", "windows", "crop_obs", "crop_next_obs", "noise_acting", "noise_target", "noise_actor")
 
 
 class SACAgent(Agent):
@@ -94,11 +86,7 @@ class SACAgent(Agent):
         self.exploration = numpy_generator(seed, "exploration")
         self._centre_crop = CentreCrop(config.crop_size)
         self._random_crop = RandomCrop(
-            facts.image_size,
-            config.crop_size,
-            pad=config.rl_pad,
-            mode="slice",
-            last_offset=config.rl_crop_last_offset,
+            facts.image_size, config.crop_size, config.rl_pad, "slice", last_offset=config.rl_crop_last_offset
         )
         self.networks, self.auxiliary = self._draw("parameters")
         for module in self.modules:
@@ -125,8 +113,9 @@ class SACAgent(Agent):
             auxiliary, networks = None, self._aux_networks
             if self._make_auxiliary is not None:
                 auxiliary = self._make_auxiliary(self._host(encoder))
-                if networks is not None and networks.redraw:
-                    redraw_latents(encoder, auxiliary, networks.init_std)
+                if networks is not None and networks.redraw:  # also in momentum copies, apart from the encoder's (F7)
+                    for module in (encoder, *auxiliary.targets.values()):
+                        init_truncated_normal(getattr(module, "latent", module), networks.init_std)
         return nn.ModuleDict({"encoder": encoder, "actor": actor, "q_heads": q_heads, **targets}), auxiliary
 
     def _host(self, encoder: PixelEncoder) -> Host:
@@ -174,14 +163,9 @@ class SACAgent(Agent):
                 {"params": group.parameters, "lr": rate, "weight_decay": group.weight_decay}
                 for group, rate in zip(self.auxiliary.groups, self._auxiliary_rates, strict=True)
             ]
-            clipped = self._auxiliary_clip is not None
+            clipped = self.auxiliary.groups[0].clip is not None  # one clip for the step of all groups
             optimizers["auxiliary"] = make_adam(groups, 0.0, betas, eps, clipped=clipped)
         return optimizers
-
-    @property
-    def _auxiliary_clip(self) -> float | None:
-        """Largest norm of the gradient over all groups of the auxiliary's step."""
-        return self.auxiliary.groups[0].clip
 
     def fuse(self, seconds: Callable[[Compute], float]) -> list[str]:
         """Lets a GPU take several operations at once where that agrees and is faster; returns reasons against."""
@@ -311,11 +295,11 @@ class SACAgent(Agent):
         loss, metrics = loss_in_slices(auxiliary, batch, shared, self._slices(count, images), backward)
         metrics = {"loss": loss.mean(), "learning_rate": self._auxiliary_rates[-1].clone()} | metrics
         with span("optimizer"):
-            self._move_targets("before_step")
-            if self._auxiliary_clip is not None:
-                metrics["grad_norm"] = clip_in_step(optimizer, self._auxiliary_clip)
+            self.move_targets("before_step")
+            if (clip := auxiliary.groups[0].clip) is not None:
+                metrics["grad_norm"] = clip_in_step(optimizer, clip)
             optimizer.step()
-            self._move_targets("after_step")
+            self.move_targets("after_step")
         self._auxiliary_updates.add_(1)
         return {f"aux/{name}": value for name, value in metrics.items()}
 
@@ -371,11 +355,7 @@ class SACAgent(Agent):
         with span("optimizer"):
             momentum_update(self.target_encoder, self.encoder, self.config.critic_encoder_tau)
             momentum_update(self.target_q_heads, self.q_heads, self.config.critic_tau)
-            self._move_targets("with_targets")
-
-    def _move_targets(self, place: str) -> None:
-        if self.auxiliary is not None and self.auxiliary.moves_targets == place:
-            self.auxiliary.update_targets()
+            self.move_targets("with_targets")
 
     def _encode(self, network: nn.Module, pixels: Tensor) -> Tensor:
         """Output float32 of the encoder, a copy of it, or its convolutions alone."""
@@ -455,13 +435,6 @@ class TrainedAgent:
         """The mean's actions float32 [B, A] for stacks uint8 [B, C, H, W]. Raises ValueError for anything else."""
         mean, _ = self._policy(as_pixels(observations, self.observation_shape, self.device))
         return mean.tanh().cpu().numpy()
-
-
-def redraw_latents(encoder: PixelEncoder, auxiliary: Auxiliary, std: float) -> None:
-    """Draws the encoder's fc anew, and those of the auxiliary's momentum copies apart from it (F7)."""
-    init_truncated_normal(encoder.latent, std)
-    for target in auxiliary.targets.values():
-        init_truncated_normal(getattr(target, "latent", target), std)
 
 
 def make_acting_networks(config: AgentConfig, frame_stack: int, action_size: int) -> tuple[PixelEncoder, Actor]:

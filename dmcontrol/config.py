@@ -156,7 +156,12 @@ def validate(config: DMControlConfig) -> None:
         require(task == "", f"env={config.env} and a task of the suite, {task}, exclude each other: leave one out")
     else:
         validate_task(config)
-    validate_environment(config)
+    for domain in config.camera_by_domain:
+        require_domain(domain)
+    repeat = config.environment.action_repeat
+    for key in ("env_steps", "eval_every_env_steps"):
+        value = getattr(config, key)
+        require(value % repeat == 0, f"{key}={value} is no multiple of environment.action_repeat={repeat}")
     require(
         config.loop.order == "overlapped",
         f"loop.order={config.loop.order}: on DMControl updates come before the step anyway, leave it at overlapped",
@@ -196,15 +201,6 @@ def validate_task(config: DMControlConfig) -> None:
         f"{name} would run with the settings of {config.settings}: "
         + (f"use task={name} alone" if name in PAPER_TASKS else "leave task out when domain and task_name are given"),
     )
-
-
-def validate_environment(config: DMControlConfig) -> None:
-    repeat = config.environment.action_repeat
-    for domain in config.camera_by_domain:
-        require_domain(domain)
-    for key in ("env_steps", "eval_every_env_steps"):
-        value = getattr(config, key)
-        require(value % repeat == 0, f"{key}={value} is no multiple of environment.action_repeat={repeat}")
 
 
 def validate_agent(config: DMControlConfig) -> None:

@@ -17,7 +17,7 @@ from dmcontrol.rendering import choose_backend, renderer_name
 from dmcontrol.tasks import require_task
 from harness.config import require
 from harness.errors import NotFinite
-from harness.seeding import derive_seed
+from harness.seeding import environment_seed
 from harness.spans import span
 
 RENDER_SCALE = 3  # render() gives a picture this many times larger than an observation: its pictures are for people
@@ -86,10 +86,10 @@ class DMControlEnv(gymnasium.Env):
         if self._suite._reset_next_step:
             raise gymnasium.error.ResetNeeded("the episode is over, or none was started: call reset()")
         physics_state = self._physics.get_state()
-        control = self._scale(action)
-        reward = 0.0
+        share = (action.astype(np.float64) + 1) / 2  # of the way from the task's lower bounds to its upper ones
+        control, reward = (share * (self._high - self._low) + self._low).astype(np.float32), 0.0
         for _ in range(self._config.action_repeat):
-            time_step = self._advance(control)
+            time_step = step_physics(self._suite, control, self.task)
             reward += time_step.reward or 0.0  # a task may give None
             if time_step.last():
                 break
@@ -99,14 +99,6 @@ class DMControlEnv(gymnasium.Env):
         truncated = time_step.last() and not terminated
         info = {"physics_state": physics_state, "discount": float(time_step.discount), "raw_reward": float(reward)}
         return self._stack.copy(), float(reward), terminated, truncated, info
-
-    def _advance(self, control: np.ndarray):
-        from dm_control.rl.control import PhysicsError
-
-        try:
-            return self._suite.step(control)
-        except PhysicsError as error:
-            raise NotFinite(f"the physics of {self.task} diverged: {error}") from error
 
     def render(self) -> np.ndarray:
         """Current picture of the observations' camera, uint8 [3H, 3W, 3]."""
@@ -173,24 +165,19 @@ class DMControlEnv(gymnasium.Env):
         with span("render"):
             return self._camera.render().transpose(2, 0, 1)
 
-    def _scale(self, action: np.ndarray) -> np.ndarray:
-        share = (action.astype(np.float64) + 1) / 2  # of the way from the task's lower bounds to its upper ones
-        return (share * (self._high - self._low) + self._low).astype(np.float32)
+
+def make_environment(
+    config: DMControlConfig, seed: int, episode: int, training: bool, pictures: bool = True
+) -> DMControlEnv:
+    """Evaluation episodes have environments of their own, whose starts depend on `seed` and `episode` alone.
+
+    Without `pictures` it needs no OpenGL.
+    """
+    seed = environment_seed(seed, episode, training)
+    return DMControlEnv(config.domain, config.task_name, config.environment, seed, pictures)
 
 
-def make_environment(config: DMControlConfig, seed: int, episode: int, training: bool) -> DMControlEnv:
-    """Evaluation episodes have environments of their own, whose starts depend on `seed` and `episode` alone."""
-    purpose = "environment" if training else "evaluation_environment"
-    return DMControlEnv(config.domain, config.task_name, config.environment, derive_seed(seed, purpose, episode))
-
-
-def make_scorer(config: DMControlConfig, seed: int, episode: int) -> DMControlEnv:
-    """The environment of an evaluation episode without pictures; it needs no OpenGL."""
-    seed = derive_seed(seed, "evaluation_environment", episode)
-    return DMControlEnv(config.domain, config.task_name, config.environment, seed, pictures=False)
-
-
-def load_from_suite(domain: str, task_name: str, seed: int, pictures: bool = True):
+def load_from_suite(domain: str, task_name: str, seed: int, pictures: bool):
     if pictures:
         choose_backend()
     else:
@@ -219,15 +206,36 @@ def model_arrays(physics) -> Iterator[tuple[str, np.ndarray]]:
             yield name, getattr(model, name)
 
 
-def physics_state(physics) -> dict[str, np.ndarray]:
-    """All that integration reads, the solver's warm start included, and the sensors, which were read before the step
-    was complete."""
+def step_physics(suite: Any, control: np.ndarray, name: str) -> Any:
+    """Time step of an environment of dm_control. Raises NotFinite where the physics of the task `name` diverges."""
+    from dm_control.rl.control import PhysicsError
+
+    try:
+        return suite.step(control)
+    except PhysicsError as error:
+        raise NotFinite(f"the physics of {name} diverged: {error}") from error
+
+
+def integration_state(model: Any, data: Any) -> np.ndarray:
+    """All that MuJoCo's integration reads, bodies that follow the action and the solver's warm start included."""
     import mujoco
 
-    model, data, kind = physics.model.ptr, physics.data.ptr, mujoco.mjtState.mjSTATE_INTEGRATION.value
-    integration = np.empty(mujoco.mj_stateSize(model, kind))
-    mujoco.mj_getState(model, data, integration, kind)
-    return {"integration": integration, "sensors": data.sensordata.copy()}
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION.value
+    values = np.empty(mujoco.mj_stateSize(model, kind))
+    mujoco.mj_getState(model, data, values, kind)
+    return values
+
+
+def set_integration_state(model: Any, data: Any, values: Any) -> None:
+    import mujoco
+
+    mujoco.mj_setState(model, data, np.asarray(values), mujoco.mjtState.mjSTATE_INTEGRATION.value)
+
+
+def physics_state(physics) -> dict[str, np.ndarray]:
+    """The integration's state and the sensors, which were read before the step was complete."""
+    model, data = physics.model.ptr, physics.data.ptr
+    return {"integration": integration_state(model, data), "sensors": data.sensordata.copy()}
 
 
 def load_physics_state(physics, state: dict) -> None:
@@ -235,7 +243,7 @@ def load_physics_state(physics, state: dict) -> None:
     import mujoco
 
     model, data = physics.model.ptr, physics.data.ptr
-    mujoco.mj_setState(model, data, np.asarray(state["integration"]), mujoco.mjtState.mjSTATE_INTEGRATION.value)
+    set_integration_state(model, data, state["integration"])
     mujoco.mj_step1(model, data)  # what a step of dm_control ends with: the quantities that follow from the state
     data.sensordata[:] = np.asarray(state["sensors"])
     with physics.contexts.gl.make_current() as context:

@@ -18,6 +18,8 @@ from harness.replay.frames import FrameStore
 from harness.replay.priorities import Priorities
 from harness.replay.ring import Ring
 
+COUNTERS = ("oldest", "steps_stored", "frames_stored", "episode_step", "newest_start")
+
 
 @dataclass
 class TransitionBatch:
@@ -42,7 +44,7 @@ class WindowBatch:
 class TransitionReplay:
     """The last `capacity` steps, as single transitions or as windows of `window` steps, each drawn uniformly.
 
-    A window holds no step that ended an episode; with `window_may_end` its last step may be one.
+    A window holds no step that ended an episode.
 
     `min_episode`, the agent steps of a usual episode, sizes the ring of frames. Where episodes end earlier, the frames
     run out first, and the oldest steps can no longer be sampled although they are among the last `capacity`.
@@ -57,23 +59,18 @@ class TransitionReplay:
         action_size: int,
         device: torch.device | str,
         min_episode: int,
-        window_may_end: bool = False,
     ):
-        self.capacity = capacity
-        self.window = window
-        self.window_may_end = window_may_end
+        self.capacity, self.window = capacity, window
         ends = -(-capacity // min_episode)
         # A frame for each step, one more for each end among them, and the rest of the oldest and newest observation.
         self.frames = FrameStore(capacity + ends + frame_stack, frame_shape, frame_stack, "repeat", device)
         self.starts = Priorities(capacity, device)  # 1 where a window may start
         self.ring = Ring(
-            {
-                "actions": torch.zeros(capacity, action_size, dtype=torch.float32, device=device),
-                "rewards": torch.zeros(capacity, dtype=torch.float32, device=device),
-                "flags": torch.zeros(capacity, 2, dtype=torch.bool, device=device),  # terminated, truncated
-                "newest_frames": torch.zeros(capacity, dtype=torch.int64, device=device),
-                "since_first": torch.zeros(capacity, dtype=torch.int64, device=device),  # steps in the episode before
-            }
+            actions=torch.zeros(capacity, action_size, dtype=torch.float32, device=device),
+            rewards=torch.zeros(capacity, dtype=torch.float32, device=device),
+            flags=torch.zeros(capacity, 2, dtype=torch.bool, device=device),  # terminated, truncated
+            newest_frames=torch.zeros(capacity, dtype=torch.int64, device=device),
+            since_first=torch.zeros(capacity, dtype=torch.int64, device=device),  # steps in the episode before
         )
         self.bounds = torch.zeros(2, dtype=torch.int64, device=device)  # oldest and steps_stored, for the device
         self.oldest_frames = np.zeros(capacity, dtype=np.int64)  # that the steps' observations show, for the host
@@ -118,7 +115,9 @@ class TransitionReplay:
         self.oldest_frames[slot] = newest_frame - min(self.episode_step, self.frames.stack_size - 1)
         self.steps_stored += 1
         self._close_overwritten()
-        self._open_start(terminated or truncated)
+        if self.episode_step >= self.window:  # a window may end before the step just stored
+            self.newest_start = self.steps_stored - 1 - self.window
+            self.starts.leaves[self.newest_start % self.capacity].fill_(1.0)
         self._write_bounds()
         self.episode_step = 0 if terminated or truncated else self.episode_step + 1
 
@@ -133,14 +132,6 @@ class TransitionReplay:
         while self.oldest < oldest_step or self.oldest_frames[self.oldest % self.capacity] < self._first_intact_frame:
             self.starts.leaves[self.oldest % self.capacity].fill_(0.0)
             self.oldest += 1
-
-    def _open_start(self, ended: bool) -> None:
-        """Lets a window end before the step just stored, or with it if that ended an episode and a window may."""
-        for last in [self.steps_stored - 2] + [self.steps_stored - 1] * (ended and self.window_may_end):
-            # Steps of the episode up to `last`.
-            if self.episode_step + 1 - (self.steps_stored - 1 - last) >= self.window:
-                self.newest_start = last + 1 - self.window
-                self.starts.leaves[self.newest_start % self.capacity].fill_(1.0)
 
     def _write_bounds(self) -> None:
         for bound, value in zip(self.bounds, (self.oldest, self.steps_stored), strict=True):
@@ -184,7 +175,7 @@ class TransitionReplay:
     def windows(self, batch_size: int, generator: Generator, reads: Reads) -> WindowBatch:
         """Draws windows uniformly, with replacement, and fills the first steps of the fields that `reads` names.
 
-        `generator` is on the replay's device. A window does not hold the newest step unless that ended an episode.
+        `generator` is on the replay's device. A window does not hold the newest step.
         """
         starts = self.starts.draw(self._uniforms(batch_size, generator))
         offsets = torch.arange(reads.steps, device=starts.device)
@@ -209,14 +200,7 @@ class TransitionReplay:
 
     def state(self) -> dict:
         """Counters and leaves; the steps themselves come in pieces from `rows`."""
-        return {
-            "oldest": self.oldest,
-            "steps_stored": self.steps_stored,
-            "frames_stored": self.frames_stored,
-            "episode_step": self.episode_step,
-            "newest_start": self.newest_start,
-            "starts": self.starts.leaves.clone(),
-        }
+        return {name: getattr(self, name) for name in COUNTERS} | {"starts": self.starts.leaves.clone()}
 
     def load_state(self, state: dict) -> None:
         """Restores `state()` in place, after `load_rows`.
@@ -227,9 +211,8 @@ class TransitionReplay:
         if held != self.capacity and not state["steps_stored"] <= held < self.capacity:
             raise ValueError(f"the state has {held} leaves, this replay {self.capacity}")
         self.starts.leaves.zero_()[:held].copy_(state["starts"])
-        self.oldest, self.steps_stored = state["oldest"], state["steps_stored"]
-        self.frames_stored, self.episode_step = state["frames_stored"], state["episode_step"]
-        self.newest_start = state["newest_start"]
+        for name in COUNTERS:
+            setattr(self, name, state[name])
         self._write_bounds()
         shown = self.ring["since_first"].clamp(max=self.frames.stack_size - 1)
         self.oldest_frames[:] = (self.ring["newest_frames"] - shown).cpu().numpy()
@@ -240,10 +223,7 @@ class TransitionReplay:
         Beside them are the frames [F, ...] that their observations show, unless overwritten, and their numbers [F].
         Raises ValueError for a step that is not stored, or no longer.
         """
-        oldest = max(0, self.steps_stored - self.capacity)
-        if not oldest <= start_step < stop_step <= self.steps_stored:
-            raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
-        slots = self.ring.slots(start_step, stop_step, self.capacity)
+        slots = self.ring.stored_slots(start_step, stop_step, self.capacity, self.steps_stored)
         rows = self.ring.rows(slots)
         stop_frame = int(rows["newest_frames"][-1]) + 2
         start_frame = max(int(self.oldest_frames[start_step % self.capacity]), self._first_intact_frame)

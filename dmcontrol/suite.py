@@ -1,9 +1,10 @@
 """DMControl as a suite: units of a step, scores, and what renders."""
 
+from functools import partial
 from importlib.metadata import version
 
 from dmcontrol.config import DMControlConfig
-from dmcontrol.environment import DMControlEnv, make_environment, make_scorer
+from dmcontrol.environment import DMControlEnv, make_environment
 from dmcontrol.rendering import with_advice
 from dmcontrol.scores import BUDGETS, SCORES, score_bound
 from harness.recipe import Suite, repeated_steps
@@ -47,6 +48,6 @@ DMCONTROL = Suite(
     manifest=manifest,
     describe=describe,
     simulator=simulator,
-    make_scorer=make_scorer,
+    make_scorer=partial(make_environment, training=False, pictures=False),
     score_bound=score_bound,
 )

@@ -64,6 +64,11 @@ class Agent(Protocol):
         """The networks, and the modules of the auxiliary."""
         return [self.networks, *([] if self.auxiliary is None else [self.auxiliary.owned, self.auxiliary.targets])]
 
+    def move_targets(self, place: str) -> None:
+        """Lets the auxiliary move its targets if this is its place in an update for that."""
+        if self.auxiliary is not None and self.auxiliary.moves_targets == place:
+            self.auxiliary.update_targets()
+
     def trained_parameters(self) -> list[nn.Parameter]:
         """Parameters that any optimiser steps, each once."""
         return list(dict.fromkeys(p for optimizer in self.optimizers.values() for p in adam_parameters(optimizer)))

@@ -20,7 +20,7 @@ from importlib import metadata
 from itertools import accumulate
 from pathlib import Path
 from threading import Thread
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from harness.config import ConfigError
 from harness.disk import sync
 from harness.errors import CheckpointError, NotFinite
-from harness.run_folder import checkpoint_names
+from harness.run_folder import checkpoint_names, nested
 
 SCHEMA = 6
 SLASH = "%2F"  # in a key, where / separates keys of nested dicts
@@ -86,13 +86,12 @@ class Checkpoints:
         Waits for the save before. Raises what that raised, and NotFinite if a value is no number.
         """
         self.wait()
-        tensors, values = {}, {}
-        _flatten(state, "", tensors, values)
+        entries = flatten(state)
         pieces, start = self._usable_pieces(agent_steps)
         steps = rows(start, agent_steps) if start < agent_steps else {}
-        require_finite({**tensors, **values})
+        require_finite(entries)
         require_finite(steps)
-        tensors = self._copied(tensors)
+        tensors = self._copied({name: value for name, value in entries.items() if isinstance(value, torch.Tensor)})
         steps = {name: tensor.cpu().contiguous() for name, tensor in steps.items()}
         manifest = {
             "schema": SCHEMA,
@@ -102,7 +101,7 @@ class Checkpoints:
             "config_hash": self._config_hash,
             "versions": library_versions(),
             "threads": torch.get_num_threads(),
-            "values": copy.deepcopy(values),
+            "values": copy.deepcopy({name: value for name, value in entries.items() if name not in tensors}),
         }
         self.newest = checkpoint_name(agent_steps, updates_made)
         self._writing = Writer(lambda: self._write(manifest, tensors, pieces, start, steps))
@@ -181,7 +180,7 @@ class Checkpoints:
                 load_rows(piece["start"], load_file(self._piece(piece)))
             tensors = load_file(self._folder / name / "state.safetensors")
             self._pieces, self._previous, self.newest = manifest["pieces"], name, name
-            return manifest["agent_steps"], _unflatten(tensors | manifest["values"])
+            return manifest["agent_steps"], nested(tensors | manifest["values"], _parts)
         if names:
             raise CheckpointError(f"no usable checkpoint in {self._folder}: restore its files, or delete it")
         return None
@@ -196,17 +195,9 @@ class Checkpoints:
 
     def _write_piece(self, start: int, stop: int, steps: dict[str, torch.Tensor]) -> dict:
         path = self._piece({"file": _piece_name(start, stop)})
-        part = path.with_suffix(".part")
-        try:
-            write_tensors(steps, part)
-            flush(part)
-            digest = _digest(part)
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_tensors(steps, path)
         flush(path.parent)
-        return {"file": path.name, "start": start, "stop": stop, "sha256": digest}
+        return {"file": path.name, "start": start, "stop": stop, "sha256": _digest(path)}
 
     def _prune(self, newest: str) -> None:
         """Leaves the newest checkpoint, the one before it, and the pieces that these two list."""
@@ -271,19 +262,28 @@ def _write_directory(path: Path, manifest: dict, tensors: dict[str, torch.Tensor
     write_tensors(tensors, state)
     manifest = manifest | {"state_sha256": _digest(state)}
     description.write_text(json.dumps(manifest | {"manifest_sha256": _manifest_digest(manifest)}))
-    for file in (state, description, path):
+    for file in (description, path):
         flush(file)
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file with the umask's permissions, where the library's own are 0600. Raises OSError."""
-    path.touch()
-    mode = path.stat().st_mode
+    """Writes and flushes a safetensors file, which is whole or absent. Raises OSError.
+
+    It has the umask's permissions, where the library's own are 0600.
+    """
+    part = path.with_suffix(".part")
     try:
-        save_file(tensors, path, metadata)
-        path.chmod(mode)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+        part.touch()
+        mode = part.stat().st_mode
+        save_file(tensors, part, metadata)
+        part.chmod(mode)
+        flush(part)
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, SafetensorError):
+            raise OSError(str(error)) from error
+        raise
 
 
 def require_finite(entries: dict) -> None:
@@ -296,13 +296,6 @@ def require_finite(entries: dict) -> None:
             finite = not isinstance(value, float) or math.isfinite(value)
         if not finite:
             raise NotFinite(f"{name} holds a NaN or an infinity")
-
-
-def require_finite_state(state: dict) -> None:
-    """Raises NotFinite for nested dicts, as a checkpoint takes them."""
-    tensors, values = {}, {}
-    _flatten(state, "", tensors, values)
-    require_finite({**tensors, **values})
 
 
 def library_versions() -> dict[str, str]:
@@ -329,17 +322,18 @@ def _forms(tensors: dict[str, torch.Tensor]) -> dict:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def _flatten(node: dict, prefix: str, tensors: dict, values: dict) -> None:
-    for key, value in node.items():
+def flatten(state: dict, prefix: str = "") -> dict[str, Any]:
+    """Entries of nested dicts by path. Arrays become tensors, and JSON values stay."""
+    entries: dict[str, Any] = {}
+    for key, value in state.items():
         path = prefix + str(key).replace("/", SLASH)
         if isinstance(value, dict) and value:
-            _flatten(value, f"{path}/", tensors, values)
+            entries |= flatten(value, f"{path}/")
         elif isinstance(value, np.ndarray):
-            tensors[path] = torch.from_numpy(np.array(value, order="C"))
-        elif isinstance(value, torch.Tensor):
-            tensors[path] = value.detach()
+            entries[path] = torch.from_numpy(np.array(value, order="C"))
         else:
-            values[path] = value
+            entries[path] = value.detach() if isinstance(value, torch.Tensor) else value
+    return entries
 
 
 class Writer(Thread):
@@ -358,15 +352,8 @@ class Writer(Thread):
             self.error = error
 
 
-def _unflatten(flat: dict) -> dict:
-    tree: dict = {}
-    for path, value in flat.items():
-        *parents, leaf = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent.replace(SLASH, "/"), {})
-        node[leaf.replace(SLASH, "/")] = value
-    return tree
+def _parts(path: str) -> list[str]:
+    return [part.replace(SLASH, "/") for part in path.split("/")]
 
 
 def _piece_name(start: int, stop: int) -> str:

@@ -15,15 +15,7 @@ import yaml
 
 from harness.config import ConfigError, suite_of, task_of
 from harness.files import CONFIGS
-from harness.overrides import (
-    check_override,
-    describe_violation,
-    explain,
-    parse,
-    require_finite,
-    schema_keys,
-    section_of,
-)
+from harness.overrides import check_override, explain, parse, require_finite, schema_keys, section_of, validated
 from harness.run_folder import leaves
 
 
@@ -99,21 +91,15 @@ class Command:
 
     def build(self, values: dict) -> Any:
         """The validated configuration of plain values, as a run folder holds them. Raises ConfigError."""
-        from pydantic import TypeAdapter, ValidationError
-
-        section, where = values.get("auxiliary"), ""
+        section = values.get("auxiliary")
         if section not in (None, "none", *self.sections):
             raise ConfigError(f"auxiliary={section} is not one of {', '.join(('none', *self.sections))}")
         unread = self.unread_sections(section)
         values = {key: value for key, value in values.items() if key not in unread and value is not None}
-        try:
-            config = TypeAdapter(self.schema).validate_python(values)
-            if section in self.sections:
-                where = f"{section}."
-                filled = TypeAdapter(resolve_name(self.sections[section])).validate_python(values.get(section, {}))
-                config = replace(config, **{section: filled})
-        except ValidationError as error:
-            raise ConfigError(describe_violation(error, where)) from error
+        config = validated(self.schema, values)
+        if section in self.sections:
+            schema = resolve_name(self.sections[section])
+            config = replace(config, **{section: validated(schema, values.get(section, {}), f"{section}.")})
         self.validate(config)
         return config
 

@@ -16,14 +16,17 @@ def warn(line: str) -> None:
     print(f"note: {line}", file=sys.stderr)
 
 
-def lock(file, operation: int) -> None:
-    """fcntl.flock; a line says so where the file system has no locks. Raises BlockingIOError if another holds it."""
+def lock(file, operation: int) -> bool:
+    """fcntl.flock; False if another holds the lock. A line says so where the file system has no locks."""
     try:
         fcntl.flock(file, operation)
+    except BlockingIOError:
+        return False
     except OSError as error:
         if error.errno not in NO_LOCK:
             raise
         warn("no locks on this file system: nothing keeps a second process out of a run folder")
+    return True
 
 
 def sync(descriptor: int) -> None:

@@ -91,13 +91,10 @@ class SpreadEnvironments:
         self.observations = _observations(memory, shape)
         self._local = LocalEnvironments(make_environment, self.observations)
         self._here = (0,) if film else ()
+        names = [f"environment worker {i}" for i in range(workers)]
+        work = (timeout_seconds, _serve, make_environment, memory, shape)
         with ExitStack() as stack:
-            self._workers = [
-                stack.enter_context(
-                    Worker(f"environment worker {i}", timeout_seconds, _serve, make_environment, memory, shape)
-                )
-                for i in range(workers)
-            ]
+            self._workers = [stack.enter_context(Worker(name, *work)) for name in names]
             self._stack = stack.pop_all()
 
     def start(self, episodes: dict[int, int]) -> None:

@@ -9,7 +9,6 @@ import io
 import zlib
 from base64 import b85decode, b85encode
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 
@@ -26,12 +25,8 @@ def pack(actions: list) -> str:
     kind = np.float32 if array.dtype.kind == "f" else np.min_scalar_type(array.max(initial=0))
     file = io.BytesIO()
     np.save(file, array.astype(kind), allow_pickle=False)
-    return b85encode(min(map(partial(_compressed, file.getvalue()), STRATEGIES), key=len)).decode()
-
-
-def _compressed(content: bytes, strategy: int) -> bytes:
-    stream = zlib.compressobj(9, strategy=strategy)
-    return stream.compress(content) + stream.flush()
+    streams = (zlib.compressobj(9, strategy=strategy) for strategy in STRATEGIES)
+    return b85encode(min((each.compress(file.getvalue()) + each.flush() for each in streams), key=len)).decode()
 
 
 def unpack(text: str) -> np.ndarray:

@@ -26,7 +26,8 @@ class CsvLog:
             if self.columns and "agent_steps" not in self.columns:
                 raise ConfigError(f"{path} is no log of a run: move it away")
         if keep_until is not None:
-            self.keep(row for row in self.read() if _complete(row) and int(row["agent_steps"]) <= keep_until)
+            whole = (row for row in self.read() if is_whole(row) and row["agent_steps"].isdigit())
+            self.keep(row for row in whole if int(row["agent_steps"]) <= keep_until)
 
     def append(self, *rows: dict) -> None:
         new = [key for row in rows for key in row if key not in self.columns]
@@ -103,7 +104,3 @@ def _flush(file: io.TextIOBase) -> None:
     """To the disk: a checkpoint that survives a power cut must find the rows before it."""
     file.flush()
     sync(file.fileno())
-
-
-def _complete(row: dict) -> bool:
-    return is_whole(row) and row["agent_steps"].isdigit()

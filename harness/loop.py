@@ -93,8 +93,7 @@ class TrainingLoop:
     @property
     def stateful(self) -> dict[str, Any]:
         """The parts of a checkpoint."""
-        names = ("agent", "environment", "replay", "position", "means")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("agent", "environment", "replay", "position", "means")}
 
     @property
     def updates_left(self) -> int:

@@ -13,14 +13,8 @@ from harness.recipe import Method, Spaces
 META = torch.device("meta")
 
 
-def update_operations(method: Method, config: Any, spaces: Spaces) -> float | None:
-    """Floating-point operations of one update, the mean over a cycle of updates; see `operations_by_variant`."""
-    counts = operations_by_variant(method, config, spaces)
-    return None if counts is None else mean(count for _, count in counts)
-
-
 def run_operations(method: Method, config: Any, spaces: Spaces, updates: Mapping[str, int]) -> float | None:
-    """Floating-point operations of all updates of a run. updates: their number by kind.
+    """Floating-point operations of all updates of a run; see `operations_by_variant`. updates: their number by kind.
 
     A kind's updates have the variants that begin with its name, or else all variants of a cycle in equal shares.
     """

@@ -67,10 +67,8 @@ def make_adam(
     """
     settings: dict = {"lr": lr, "betas": betas, "eps": eps, "fused": True, "capturable": True}
     if decoupled_decay:
-        matrices: list[nn.Parameter] = []
-        vectors: list[nn.Parameter] = []
-        for parameter in parameters:
-            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        every = list(parameters)
+        matrices, vectors = ([each for each in every if (each.ndim > 1) == wanted] for wanted in (True, False))
         groups = ((matrices, decoupled_decay), (vectors, 0.0))
         given = [{"params": group, "weight_decay": decay} for group, decay in groups if group]
         optimizer = Adam(given, decoupled_weight_decay=True, **settings)
@@ -83,8 +81,7 @@ def make_adam(
             "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
         }
     if clipped:
-        device = adam_parameters(optimizer)[0].device
-        optimizer.grad_scale = torch.ones((), dtype=torch.float32, device=device)
+        optimizer.grad_scale = torch.ones((), dtype=torch.float32, device=adam_parameters(optimizer)[0].device)
     return optimizer
 
 

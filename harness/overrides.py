@@ -102,13 +102,7 @@ def further(key: str, hints: Mapping[str, str]) -> str:
 
 def explain(error: Exception, kinds: dict[str, Any], hints: Mapping[str, str]) -> str:
     """One line on an exception of Hydra or OmegaConf: the key at fault, and what it needs."""
-    from omegaconf.errors import (
-        ConfigAttributeError,
-        ConfigKeyError,
-        InterpolationToMissingValueError,
-        MissingMandatoryValue,
-        ValidationError,
-    )
+    from omegaconf import errors
 
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -118,19 +112,29 @@ def explain(error: Exception, kinds: dict[str, Any], hints: Mapping[str, str]) -
         return f"a setting is of a section that has no values here{further('sections', hints)}"
     if not key:
         return str(error)
-    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and key not in kinds:
+    if isinstance(cause, (errors.ConfigKeyError, errors.ConfigAttributeError)) and key not in kinds:
         return str(error) if is_entry(key, kinds) else unknown_key(key, kinds)
     message = str(cause).splitlines()[0]
-    if isinstance(cause, InterpolationToMissingValueError):
+    if isinstance(cause, errors.InterpolationToMissingValueError):
         key = message.rsplit(maxsplit=1)[-1]
-    if isinstance(cause, (MissingMandatoryValue, InterpolationToMissingValueError)):
+    if isinstance(cause, (errors.MissingMandatoryValue, errors.InterpolationToMissingValueError)):
         return f"{key} has no value: add {key}=value{further(key, hints)}"
-    if isinstance(cause, ValidationError) and kinds.get(key) in KINDS:
+    if isinstance(cause, errors.ValidationError) and kinds.get(key) in KINDS:
         return f"{key} must be {KINDS[kinds[key]]}: {message}"
     return f"{key}: {message}"
 
 
-def describe_violation(error: Any, where: str = "") -> str:
+def validated(schema: Any, values: dict, where: str = "") -> Any:
+    """The pydantic dataclass `schema` of plain values. Raises ConfigError; `where` is their section, with its dot."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(schema).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(describe_violation(error, where)) from error
+
+
+def describe_violation(error: Any, where: str) -> str:
     """One line on pydantic's first complaint; `where` is the section that was checked, with its dot."""
     first = error.errors(include_url=False)[0]
     key, kind, bounds = where + ".".join(map(str, first["loc"])), first["type"], first.get("ctx", {})

@@ -22,7 +22,7 @@ from gymnasium.spaces import Box, Discrete
 from harness.config import ConfigError, EnvironmentFacts, require
 from harness.libraries import load_triton_first
 from harness.messages import nearest
-from harness.seeding import derive_seed
+from harness.seeding import derive_seed, environment_seed
 from harness.spans import span
 
 SEEDS = 2**31  # Many simulators take no larger seed.
@@ -48,28 +48,25 @@ class OwnEnvironment(gymnasium.Env):
     def __init__(self, env: str, facts: EnvironmentFacts, seed: int, make: Callable[[], gymnasium.Env] | None = None):
         self._env, self._facts, self._seed = env, facts, seed
         load_triton_first()
-        self._inner = make_own(env) if make is None else make()
-        self._observes_pictures = is_picture_space(self._inner.observation_space)
-        self._has_state = all(callable(getattr(self._inner, name, None)) for name in ("state", "load_state"))
+        self.inner = make_own(env) if make is None else make()  # the environment itself, which takes other actions
+        space = self.inner.observation_space
+        is_uint8 = isinstance(space, Box) and space.dtype == np.uint8
+        self._observes_pictures = is_uint8 and len(space.shape) == 3 and space.shape[2] in (1, 3)
+        self._has_state = all(callable(getattr(self.inner, name, None)) for name in ("state", "load_state"))
         self._stack = np.zeros((facts.frame_stack * facts.channels, facts.image_size, facts.image_size), np.uint8)
         self._picture = np.zeros((facts.image_size, facts.image_size, 1), np.uint8)
         self._episode, self._env_steps = -1, 0
         self._actions: list[Any] = []
-        self.action_space = fitting_action_space(env, self._inner.action_space, facts)
+        self.action_space = fitting_action_space(env, self.inner.action_space, facts)
         self.observation_space = Box(0, 255, self._stack.shape, np.uint8)
         self.render_mode = "rgb_array"
-        fps = self._inner.metadata.get("render_fps") or FPS
+        fps = self.inner.metadata.get("render_fps") or FPS
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps / facts.action_repeat}
-
-    @property
-    def inner(self) -> gymnasium.Env:
-        """The environment itself, which takes other actions."""
-        return self._inner
 
     @property
     def source(self) -> str:
         """Class of the environment, without its wrappers."""
-        kind = type(self._inner.unwrapped)
+        kind = type(self.inner.unwrapped)
         return f"{kind.__module__}.{kind.__qualname__}"
 
     @property
@@ -84,7 +81,7 @@ class OwnEnvironment(gymnasium.Env):
             self._seed, self._episode = seed, -1
         self._episode += 1
         self._actions, self._env_steps = [], 0
-        observation, info = self._inner.reset(seed=derive_seed(self._seed, self._episode) % SEEDS, options=options)
+        observation, info = self.inner.reset(seed=derive_seed(self._seed, self._episode) % SEEDS, options=options)
         frames = self._stack.reshape(-1, self._facts.channels, *self._stack.shape[1:])
         frames[:-1] = 0
         frames[-1] = self._frame(observation)
@@ -97,7 +94,7 @@ class OwnEnvironment(gymnasium.Env):
         self._actions.append(np.array(action))
         own_action, reward = self._to_own(action), 0.0
         for _ in range(self._facts.action_repeat):
-            observation, step_reward, terminated, truncated, info = self._inner.step(own_action)
+            observation, step_reward, terminated, truncated, info = self.inner.step(own_action)
             reward += float(step_reward)
             self._env_steps += 1
             truncated = bool(truncated) or self._env_steps >= self._facts.time_limit
@@ -113,18 +110,18 @@ class OwnEnvironment(gymnasium.Env):
         return in_colour(self._picture).copy()
 
     def close(self) -> None:
-        self._inner.close()
+        self.inner.close()
 
     def state(self) -> dict:
         """Nested dict of JSON values and arrays. A fresh object that loads it goes on as the class says."""
-        inner = {"inner": self._inner.state()} if self._has_state else {"actions": np.array(self._actions)}
+        inner = {"inner": self.inner.state()} if self._has_state else {"actions": np.array(self._actions)}
         return {"episode": self._episode, "env_steps": self._env_steps, "stack": self._stack.copy(), **inner}
 
     def load_state(self, state: dict) -> None:
         """Takes over a `state()`; prints a line where playing the actions again ends elsewhere."""
         stack = np.asarray(state["stack"])
         if self._has_state:
-            self._inner.load_state(state["inner"])
+            self.inner.load_state(state["inner"])
             self._episode, self._env_steps, self._stack[:] = state["episode"], state["env_steps"], stack
             self._picture = self._stack[-self._facts.channels :].transpose(1, 2, 0)
             return
@@ -150,7 +147,7 @@ class OwnEnvironment(gymnasium.Env):
         return True
 
     def _to_own(self, action: Any) -> Any:
-        space = self._inner.action_space
+        space = self.inner.action_space
         if isinstance(space, Discrete):
             return int(space.start + action)
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
@@ -172,13 +169,13 @@ class OwnEnvironment(gymnasium.Env):
 
     def _rendered(self) -> np.ndarray:
         try:
-            picture = self._inner.render()
+            picture = self.inner.render()
         except NotImplementedError:
             picture = None
         shape: tuple[int, ...] = getattr(picture, "shape", ())
         require(
             len(shape) == 3 and shape[2] == 3 and picture.dtype == np.uint8,
-            f"env={self._env} shows no pixels: its observations are {self._inner.observation_space}, and render() "
+            f"env={self._env} shows no pixels: its observations are {self.inner.observation_space}, and render() "
             "gives no uint8 [H, W, 3]; render with render_mode='rgb_array', or observe uint8 [H, W, 3] or [H, W, 1]",
         )
         return picture
@@ -186,8 +183,7 @@ class OwnEnvironment(gymnasium.Env):
 
 def make_environment(config: Any, seed: int, episode: int, training: bool) -> OwnEnvironment:
     """The training environment of a run, or that of episode `episode` of an evaluation."""
-    purpose = "environment" if training else "evaluation_environment"
-    return OwnEnvironment(config.env, config.environment_facts(training), derive_seed(seed, purpose, episode))
+    return OwnEnvironment(config.env, config.environment_facts(training), environment_seed(seed, episode, training))
 
 
 def require_playable(config: Any) -> None:
@@ -215,10 +211,6 @@ def fitting_action_space(env: str, space: gymnasium.Space, facts: EnvironmentFac
         if is_float and len(space.shape) == 1 and space.is_bounded():
             return Box(-1.0, 1.0, space.shape, np.float32)
     raise ConfigError(f"env={env} has the action space {space}: here it must be {wanted}; {facts.elsewhere}")
-
-
-def is_picture_space(space: gymnasium.Space) -> bool:
-    return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[2] in (1, 3)
 
 
 def in_colour(picture: np.ndarray) -> np.ndarray:

@@ -19,16 +19,10 @@ class RunProgress:
 
     def __init__(self, total: int, updates: int, console: Console, completed: int = 0, updates_made: int = 0):
         self._console, self._total, self._updates = console, total, updates
+        counts = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        notes = (TextColumn("{task.fields[unit]}  ETA"), Remaining(), TextColumn("{task.fields[note]}"))
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}  ETA"),
-            Remaining(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=not console.is_terminal,
-            speed_estimate_period=120,
+            *counts, *notes, console=console, disable=not console.is_terminal, speed_estimate_period=120
         )
 
         def add_task(name: str, unit: str, total: int, completed: int = 0, visible: bool = False):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.agent import Agent
 from harness.capture import capture_updates
-from harness.checkpoint import require_finite_state
+from harness.checkpoint import flatten, require_finite
 from harness.config import DEVICE, ConfigError, require
 from harness.environments import Environments, LocalEnvironments, SpreadEnvironments
 from harness.episodes import PLAYED, own_columns, pack, taken
@@ -83,7 +83,9 @@ def run(config, recipe: Recipe) -> int:
                     report_results(config, recipe, folder, console)
                 return code
         except OSError as error:
-            complain(f"{error}: {what_remains(folder)}, the same command goes on from there")
+            names = checkpoint_names(folder.checkpoints)
+            newest = f"the newest checkpoint, {folder.checkpoints / names[-1]}, is good" if names else ""
+            complain(f"{error}: {newest or 'nothing was saved yet'}, the same command goes on from there")
             return DISK_FAILED
 
 
@@ -109,10 +111,12 @@ def train_and_explain(
         advice += "smaller batches, or preset=cpu"
         raise ConfigError(f"an update does not fit on {device}: choose {advice}") from error
     except (LookupError, RuntimeError, ValueError) as error:
-        failure = lost_number(parts)
-        if not failure:
+        try:  # libraries fail in ways of their own where a NaN or an infinity is in the parts
+            require_finite(flatten({"agent": parts.agent.state(), "replay": parts.replay.state()}))
+        except NotFinite as lost:
+            failure = f"{lost}, which led to {error!r}"
+        else:
             raise
-        failure = f"{failure}, which led to {error!r}"
     report = record_failure(folder, failure)
     complain(f"{failure}; nothing of it was saved, {report} says how to see it again")
     return FAILED
@@ -121,20 +125,6 @@ def train_and_explain(
 def notes(agent: Agent) -> dict:
     """Facts for the manifest from the agent's auxiliary, if there is one."""
     return {} if agent.auxiliary is None else {"auxiliary": agent.auxiliary.notes(), "curve": agent.auxiliary.curve}
-
-
-def lost_number(parts: Parts) -> str:
-    """Place of a NaN or an infinity in the parts, with which libraries fail in ways of their own; empty if none."""
-    try:
-        require_finite_state({"agent": parts.agent.state(), "replay": parts.replay.state()})
-    except NotFinite as error:
-        return str(error)
-    return ""
-
-
-def what_remains(folder: RunFolder) -> str:
-    names = checkpoint_names(folder.checkpoints)
-    return f"the newest checkpoint, {folder.checkpoints / names[-1]}, is good" if names else "nothing was saved yet"
 
 
 def make_parts_that_fit(config, recipe: Recipe, device: torch.device) -> Parts:

@@ -11,9 +11,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,8 @@ class RunFolder:
                 raise
             raise ConfigError(f"{self.path} cannot be made: {error.strerror}") from error
         with (self.path / ".lock").open("w") as file:
-            try:
-                lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(f"another process is training in {self.path}: wait for it, or stop it") from error
+            if not lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                raise ConfigError(f"another process is training in {self.path}: wait for it, or stop it")
             yield
 
     def weights_at(self, agent_steps: int) -> Path:
@@ -121,19 +120,20 @@ def with_todays_names(config: dict) -> dict:
     later = [table["later"].get(str(config.get(choice)), {}) for choice in ("method", "auxiliary")]
     lacking = {key: value for keys in later for key, value in keys.items()}
     present = leaves(config)
-    return config if lacking.keys() <= present.keys() else _nested(lacking | present)
+    return config if lacking.keys() <= present.keys() else nested(lacking | present)
 
 
 def _renamed(config: dict, table: dict) -> dict:
     suite, old, new = config.get("benchmark"), leaves(config), {}
     for key, value in old.items():
-        name = next((each for each in (key, *_parents(key)) if each in table["keys"]), None)
+        sections = [*accumulate(key.split("."), "{}.{}".format)]  # that the key lies in, and itself
+        name = next((each for each in reversed(sections) if each in table["keys"]), None)
         targets = key if name is None else table["keys"][name]
         for target in [targets] if isinstance(targets, str) else targets or []:
             today = target + key.removeprefix(name or key)
             if today == key or today not in old:  # `game` names the task of earlier configurations alone
                 new[today] = value
-    tree = _nested(table["added"].get(suite, {}) | new)
+    tree = nested(table["added"].get(suite, {}) | new)
     unread = table["unread"].get(suite, []) if tree.get("auxiliary") == "none" else []
     return {name: value for name, value in tree.items() if name not in unread}
 
@@ -156,16 +156,11 @@ def leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _parents(key: str) -> list[str]:
-    """Sections that a dotted key lies in, the innermost first."""
-    parts = key.split(".")
-    return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
-
-
-def _nested(leaves: dict[str, Any]) -> dict:
+def nested(leaves: dict[str, Any], parts: Callable[[str], list[str]] = lambda key: key.split(".")) -> dict:
+    """Inverse of `leaves`. parts: a key -> names of its sections, and its own."""
     tree: dict = {}
     for key, value in leaves.items():
-        *parents, name = key.split(".")
+        *parents, name = parts(key)
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
@@ -311,10 +306,8 @@ def _git(*arguments: str) -> str | None:
 
 
 def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -16,6 +16,11 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
+def environment_seed(seed: int, episode: int, training: bool) -> int:
+    """Seed of the training environment of a run, or of that of episode `episode` of an evaluation."""
+    return derive_seed(seed, "environment" if training else "evaluation_environment", episode)
+
+
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, *purpose))
 

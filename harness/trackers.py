@@ -35,8 +35,12 @@ def tracked(config, folder: RunFolder, milestones: list[int], console: Console) 
     Prints at most a line or two per tracker, and raises nothing of its own. A KeyboardInterrupt passes without a wait:
     the trackers then end by themselves, as after a kill.
     """
-    trackers = [Tracker(name, folder, config.logger, milestones, console) for name in chosen(config.logger)]
-    code, wait = 1, True
+    trackers, code, wait = [], 1, True
+    for name in chosen(config.logger):
+        try:
+            trackers.append(Tracker(name, folder, config.logger, milestones, console))
+        except OSError as error:
+            console.print(f"{name}: cannot start: {error}", markup=False)
     try:
         yield
         code = 0
@@ -51,42 +55,36 @@ def tracked(config, folder: RunFolder, milestones: list[int], console: Console) 
 
 
 class Tracker:
-    """The process of one tracker, told of the run's end through its standard input, which a kill closes too."""
+    """The process of one tracker, told of the run's end through its standard input, which a kill closes too.
+
+    Raises OSError where it cannot start.
+    """
 
     def __init__(self, name: str, folder: RunFolder, logger: LoggerConfig, milestones: list[int], console: Console):
         self._name, self._console = name, console
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "harness.mirror", name, str(folder.path)]
         command += [json.dumps(asdict(logger)), *map(str, milestones)]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for the run, which then tells its trackers
-                text=True,
-            )
-        except OSError as error:
-            self._process = None
-            self._say(f"cannot start: {error}")
-            return
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for the run, which then tells its trackers
+            text=True,
+        )
         self._lines = Thread(target=self._pass_on, daemon=True)
         self._lines.start()
 
     def tell_end(self, code: int) -> None:
         """code: 0 if the run ended well or was asked to stop."""
-        if self._process is None:
-            return
         with suppress(OSError):  # it has ended before, and said so
             self._process.stdin.write(f"{code}\n")
             self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:
         """Ends the process if it takes longer."""
-        if self._process is None:
-            return
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -38,20 +38,17 @@ class Records:
         self._config, self._folder, self._parts, self._loop = config, folder, parts, loop
         self._checkpoints, self._progress, self._console, self._stop = checkpoints, progress, console, stop
         self._metrics = CsvLog(folder.metrics, keep_until=loop.whole_steps)
-        self._evaluations = Evaluations(
+        self.evaluations = Evaluations(
             config, folder, parts.evaluate, parts.units, console, keep_until=loop.whole_steps
         )
-
-    def close(self) -> None:
-        self._evaluations.close()
 
     def evaluate_if_due(self) -> bool:
         """Plays every evaluation that is due and has no rows. False if a stop request ended one early."""
         step = self._loop.whole_steps
-        due = self._evaluations.due(step) and not self._loop.updates_left
+        due = self.evaluations.due(step) and not self._loop.updates_left
         if due:
             self._write_weights(step)
-        finished = self._evaluations.finish_pending(step, self._watch)
+        finished = self.evaluations.finish_pending(step, self._watch)
         if finished and due:
             if self._parts.draw:
                 self._parts.draw(self._folder.media, step)
@@ -67,7 +64,7 @@ class Records:
         row = _metrics_row(units, loop.position, loop.means.read(), loop.clock.read())
         row |= {f"event/{name}": value for name, value in loop.events.items()}
         self._metrics.append(row)
-        self._progress.note(row, self._evaluations.last_score)
+        self._progress.note(row, self.evaluations.last_score)
 
     def save_if_due(self) -> None:
         """Saves after every `checkpoint_every` agent steps, and inside a long phase after as many updates."""
@@ -96,18 +93,13 @@ class Records:
         about = {"version": project_version(), **self._parts.units(step), "config": as_dict(self._config)}
         write_weights(self._loop.agent.acting, self._folder.weights_at(step), about)
 
-    def check_evaluations(self) -> None:
-        """Raises Miscounted if rows of an evaluation are missing."""
-        if self._evaluations.missing():
-            raise Miscounted(f"the evaluations after agent steps {self._evaluations.missing()} have no rows")
-
     @property
     def _at_the_end(self) -> bool:
         return self._loop.whole_steps == self._config.agent_steps
 
     def _drop_older_weights(self) -> None:
         if not self._config.keep_weights:
-            kept = {*self._parts.milestones, *self._evaluations.missing()}
+            kept = {*self._parts.milestones, *self.evaluations.missing()}
             self._folder.drop_weights(before=self._loop.position.step, but=kept)
 
     def _watch(self, finished: int) -> None:
@@ -132,7 +124,7 @@ def train(
     position, updates = loop.position, parts.schedule.total(config.agent_steps)
     progress = RunProgress(config.agent_steps, updates, console, position.step, position.updates)
     records = Records(config, folder, parts, loop, checkpoints, progress, console, stop)
-    with tracked(config, folder, parts.milestones, console), progress, closing(records), checkpoints:
+    with tracked(config, folder, parts.milestones, console), progress, closing(records.evaluations), checkpoints:
         while loop.whole_steps < config.agent_steps and records.evaluate_if_due() and not stop.requested:
             loop.step()
             progress.advance(position.step, position.updates, in_a_phase=loop.updates_left > 0)
@@ -141,7 +133,8 @@ def train(
             records.save_if_due()
         checkpoints.wait()  # a run with all its rows is done, and may be prolonged: its last checkpoint must be whole
         if loop.whole_steps == config.agent_steps and records.evaluate_if_due():
-            records.check_evaluations()
+            if missing := records.evaluations.missing():
+                raise Miscounted(f"the evaluations after agent steps {missing} have no rows")
             return DONE
         records.save()
     console.print(f"stopped after {loop.where}; the same command goes on from there")

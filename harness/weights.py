@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.checkpoint import flush, require_finite, write_tensors
+from harness.checkpoint import require_finite, write_tensors
 from harness.config import ConfigError
 
 RUN = "run"  # key in the file's header
@@ -23,10 +23,7 @@ def write_weights(modules: nn.Module, path: Path, about: dict | None = None) -> 
     tensors = {key: value.cpu().contiguous() for key, value in modules.state_dict().items()}
     require_finite(tensors)
     path.parent.mkdir(exist_ok=True)  # not the run's own folder, which somebody may have removed
-    part = path.with_suffix(".part")
-    write_tensors(tensors, part, about and {RUN: json.dumps(about)})
-    flush(part)
-    part.replace(path)
+    write_tensors(tensors, path, about and {RUN: json.dumps(about)})
 
 
 def read_about(path: Path) -> dict:

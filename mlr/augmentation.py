@@ -191,7 +191,11 @@ class Augmentation(nn.Module):
         self.crop = RandomCrop(image_size, crop_size, config.pad, config.crop)
         self.intensity = config.intensity
         self.intensity_clamp = config.intensity_clamp
-        self.extra = _extra(config.extra)
+        self.extra: list[Callable[[Tensor, torch.Generator], Tensor]] = []
+        if config.extra:
+            from mlr.extra_augmentation import EXTRA  # imports kornia, an optional dependency
+
+            self.extra = [EXTRA[name] for name in config.extra]
 
     def forward(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         return self.view(frames, generator)[...]
@@ -204,11 +208,3 @@ class Augmentation(nn.Module):
         offsets = self.crop.draw(len(images), generator, images.device)
         factor = intensity_factor(len(images), self.intensity, self.intensity_clamp, generator, images.device)
         return View(self.crop, *(part.view(*leading, *part.shape[1:]) for part in (images, offsets, factor)))
-
-
-def _extra(names: list[str]) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
-    if not names:
-        return []
-    from mlr.extra_augmentation import EXTRA  # imports kornia, an optional dependency
-
-    return [EXTRA[name] for name in names]

@@ -129,7 +129,7 @@ class MLR:
             elif name == "reward_loss":
                 found[name] = value.mean()
             elif name == "target":
-                found["cosine_margin"] = cosine_margin(values["prediction"], value).mean()
+                found |= cosine_margin(values)
             elif name not in ("loss", "prediction"):
                 found |= self._by_visibility(name, value, enlarge(drawn.mask, image_size))
         return found
@@ -196,13 +196,16 @@ def cosine_distance(prediction: Tensor, target: Tensor, scale: float, floor: flo
     return distance, {"cosine": (prediction.detach() * target).sum(dim=-1)}
 
 
-def cosine_margin(prediction: Tensor, target: Tensor) -> Tensor:
-    """Cosine [T, B] of predictions [T, B, P] with their targets, less that with the targets of another clip.
+def cosine_margin(values: Values) -> dict[str, Tensor]:
+    """Mean cosine of `prediction` [T, B, P] with its `target`, less that with the target of another clip.
 
     Near 0 a prediction fits any clip, however close it is to its own. The other clip is the batch's previous one.
+    Values without these vectors give nothing.
     """
-    prediction, target = F.normalize(prediction, dim=-1), F.normalize(target, dim=-1)
-    return (prediction * (target - target.roll(1, dims=1))).sum(dim=-1)
+    if "target" not in values:
+        return {}
+    prediction, target = (F.normalize(values[name], dim=-1) for name in ("prediction", "target"))
+    return {"cosine_margin": (prediction * (target - target.roll(1, dims=1))).sum(dim=-1).mean()}
 
 
 def squared_distance(prediction: Tensor, target: Tensor) -> tuple[Tensor, Values]:

@@ -60,6 +60,7 @@ class Memory:
 class MWMAgent(Agent):
     """Autoencoder, dynamics, actor and critic, each with an optimiser of its own; no gradient crosses between them.
 
+    Raises ConfigError for more actions than the dynamics have inputs for.
     An update of the kind "autoencoder" trains the autoencoder on pictures. One of the kind "dynamics" trains the
     dynamics on windows of frozen tokens, then actor and critic in imagination from all states of the windows.
     """
@@ -75,7 +76,8 @@ class MWMAgent(Agent):
         precision: str,
         device: torch.device,
     ):
-        require_actions(section, action_size)
+        inputs = section.rssm.action_inputs
+        require(action_size <= inputs, f"the task has {action_size} actions: set mwm.rssm.action_inputs={action_size}")
         self.section, self.action_size, self.device = section, action_size, device
         self._random_steps, self._tokens = random_steps, (image_size // PATCH) ** 2
         self._autocast = make_autocast(precision, device)
@@ -138,21 +140,16 @@ class MWMAgent(Agent):
 
     def update_on_device(self, replay: Batches, kind: str) -> dict[str, Tensor]:
         """The part of an update that, for either kind, is a function of tensors alone."""
-        metrics = self._update_autoencoder(replay) if kind == "autoencoder" else self._update_dynamics(replay)
+        with span("sample"):
+            batch = replay.pictures() if kind == "autoencoder" else replay.windows()
+        if kind == "autoencoder":
+            noise = self._uniforms("mask")((len(batch.pictures), self._tokens))
+            metrics = self.train_autoencoder(batch.pictures, batch.rewards, noise)
+        else:
+            observed, metrics = self.train_dynamics(batch, self._noise("latent"))
+            draws = self._noise("imagination"), self._uniforms("imagined_action", torch.float64)
+            metrics |= self.train_behaviour(observed, batch.terminal, *draws)
         return {name: value.detach().float() for name, value in metrics.items()}
-
-    def _update_autoencoder(self, replay: Batches) -> dict[str, Tensor]:
-        with span("sample"):
-            batch = replay.pictures()
-        noise = self._uniforms("mask")((len(batch.pictures), self._tokens))
-        return self.train_autoencoder(batch.pictures, batch.rewards, noise)
-
-    def _update_dynamics(self, replay: Batches) -> dict[str, Tensor]:
-        with span("sample"):
-            batch = replay.windows()
-        observed, metrics = self.train_dynamics(batch, self._noise("latent"))
-        draws = self._noise("imagination"), self._uniforms("imagined_action", torch.float64)
-        return metrics | self.train_behaviour(observed, batch.terminal, *draws)
 
     @span("autoencoder")
     def train_autoencoder(self, pictures: Tensor, rewards: Tensor, noise: Tensor) -> dict[str, Tensor]:
@@ -266,9 +263,3 @@ class TrainedAgent:
 def make_autoencoder(section: MWMSection, image_size: int) -> Autoencoder | Pictures:
     """The source of what the dynamics predict: an autoencoder's tokens, or the pixels themselves."""
     return Autoencoder(section, image_size) if section.world_model == "mwm" else Pictures()
-
-
-def require_actions(section: MWMSection, action_size: int) -> None:
-    """Raises ConfigError for more actions than the dynamics have inputs for."""
-    inputs = section.rssm.action_inputs
-    require(action_size <= inputs, f"the task has {action_size} actions: set mwm.rssm.action_inputs={action_size}")

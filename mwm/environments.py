@@ -11,12 +11,11 @@ import gymnasium
 import numpy as np
 
 from dmcontrol.config import EnvironmentConfig
-from dmcontrol.environment import DMControlEnv
+from dmcontrol.environment import DMControlEnv, integration_state, set_integration_state, step_physics
 from dmcontrol.rendering import choose_backend, renderer_name
 from dmcontrol.tasks import named_tasks
-from harness.errors import NotFinite
 from harness.own_environment import OwnEnvironment
-from harness.seeding import derive_seed
+from harness.seeding import environment_seed
 from mwm.tasks import MANIPULATION_PREFIX, METAWORLD_TASKS, SUITE_PREFIX, require_task
 
 CAMERA = "corner2"
@@ -33,8 +32,7 @@ def make_environment(config: Any, seed: int, episode: int, training: bool) -> gy
     success so far. Raises ConfigError for a task whose simulator is missing and where nothing can render.
     """
     require_task(config.task)
-    purpose = "environment" if training else "evaluation_environment"
-    task, settings, own_seed = config.task, config.environment, derive_seed(seed, purpose, episode)
+    task, settings, own_seed = config.task, config.environment, environment_seed(seed, episode, training)
     if task.startswith(SUITE_PREFIX):
         return make_suite_task(task.removeprefix(SUITE_PREFIX), settings, own_seed)
     if task in METAWORLD_TASKS:
@@ -134,14 +132,14 @@ class MetaworldTask(gymnasium.Env):
         task = self._task
         return {
             "successful": self._successful,
-            "integration": self._integration(),
+            "integration": integration_state(task.model, task.data),
             "positions": {name: getattr(task.model, name).copy() for name in POSITIONS},
             "numbers": {
                 name: value.item() if isinstance(value, np.generic) else value
                 for name, value in vars(task).items()
                 if isinstance(value, NUMBERS)
             },
-            "arrays": {name: value.copy() for name, value in self._own_arrays()},
+            "arrays": {name: value.copy() for name, value in vars(task).items() if is_own_array(value, task.data)},
         }
 
     def load_state(self, state: dict) -> None:
@@ -156,24 +154,9 @@ class MetaworldTask(gymnasium.Env):
         arrays = {name: np.asarray(value).copy() for name, value in state["arrays"].items()}
         for name, value in {**state["numbers"], **arrays}.items():
             setattr(task, name, value)
-        integration, kind = np.asarray(state["integration"]), mujoco.mjtState.mjSTATE_INTEGRATION.value
-        mujoco.mj_setState(task.model, task.data, integration, kind)
+        set_integration_state(task.model, task.data, state["integration"])
         mujoco.mj_forward(task.model, task.data)  # all that follows from the state, and another warm start
-        mujoco.mj_setState(task.model, task.data, integration, kind)
-
-    def _integration(self) -> np.ndarray:
-        """All that integration reads, bodies that follow the action and the solver's warm start included."""
-        import mujoco
-
-        model, kind = self._task.model, mujoco.mjtState.mjSTATE_INTEGRATION.value
-        values = np.empty(mujoco.mj_stateSize(model, kind))
-        mujoco.mj_getState(model, self._task.data, values, kind)
-        return values
-
-    def _own_arrays(self) -> list[tuple[str, np.ndarray]]:
-        """The task's arrays, without those that view the physics' memory."""
-        arrays = [(name, value) for name, value in vars(self._task).items() if isinstance(value, np.ndarray)]
-        return [(name, value) for name, value in arrays if not views(value, self._task.data)]
+        set_integration_state(task.model, task.data, state["integration"])
 
     def _info(self, info: dict) -> dict:
         return {**info, "columns": {"success": float(self._successful)}}
@@ -185,9 +168,10 @@ class MetaworldTask(gymnasium.Env):
         return mujoco.Renderer(self._task.model, self._size, self._size)
 
 
-def views(array: np.ndarray, data: Any) -> bool:
-    """Tells whether an array is a part of MuJoCo's data, and so moves with the bodies."""
-    return any(np.shares_memory(array, part) for part in (data.xpos, data.site_xpos, data.geom_xpos))
+def is_own_array(value: Any, data: Any) -> bool:
+    """Tells whether a value is an array, and no part of MuJoCo's data, which moves with the bodies."""
+    parts = (data.xpos, data.site_xpos, data.geom_xpos)
+    return isinstance(value, np.ndarray) and not any(np.shares_memory(value, part) for part in parts)
 
 
 class ManipulationTask(gymnasium.Env):
@@ -227,12 +211,7 @@ class ManipulationTask(gymnasium.Env):
         return features_of(time_step), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        from dm_control.rl.control import PhysicsError
-
-        try:
-            time_step = self._task.step(action)
-        except PhysicsError as error:
-            raise NotFinite(f"the physics of {self._name} diverged: {error}") from error
+        time_step = step_physics(self._task, action, self._name)
         terminated = time_step.last() and time_step.discount == 0
         truncated = time_step.last() and not terminated
         return features_of(time_step), float(time_step.reward), terminated, truncated, {}

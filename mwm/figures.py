@@ -22,7 +22,7 @@ from harness.seeding import derive_seed
 from mwm.cells import hidden
 from mwm.config import MWMSection
 from mwm.dynamics import gumbel
-from mwm.pictures import Masking, Prediction, open_loop_errors, show_masking, show_prediction, show_states, to_bytes
+from mwm.pictures import Prediction, open_loop_errors, show_masking, show_prediction, show_states, to_bytes
 
 OBSERVED = 5  # pictures that a prediction sees, as in the released code
 MASKED = 6  # pictures in a masking grid
@@ -115,16 +115,12 @@ def draw_masking(path: Path, models: Sequence[Model], episode: Played, seed: int
         for number, (model, block) in enumerate(zip(models, blocks, strict=True)):
             left = LABEL + number * (MASKED * CELL + gap)
             _write(canvas, left, 0.1, f"{model.name}\n{masking_note(model.section, size)}", va="top")
-            for row, values in enumerate(masking_rows(block)):
+            for row, values in enumerate((block.truth, block.masked, block.reconstruction)):
                 _strip(canvas, values, left, head + row * CELL)
         for row, name in enumerate(rows):
             _write(canvas, 0.08, head + (row + 0.5) * CELL, name, va="center")
         _save(canvas, path)
     return path
-
-
-def masking_rows(block: Masking) -> list[Tensor]:
-    return [block.truth, block.masked, block.reconstruction]
 
 
 def masking_note(section: MWMSection, size: int) -> str:

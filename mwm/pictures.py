@@ -41,8 +41,10 @@ def reconstruct(autoencoder: Autoencoder, pictures: Tensor, mask: Mask | None) -
     return decoded(autoencoder, tokens, mask)
 
 
-def decoded(autoencoder: Autoencoder, tokens: Tensor, mask: Mask | None = None) -> Tensor:
-    """Pictures [N, 3, P, P] of tokens [N, 1 + K, D]."""
+def decoded(autoencoder: Autoencoder | Pictures, tokens: Tensor, mask: Mask | None = None) -> Tensor:
+    """Pictures [N, 3, P, P] of tokens [N, 1 + K, D], or of a pixel baseline's pixels."""
+    if isinstance(autoencoder, Pictures):
+        return autoencoder.undo(tokens)
     cells, _ = autoencoder.decoder(tokens, mask)
     return autoencoder.standardise.undo(unpatchify(cells.float()))
 
@@ -87,7 +89,7 @@ def show_prediction(
         states, _ = dynamics.rssm.imagine_step(states, actions[:, step], draw)
         features.append(states.feature)
     tokens = dynamics.unpool(torch.stack(features, dim=1).flatten(0, 1))
-    prediction = autoencoder.undo(tokens) if isinstance(autoencoder, Pictures) else decoded(autoencoder, tokens)
+    prediction = decoded(autoencoder, tokens)
     if isinstance(autoencoder, Pictures):
         reconstruction = show_states(autoencoder, dynamics, pictures, actions, first, draw)
     else:
@@ -111,8 +113,7 @@ def show_states(
     """Pictures [B, T, 3, P, P] of states that saw every picture; arguments as in `show_prediction`."""
     embedding = dynamics.embed(autoencoder.features(pictures.flatten(0, 1)), len(actions))
     tokens = dynamics.unpool(dynamics.rssm.observe(embedding, actions, first, draw).states.feature.flatten(0, 1))
-    shown = autoencoder.undo(tokens) if isinstance(autoencoder, Pictures) else decoded(autoencoder, tokens)
-    return shown.view(pictures.shape)
+    return decoded(autoencoder, tokens).view(pictures.shape)
 
 
 def open_loop_errors(shown: Prediction, states: Tensor, observed_steps: int) -> dict[str, Tensor]:

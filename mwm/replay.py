@@ -116,24 +116,19 @@ class EpisodeReplay:
         slots = capacity + self._most_episodes
         self.frames = FrameStore(slots, (RGB, image_size, image_size), 1, "zeros", device)
         self.ring = Ring(
-            {
-                "actions": torch.zeros(slots, action_size, device=device),
-                "rewards": torch.zeros(slots, device=device),
-                "terminal": torch.zeros(slots, dtype=torch.bool, device=device),
-            }
+            actions=torch.zeros(slots, action_size, device=device),
+            rewards=torch.zeros(slots, device=device),
+            terminal=torch.zeros(slots, dtype=torch.bool, device=device),
         )
         shapes = {"autoencoder": (batch_pictures,), "dynamics": (batch_windows, rule.longest)}
         self.indices = {kind: torch.zeros(shapes[kind], dtype=torch.int64, device=device) for kind in KINDS}
         self.first = torch.zeros(shapes["dynamics"], dtype=torch.bool, device=device)  # of the windows' pictures
         self._generators = {kind: numpy_generator(seed, f"replay_{kind}") for kind in KINDS}
-        self.streams = {kind: Stream(rule, self._draw_below(kind)) for kind in KINDS}
+        self.streams = {kind: Stream(rule, generator.integers) for kind, generator in self._generators.items()}
         self.steps_stored = 0
         self.episodes: list[Episode] = []  # finished ones that windows may lie in, oldest first
         self.running: Episode | None = None
         self._begun = 0  # episodes
-
-    def _draw_below(self, kind: str) -> DrawBelow:
-        return lambda bound: int(self._generators[kind].integers(bound))
 
     @property
     def nbytes(self) -> int:
@@ -219,13 +214,8 @@ class EpisodeReplay:
     def windows(self) -> WindowBatch:
         """The batch of a dynamics update that `draw` chose; the state begins anew where a window does."""
         indices = self.indices["dynamics"]
-        return WindowBatch(
-            pictures=self._pictures(indices),
-            actions=self.ring["actions"][indices],
-            rewards=self.ring["rewards"][indices],
-            first=self.first.clone(),
-            terminal=self.ring["terminal"][indices],
-        )
+        columns = {name: self.ring[name][indices] for name in ("actions", "rewards", "terminal")}
+        return WindowBatch(pictures=self._pictures(indices), first=self.first.clone(), **columns)
 
     def _pictures(self, indices: Tensor) -> Tensor:
         """uint8 [..., 3, S, S]"""
@@ -258,10 +248,7 @@ class EpisodeReplay:
 
         Raises ValueError for a step that is not stored, or no longer.
         """
-        oldest = max(0, self.steps_stored - self.capacity)
-        if not oldest <= start_step < stop_step <= self.steps_stored:
-            raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{self.steps_stored}")
-        slots = self.ring.slots(start_step, stop_step, self.capacity)
+        slots = self.ring.stored_slots(start_step, stop_step, self.capacity, self.steps_stored)
         held = self.episodes if self.running is None else [*self.episodes, self.running]
         begun = [episode.number for episode in held if start_step <= episode.first_step < stop_step]
         numbers = torch.tensor(begun, dtype=torch.int64, device=slots.device)

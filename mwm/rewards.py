@@ -3,14 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-
-def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|), element by element."""
-    return x.sign() * x.abs().log1p()
+from mlr.reward_head import symlog
 
 
 def symexp(x: Tensor) -> Tensor:
-    """Inverse of `symlog`."""
+    """Inverse of `symlog`, element by element."""
     return x.sign() * x.abs().expm1()
 
 

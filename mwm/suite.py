@@ -9,6 +9,7 @@ import gymnasium
 from dmcontrol.environment import DMControlEnv
 from dmcontrol.rendering import with_advice
 from dmcontrol.scores import score_bound
+from dmcontrol.suite import simulator
 from harness.recipe import Suite, repeated_steps
 from mwm.environments import make_environment
 from mwm.scores import SCORES
@@ -21,10 +22,6 @@ def manifest(config: Any, environment: gymnasium.Env) -> dict:
 
 def metaworld_manifest(config: Any, environment: gymnasium.Env) -> dict:
     return {**manifest(config, environment), "metaworld": version("metaworld")}
-
-
-def simulator(config: Any) -> dict[str, str]:
-    return {name: version(name) for name in ("mujoco", "dm_control")}
 
 
 def metaworld_simulator(config: Any) -> dict[str, str]:

@@ -24,7 +24,7 @@ from auxiliaries import AUXILIARIES
 from harness.command_line import Options
 from harness.config import ConfigError, require
 from harness.messages import refuse
-from harness.operations import built_on_meta, update_operations
+from harness.operations import built_on_meta, run_operations
 from harness.recipe import Spaces
 from harness.report.figures import FAINT, INK, PAPER, SETTINGS
 from recipes import COMMANDS, load_recipe
@@ -189,7 +189,7 @@ def cost(suite: str, preset: str, auxiliary: str) -> Cost | None:
         return None
     method = load_recipe(config).method
     spaces = Spaces(Box(0, 255, config.observation_shape, np.uint8), ACTIONS[suite])
-    operations = update_operations(method, config, spaces)
+    operations = run_operations(method, config, spaces, {"update": 1})
     if auxiliary == "none":
         return Cost(0, operations, 0.0)
     agent, _ = built_on_meta(method, config, spaces)

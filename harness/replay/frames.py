@@ -17,9 +17,7 @@ class FrameStore:
     def __init__(
         self, capacity: int, frame_shape: tuple[int, ...], stack: int, padding: str, device: torch.device | str
     ):
-        self.capacity = capacity
-        self.stack_size = stack
-        self.padding = padding
+        self.capacity, self.stack_size, self.padding = capacity, stack, padding
         # One blank frame behind the ring: padding is then a matter of indices, and a stack is one gather.
         self.frames = torch.zeros(capacity + 1, *frame_shape, dtype=torch.uint8, device=device)
         # Gathered in words of 8 bytes where frames are made of them: an eighth of the index arithmetic.

@@ -12,8 +12,8 @@ from harness.replay.frames import copy_from_host
 class Ring:
     """Columns [capacity, ...] on one device; step s lives in row s % capacity of each."""
 
-    def __init__(self, columns: Mapping[str, Tensor]):
-        self.columns = dict(columns)
+    def __init__(self, **columns: Tensor):
+        self.columns = columns
 
     def __getitem__(self, name: str) -> Tensor:
         return self.columns[name]
@@ -42,6 +42,13 @@ class Ring:
         """Writes rows as `rows` gave them; further entries of `rows` are left out."""
         for name, column in self.columns.items():
             column.index_copy_(0, slots, rows[name].to(column.device))
+
+    def stored_slots(self, start_step: int, stop_step: int, capacity: int, stored: int) -> Tensor:
+        """Rows of the steps start..stop-1. Raises ValueError where not all are among the last of `stored`."""
+        oldest = max(0, stored - capacity)
+        if not oldest <= start_step < stop_step <= stored:
+            raise ValueError(f"steps {start_step}..{stop_step} are not all in {oldest}..{stored}")
+        return self.slots(start_step, stop_step, capacity)
 
     def slots(self, start_step: int, stop_step: int, capacity: int) -> Tensor:
         """Rows of the steps start..stop-1, int64 [L]."""

@@ -78,14 +78,8 @@ def _attempt(
         note(run, "started", pid=process.pid, **where, progress=progress(run))
         code = _wait(process, stop)
     outcome = _judge(run, code, last_line(log_path(run), start), attempts, stop())
-    note(
-        run,
-        "ended",
-        code=code,
-        outcome=outcome.state if outcome else "again",
-        reason=outcome.reason if outcome else "",
-        progress=progress(run),
-    )
+    state, reason = outcome or ("again", "")
+    note(run, "ended", code=code, outcome=state, reason=reason, progress=progress(run))
     return outcome
 
 

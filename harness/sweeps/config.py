@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from harness.config import STRICT, ConfigError, matching, one_of, require
 from harness.files import CONFIGS
-from harness.overrides import check_override, describe_violation, explain, require_finite, schema_keys
+from harness.overrides import check_override, explain, require_finite, schema_keys, validated
 
 
 @dataclass(config=STRICT)
@@ -66,10 +66,7 @@ def read_sweep_config(settings: Sequence[str]) -> SweepConfig:
     except Exception as error:  # OmegaConf and its parser have no common class for wrong input
         raise ConfigError(explain(error, kinds, {})) from error
     require_finite(values)
-    try:
-        config = TypeAdapter(SweepConfig).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(describe_violation(error)) from error
+    config = validated(SweepConfig, values)
     require(
         config.slurm.warning_seconds < 60 * config.slurm.minutes,
         f"slurm.warning_seconds={config.slurm.warning_seconds} must be less than the slurm.minutes of a job",

@@ -72,15 +72,20 @@ def plan_runs(command: Command, tasks: Sequence[Sequence[str]], grid: Grid, seed
             values = flatten(composed)
             if grid.group is not None:
                 anchor = flatten(compose(*shared, *grid.arms[0])[0])
-                _require_one_change(arm, config.task, changes(anchor, values), grid.group.together)
+                by_arm = changes(anchor, values)
+                require(
+                    len(by_arm) <= 1 or set(by_arm) <= set(grid.group.together),
+                    f"{' '.join(arm)} changes {len(by_arm)} keys on {config.task} ({', '.join(by_arm)}): an arm may "
+                    "change one",
+                )
             identity = repr(values)
             if identity in known:
                 plan.doubles.append(Double(f"{config.suite}/{config.task}", overrides, known[identity]))
                 continue
-            keys = [parse(override).key_or_group for override in overrides]
-            changed = changes(base, values, keys)
+            changed = changes(base, values, [_key(override) for override in overrides])
             labels = name_experiment(command, composed, overrides)
-            settings = [*chosen, *(_without_experiment(grid.common) if labels else grid.common), *overrides]
+            common = [setting for setting in grid.common if not labels or _key(setting) != "experiment"]
+            settings = [*chosen, *common, *overrides]
             runs = [_make_run(command, composed, config, settings, labels, changed, seed) for seed in seeds]
             known[identity] = runs[0].arm
             plan.runs.extend(runs)
@@ -103,8 +108,7 @@ def flatten(composed: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(composed, resolve=True)
-    entries = leaves(values)
-    return {key: value for key, value in entries.items() if key not in PLACE and value is not None}
+    return {key: value for key, value in leaves(values).items() if key not in PLACE and value is not None}
 
 
 def changes(base: Mapping[str, Any], values: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, list]:
@@ -131,13 +135,6 @@ def _base_values(compose: Callable[..., tuple[Any, Any]], first: tuple[Choice, C
         return flatten(compose(*grid.arms[0])[0])
     except ConfigError:
         return flatten(compose(*chain(*first))[0])
-
-
-def _require_one_change(arm: Sequence[str], task: str, changed: dict[str, list], together: Sequence[str]) -> None:
-    require(
-        len(changed) <= 1 or set(changed) <= set(together),
-        f"{' '.join(arm)} changes {len(changed)} keys on {task} ({', '.join(changed)}): an arm may change one",
-    )
 
 
 def name_experiment(command: Command, composed: Any, overrides: Sequence[str]) -> bool:
@@ -194,8 +191,8 @@ def _quoted(text: str) -> str:
     return text if plain else QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
-def _without_experiment(settings: Sequence[str]) -> list[str]:
-    return [setting for setting in settings if parse(setting).key_or_group != "experiment"]
+def _key(override: str) -> str:
+    return parse(override).key_or_group
 
 
 def _make_run(

@@ -29,9 +29,10 @@ def note(run: SweepRun, event: str, **values) -> None:
     """Appends a line to the run's record; the folder is made if need be."""
     path = _record_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"event": event, "time": time.time(), **values}) + "\n"
+    text = _text(path)
     with path.open("a") as file:
-        file.write("\n" + line if _cut_short(path) else line)
+        file.write("\n" * (bool(text) and not text.endswith("\n")))  # the last line was cut short
+        file.write(json.dumps({"event": event, "time": time.time(), **values}) + "\n")
 
 
 def read_events(run: SweepRun) -> list[dict]:
@@ -91,7 +92,7 @@ def claimed(run: SweepRun, stop: Callable[[], bool]) -> Iterator[int | None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".sweep.lock").open("w") as ours, (folder / ".lock").open("a") as training:
         for file in (ours, training):
-            while not _try_lock(file):
+            while not lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 if stop():
                     yield None
                     return
@@ -104,29 +105,13 @@ def is_claimed(run: SweepRun) -> bool:
     """Tells whether somebody attempts the run. Asking disturbs nobody, because a claim is waited for."""
     try:
         with (Path(run.run_dir) / ".sweep.lock").open() as file:
-            lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
-    return False
-
-
-def _try_lock(file) -> bool:
-    try:
-        lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _record_path(run: SweepRun) -> Path:
     return Path(run.run_dir) / ".sweep.jsonl"
-
-
-def _cut_short(path: Path) -> bool:
-    text = _text(path)
-    return bool(text) and not text.endswith("\n")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

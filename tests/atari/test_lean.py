@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from auxiliaries.slot import Reads
-from harness.operations import update_operations
+from harness.operations import run_operations
 from tests.atari.test_replay import FIELDS, make_replay, play, random_script
 from tests.conftest import make_config
 from tests.operations import make_spaces
@@ -15,7 +15,7 @@ from tests.recipes import ATARI
 def test_an_update_takes_at_most_twice_the_baseline_s_arithmetic(preset):
     settings = ((f"preset={preset}", "+variant=lean"), (f"preset={preset}", "auxiliary=none"))
     lean, baseline = (make_config("unused", *each) for each in settings)
-    counts = [update_operations(ATARI.method, config, make_spaces(config)) for config in (lean, baseline)]
+    counts = [run_operations(ATARI.method, config, make_spaces(config), {"update": 1}) for config in (lean, baseline)]
     assert counts[1] < counts[0] <= 2 * counts[1]
 
 

@@ -229,17 +229,6 @@ def test_an_episode_written_out():
     assert torch.equal(windows.first, (windows.rewards == 0) | (windows.rewards == 5))
 
 
-def test_windows_may_end_with_the_step_that_ended_an_episode():
-    """Episodes of five and three steps; the second is not over."""
-    replay = TransitionReplay(20, 2, (1, 1, 1), 1, 1, "cpu", 5, window_may_end=True)
-    blank = np.zeros((1, 1, 1), np.uint8)
-    for step in range(8):
-        replay.store(blank, np.zeros(1), float(step), step == 4, False, blank, {})
-    windows = replay.windows(300, torch.Generator().manual_seed(0), reads(replay, "rewards", "ended"))
-    assert set(map(tuple, windows.rewards.T.tolist())) == {(0, 1), (1, 2), (2, 3), (3, 4), (5, 6)}
-    assert torch.equal(windows.ended, windows.rewards == 4)
-
-
 def test_a_shorter_read_is_the_beginning_of_the_window():
     script, replay = Script(SIZES[0]), make_replay()
     script.play([replay], 70)

@@ -62,7 +62,7 @@ class ReplayedFile:
             leaves = self.replay.priorities.leaves.numpy()
             totals.append(self.replay.priorities.total.item())
             valid.append(np.packbits(leaves > 0))
-            cursors.append(self.replay.cursor)
+            cursors.append(self.replay.steps_begun % self.replay.capacity)
             yield from self.checkpoint(m)
         yield relative(self.file, "total_by_step", totals, self.data["total_by_step"], LEAF_TOLERANCE)
         yield exact(self.file, "valid_by_step", valid, self.data["valid_by_step"])
@@ -84,7 +84,7 @@ class ReplayedFile:
         )
 
     def newest_observation(self) -> np.ndarray:
-        window = self.replay.windows(torch.tensor([self.replay.cursor - 1]), 1)
+        window = self.replay.windows(torch.tensor([self.replay.steps_begun % self.replay.capacity - 1]), 1)
         return self.replay.frames.stack(window.slots[0], window.since_first[0])[0].numpy()
 
     def checkpoint(self, m: int) -> Iterator[Check]:
@@ -175,7 +175,8 @@ class ReplayedFile:
             self.file, f"{key}.total_before", replay.priorities.total, data[f"{key}.total_before"], LEAF_TOLERANCE
         )
         yield exact(self.file, f"{key}.indices", indices, data[f"{key}.indices"])
-        yield exact(self.file, f"{key}.age", replay.cursor + replay.capacity - indices, data[f"{key}.age"])
+        age = replay.steps_begun % replay.capacity + replay.capacity - indices
+        yield exact(self.file, f"{key}.age", age, data[f"{key}.age"])
         yield relative(self.file, f"{key}.leaf", leaves, data[f"{key}.leaf"], LEAF_TOLERANCE)
         yield relative(self.file, f"{key}.is_weights", weights, data[f"{key}.is_weights"], LEAF_TOLERANCE)
         replay.update_priorities(indices, torch.as_tensor(data[f"{key}.new_kl"]))

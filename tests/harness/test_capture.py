@@ -14,7 +14,7 @@ from dmcontrol.agent import GENERATORS
 from harness import capture
 from harness import run as runs
 from harness.capture import WARM_UPS, capture_updates, drawn_from
-from harness.checkpoint import _flatten
+from harness.checkpoint import flatten
 from harness.inspection import inspect
 from harness.operations import built_on_meta
 from harness.run import is_captured, run
@@ -95,11 +95,10 @@ def test_a_loaded_state_continues_exactly_and_rebinds_nothing(name, aux):
 
 
 def assert_same(first, second):
-    tensors, values = ({}, {}), ({}, {})
-    for number, state in enumerate((first, second)):
-        _flatten(state, "", tensors[number], values[number])
-    assert values[0] == values[1] and tensors[0].keys() == tensors[1].keys()
-    assert [key for key in tensors[0] if not torch.equal(tensors[0][key], tensors[1][key])] == []
+    ours, theirs = flatten(first), flatten(second)
+    assert ours.keys() == theirs.keys()
+    for path, value in ours.items():
+        assert torch.equal(value, theirs[path]) if isinstance(value, torch.Tensor) else value == theirs[path], path
 
 
 @pytest.mark.parametrize("with_actor", [True, False])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import checkpoint
-from harness.checkpoint import Checkpoints, require_finite_state, tensor_digest
+from harness.checkpoint import Checkpoints, flatten, require_finite, tensor_digest
 from harness.config import ConfigError
 from harness.errors import CheckpointError, NotFinite
 from harness.run_folder import checkpoint_names
@@ -335,9 +335,9 @@ def test_a_run_folder_that_was_removed_is_not_made_anew(tmp_path):
 
 
 def test_a_state_with_a_nan_is_found_by_name():
-    require_finite_state(state(1))
+    require_finite(flatten(state(1)))
     with pytest.raises(NotFinite, match="agent/weights/a.b holds"):
-        require_finite_state(state(float("nan")))
+        require_finite(flatten(state(float("nan"))))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -25,7 +25,7 @@ def train_in(tmp_path, name, *overrides):
 
     def recording_sample(*arguments):
         batch = sample(*arguments)
-        age = (parts.replay.cursor - 1 - batch.indices) % parts.replay.capacity  # steps since the start
+        age = (parts.replay.steps_begun - 1 - batch.indices) % parts.replay.capacity  # steps since the start
         reach.append((parts.replay.steps_begun, parts.replay.steps_stored, int(age.min())))
         return batch
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness import run as runs
-from harness.operations import built_on_meta, update_operations
+from harness.operations import built_on_meta, run_operations
 from harness.run import FEW_UPDATES, describe_cost
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import fill, held, make_agent_and_replay, make_spaces
@@ -31,7 +31,7 @@ CASES += [
 def count(name, *settings):
     recipe, make_configuration = RECIPES[name]
     config = make_configuration("unused", *settings)
-    return update_operations(recipe.method, config, make_spaces(config))
+    return run_operations(recipe.method, config, make_spaces(config), {"update": 1})
 
 
 @pytest.mark.parametrize("name, setting", CASES)
@@ -110,7 +110,7 @@ def test_an_update_that_reads_values_is_not_counted():
             return float(torch.zeros((), device="meta"))
 
     method = SimpleNamespace(make_agent=lambda *arguments: Agent(), make_replay=lambda *arguments: None)
-    assert update_operations(method, make_config("unused"), None) is None
+    assert run_operations(method, make_config("unused"), None, {"update": 1}) is None
 
 
 @pytest.mark.parametrize("updates, words", [

@@ -30,7 +30,7 @@ def make(name, facts=GREY, seed=0):
 @pytest.mark.parametrize("name, facts", [("Dot", GREY), ("SeenDot", GREY), ("GreyDot", GREY), ("PulledDot", COLOUR)])
 def test_observations_are_stacks_of_the_last_pictures(name, facts):
     environment = make(name, facts)
-    inner = environment._inner
+    inner = environment.inner
     observation, _ = environment.reset()
     assert observation.shape == environment.observation_space.shape == (3 * facts.channels, 20, 20)
     frames = [expected_frame(inner, facts.channels)]
@@ -79,8 +79,8 @@ def test_rewards_of_repeated_steps_are_summed_and_nothing_clips_them():
     environment.reset()
     twin.reset(seed=0)
     twin.place, twin.np_random.bit_generator.state = (
-        environment._inner.place,
-        environment._inner.np_random.bit_generator.state,
+        environment.inner.place,
+        environment.inner.np_random.bit_generator.state,
     )
     for _ in range(4):
         _, reward, terminated, truncated, info = environment.step(1)
@@ -96,7 +96,7 @@ def test_an_episode_ends_as_the_environment_says():
         _, _, terminated, truncated, _ = environment.step(0)
         if terminated or truncated:
             break
-    assert terminated and not truncated and environment._inner.place < 0
+    assert terminated and not truncated and environment.inner.place < 0
 
 
 def test_the_time_limit_truncates_in_environment_steps():
@@ -105,7 +105,7 @@ def test_the_time_limit_truncates_in_environment_steps():
         environment.reset()
         ends = [environment.step(step % 2)[2:4] for step in range(3)]
         assert ends == [(False, False), (False, False), (False, True)]
-        assert environment._inner.steps == 5
+        assert environment.inner.steps == 5
 
 
 def test_columns_of_the_environment_come_through():
@@ -122,17 +122,17 @@ def test_actions_are_mapped_to_the_environments_bounds():
             return super().step(action)
 
     environment = make("PulledDot", COLOUR)
-    environment._inner = Probe()
+    environment.inner = Probe()
     environment.reset()
     assert environment.action_space == gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
     for action, expected in ((-1.0, 0.0), (0.5, 3.0), (1.0, 4.0)):
         environment.step(np.float32([action]))
-        assert environment._inner.seen == pytest.approx([expected]) and environment._inner.seen.dtype == np.float32
+        assert environment.inner.seen == pytest.approx([expected]) and environment.inner.seen.dtype == np.float32
 
 
 def test_discrete_actions_may_begin_anywhere():
     environment = make("Dot")
-    environment._inner.action_space = gymnasium.spaces.Discrete(2, start=7)
+    environment.inner.action_space = gymnasium.spaces.Discrete(2, start=7)
     assert environment._to_own(np.int64(1)) == 8
 
 
@@ -145,7 +145,7 @@ def test_each_episode_has_a_seed_of_its_own():
 
 def start(environment, seed=None):
     environment.reset(seed=seed)
-    return environment._inner.place
+    return environment.inner.place
 
 
 def test_training_and_every_evaluation_episode_start_apart(tmp_path):
@@ -188,7 +188,7 @@ def test_an_environment_that_cannot_repeat_itself_is_said_so(capsys):
     environment.reset()
     for action in (0, 1, 0, 1):
         environment.step(action)
-    fresh._inner.drift = np.random.default_rng(6)
+    fresh.inner.drift = np.random.default_rng(6)
     fresh.load_state(environment.state())
     (line,) = capsys.readouterr().out.splitlines()
     assert "RestlessDot went another way" in line and np.array_equal(fresh._stack, environment._stack)
@@ -201,7 +201,7 @@ def test_an_environment_that_ends_sooner_the_second_time_begins_anew(capsys):
     for action in (0, 1, 0):
         environment.step(action)
     fresh.load_state(environment.state())
-    assert "went another way" in capsys.readouterr().out and fresh._inner.steps == 0
+    assert "went another way" in capsys.readouterr().out and fresh.inner.steps == 0
 
 
 def test_an_environments_own_state_is_used():

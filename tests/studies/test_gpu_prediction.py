@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.operations import update_operations
+from harness.operations import run_operations
 from recipes import COMMANDS, load_recipe
 from studies.gpu_prediction import ROWS, SUITES, TASKS, load_spaces, predict, record
 
@@ -15,7 +15,7 @@ PRODUCTS = ("convolutions, forward", "convolutions, backward", "products of line
 def test_operations_are_those_of_torch_s_counter_and_fused_ways_move_less(suite):
     config = COMMANDS[suite].resolve([TASKS[suite], "preset=tiny", "device=cpu"])
     plain, fused = (predict(record(suite, "tiny", "mlr", fused), "bf16", RATES) for fused in (False, True))
-    counted = update_operations(load_recipe(config).method, config, load_spaces(suite, config))
+    counted = run_operations(load_recipe(config).method, config, load_spaces(suite, config), {"update": 1})
     assert sum(plain[row] for row in PRODUCTS) == pytest.approx(counted)
     assert plain.keys() == fused.keys() == set(ROWS) and min(plain[row] for row in ROWS[:-1]) > 0
     assert plain[ROWS[-1]] == 0 > fused[ROWS[-1]] > -fused["starts of kernels"]  # one stream hides nothing
