@@ -37,6 +37,7 @@ SUITE = {"atari": "atari", "dmcontrol": "dmcontrol", "mwm": "metaworld"}
 TASK_KEYS = ("game=", "task=", "domain=", "env=")
 NAMES = {"auxiliary", "fidelity", "preset", "experiment", "run_dir"}  # keys that only say what was chosen
 GROUPS = {name: command.groups() for name, command in COMMANDS.items()}
+COMBINED = ("preset", "fidelity", "auxiliary")
 COMBINATIONS = [
     (name, *choices)
     for name, groups in GROUPS.items()
@@ -52,6 +53,20 @@ def with_task(name: str, overrides: tuple[str, ...]) -> list[str]:
 def compose(name: str, *overrides: str) -> Any:
     """A configuration of the command `name`, of its task in TASK unless `overrides` name another."""
     return COMMANDS[name].resolve(with_task(name, overrides))
+
+
+compose_once = functools.cache(compose)
+
+
+@functools.cache
+def plain(name: str, *overrides: str) -> dict:
+    """Plain values of a composed configuration, before bounds are checked."""
+    return COMMANDS[name].values(COMMANDS[name].compose(with_task(name, overrides)))
+
+
+def combined(name: str, preset: str = "full", fidelity: str = "released", auxiliary: str | None = None) -> dict:
+    usual = "mlr" if AUXILIARIES_OF[name] else "none"
+    return plain(name, f"preset={preset}", f"fidelity={fidelity}", f"auxiliary={auxiliary or usual}")
 
 
 def entries(tree: dict, prefix: str = "") -> dict:
@@ -84,7 +99,7 @@ def test_the_choices_are_the_documented_ones():
 
 @pytest.mark.parametrize("name, preset, fidelity, auxiliary", COMBINATIONS)
 def test_every_combination_is_valid_and_survives_a_file_and_a_process(name, preset, fidelity, auxiliary):
-    config = compose(name, f"preset={preset}", f"fidelity={fidelity}", f"auxiliary={auxiliary}")
+    config = COMMANDS[name].build(combined(name, preset, fidelity, auxiliary))
     suite, method = SUITE[name], auxiliary if AUXILIARIES_OF[name] else config.method
     assert (config.suite, config.preset, config.fidelity, config.auxiliary) == (suite, preset, fidelity, auxiliary)
     assert config.run_dir == f"runs/{suite}/{config.task}/{method}-{fidelity}-{preset}/seed_1"
@@ -111,12 +126,10 @@ def test_what_a_chosen_file_says_wins_over_the_base(name, group, choice):
     stated.pop("defaults", None)
     setting = f"{group}={choice}" if group in chosen_groups(name) else f"+{group}={choice}"
     follows = {key for key, value in stated.items() if "${" in str(value)}
-    composed = {}
-    for auxiliary in (None, *AUXILIARIES_OF[name]):  # a section is there with its own auxiliary only
-        settings = (setting,) if auxiliary is None else (setting, f"auxiliary={auxiliary}")
-        if auxiliary is None or any(key.startswith(f"{auxiliary}.") for key in stated):
-            values = entries(COMMANDS[name].values(COMMANDS[name].compose(with_task(name, settings))))
-            composed = values | composed
+    composed = entries(combined(name, **{group: choice}) if group in COMBINED else plain(name, setting))
+    for auxiliary in AUXILIARIES_OF[name]:  # a section is there with its own auxiliary only
+        if any(key.startswith(f"{auxiliary}.") for key in stated):
+            composed = entries(plain(name, setting, f"auxiliary={auxiliary}")) | composed
     assert {key: composed[key] for key in stated if key not in follows} == {
         key: value for key, value in stated.items() if key not in follows
     }
@@ -226,8 +239,8 @@ UNREAD = {
 
 @pytest.mark.parametrize("name, setting", [(name, setting) for name, group in UNREAD.items() for setting in group])
 def test_what_no_part_of_a_run_reads_does_not_set_it_apart(name, setting):
-    plain, other = compose(name, "auxiliary=none"), compose(name, "auxiliary=none", setting)
-    assert other == plain and as_dict(other) == as_dict(plain) and config_hash(other) == config_hash(plain)
+    bare, other = compose_once(name, "auxiliary=none"), compose(name, "auxiliary=none", setting)
+    assert other == bare and as_dict(other) == as_dict(bare) and config_hash(other) == config_hash(bare)
 
 
 @pytest.mark.parametrize("name, lacking", [

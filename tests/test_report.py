@@ -269,8 +269,9 @@ def test_what_cannot_be_compared_is_said(tmp_path):
 
 def test_tasks_without_published_scores_are_reported_beside_the_runs_of_the_repository(tmp_path):
     """A game outside the 26, a task outside the six, and an environment of the user's own."""
-    repository = ROOT / "results" / "runs"
-    assert report.main([str(repository), "--out", str(tmp_path / "without"), "--repeats", "50"]) == 0
+    names = ("road_runner", "boxing/spr-ratio-2_seed_1", "cartpole_swingup")
+    repository = [str(ROOT / "results" / "runs" / "cpu" / name) for name in names]
+    assert report.main([*repository, "--out", str(tmp_path / "without"), "--repeats", "50"]) == 0
     for seed in (1, 2):
         scores = {10_000: [-24.0], 20_000: [-20.0 - seed]}
         for method in ("mlr", "none"):
@@ -280,7 +281,7 @@ def test_tasks_without_published_scores_are_reported_beside_the_runs_of_the_repo
     own = {"suite": "gymnasium", "preset": "tiny"}
     write_score_file(tmp_path / "runs" / "own.csv", "Catch-v0", "none", 1, {500: [0.5]}, **own)
     out = tmp_path / "out"
-    assert report.main([str(repository), str(tmp_path / "runs"), "--out", str(out), "--repeats", "50"]) == 0
+    assert report.main([*repository, str(tmp_path / "runs"), "--out", str(out), "--repeats", "50"]) == 0
 
     atari, before = (read(folder / "tables" / "atari.csv") for folder in (out, tmp_path / "without"))
     (tennis,) = (row for row in atari if row["game"] == "tennis")
@@ -353,7 +354,7 @@ def test_errors_are_one_line_and_exit_2(arguments, line, tmp_path, monkeypatch, 
 
 def test_no_torch_is_needed(runs, tmp_path):
     code = "import sys; from commands import report; print(report.main(sys.argv[1:]), 'torch' in sys.modules)"
-    command = [sys.executable, "-c", code, str(runs / "boxing"), "--out", str(tmp_path), "--repeats", "10"]
+    command = [sys.executable, "-c", code, str(runs / "freeway"), "--out", str(tmp_path), "--repeats", "10"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False)
     assert result.stdout.splitlines()[-1:] == ["0 False"], result.stderr
 
@@ -395,7 +396,7 @@ class Browser:
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
-@pytest.mark.parametrize("width, dark", [(390, False), (1280, False), (1280, True)])
+@pytest.mark.parametrize("width, dark", [(390, False), (1280, True)])
 def test_in_a_browser(built, tmp_path, width, dark):
     found = Browser(tmp_path).look(built / "index.html", width, dark)
     assert found["width"] == width

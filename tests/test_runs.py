@@ -103,6 +103,7 @@ def test_a_closed_terminal_saves_a_run_and_costs_nothing_under_nohup(tmp_path, i
 
     folder = RunFolder(tmp_path / "run")
     command = [*SCRIPT, "preset=tiny", f"run_dir={folder.path}", "device=cpu", "threads=1", "video=false"]
+    command += ["agent_steps=82", "evaluation.horizon=20"]
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = subprocess.Popen(command, cwd=ROOT, preexec_fn=prepare, start_new_session=True, **streams)
     os.close(theirs)

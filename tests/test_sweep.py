@@ -9,7 +9,7 @@ import pytest
 
 from commands import sweep as script
 from recipes import COMMANDS
-from tests.sweeps import TINY, attempts, sweep, tiny
+from tests.sweeps import attempts, sweep, tiny
 from tests.test_configs import difference
 from tests.trials.sweep import sweep as trial
 
@@ -23,20 +23,18 @@ def test_runs_killed_at_random_finish_exactly_once_each(tmp_path):
     assert kinds["run, killed"] + kinds["run, not seen killed"] == 4
 
 
-@pytest.mark.gl
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
-    settings = ["table=atari100k,dmcontrol100k", "tasks=pong,finger_spin", "seeds=1", "parallel=2", *TINY]
-    failing = [setting for setting in settings if setting != "device=cpu"]
-    failing += ["atari.device=cpu", "dmcontrol.device=cuda:77"]
-    result = sweep(tmp_path, *failing)
+    settings = ["suite=atari", "tasks=pong", "auxiliary=none", "seeds=1", "parallel=2"]
+    settings += tiny("atari", "device=cpu,cuda:77")
+    result = sweep(tmp_path, *settings)
     assert result.returncode == 1
     reason = "exit code 2: error: device=cuda:77"
-    assert f"failed   dmcontrol/finger_spin/mlr-released-tiny/seed_1: {reason}" in result.stdout
-    status = sweep(tmp_path, "status", *failing).stdout.splitlines()
+    assert f"failed   atari/pong/none-device_cuda_77-released-tiny/seed_1: {reason}" in result.stdout
+    status = sweep(tmp_path, "status", *settings).stdout.splitlines()
     assert [line.split()[1] for line in status[1:3]] == ["done", "failed"]
     assert reason in status[2]
     assert "1 done, 0 running, 0 waiting, 1 failed" in status[3]
-    assert sweep(tmp_path, *settings).returncode == 0, "another sweep tries again"
+    assert sweep(tmp_path, *settings).returncode == 1, "another sweep tries again"
     assert [sum(event["event"] == "started" for event in events) for events in attempts(tmp_path).values()] == [1, 2]
 
 

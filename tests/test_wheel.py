@@ -58,7 +58,7 @@ def mlr(tmp_path_factory):
 
 def test_a_run_is_trained_scored_inspected_drawn_and_reported(mlr):
     mlr("train", "atari", "game=pong", *TINY, "run_dir=run")
-    others = ("evaluate run --episodes 1", "inspect run", "visualize --run run", "report run --out report")
+    others = ("evaluate run --episodes 1", "inspect run", "visualize --run run", "report run --out report --repeats 10")
     printed = mlr("\n".join(others), program=mlr.several)
     assert all(word in printed for word in ("score", "weights", "pong_clip.png"))
     with (mlr.folder / "report" / "tables" / "atari.csv").open() as file:
