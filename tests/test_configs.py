@@ -367,16 +367,16 @@ FILLED_BY = {"resets": ("ladder=resets", "loop.learning_starts=60")}
 
 
 @functools.cache
-def values_of(name: str, auxiliary: str, section: str) -> dict:
+def values_of(name: str, auxiliary: str, *filling: str) -> dict:
     """Plain values of a valid configuration."""
-    return as_dict(compose(name, "preset=tiny", f"auxiliary={auxiliary}", *FILLED_BY.get(section, ())))
+    return as_dict(compose(name, "preset=tiny", f"auxiliary={auxiliary}", *filling))
 
 
 @pytest.mark.parametrize("name, key, values", BOUNDS)
 def test_every_bound_of_a_field_is_enforced_and_names_its_key(name, key, values):
-    messages = []
+    messages, filling = [], FILLED_BY.get(key.split(".")[0], ())
     for value in values:
-        tree = json.loads(json.dumps(values_of(name, auxiliary_of(name, key), key.split(".")[0])))
+        tree = json.loads(json.dumps(values_of(name, auxiliary_of(name, key), *filling)))
         node, (*sections, last) = tree, key.split(".")
         for section in sections:
             node = node[section]

@@ -25,12 +25,16 @@ from commands import evaluate, report
 import harness.run
 
 harness.run.draw_run = lambda *_: "not drawn"
+SHORT = {
+    "atari": ["agent_steps=82", "evaluation.horizon=20"],
+    "dmcontrol": ["env_steps=336", "eval_every_env_steps=0"],
+}
 found = {}
 for number, (script, *settings) in enumerate(json.loads(sys.argv[1])):
     name = script.removeprefix("train_")
     folder = f"runs/{number}"
     settings += [f"run_dir={folder}", "device=cpu", "threads=1", "video=false"]
-    settings += {"atari": ["agent_steps=82", "evaluation.horizon=20"], "dmcontrol": ["eval_every_env_steps=0"]}[name]
+    settings += SHORT[name]
     codes = [train(name, argv=settings), evaluate.main([folder, "--episodes", "1"])]
     found[folder] = {
         "codes": codes,
