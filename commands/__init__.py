@@ -18,6 +18,7 @@ import sys
 from harness.config import ConfigError
 from harness.exit_codes import DONE
 from harness.messages import refuse
+from harness.output import lasting_output
 
 MODULES = {
     "train atari": "commands.train_atari",
@@ -34,6 +35,7 @@ MODULES = {
 }
 
 
+@lasting_output()
 def main() -> int:
     """Exit code of the command that the command line names."""
     words = sys.argv[1:]

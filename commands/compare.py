@@ -17,7 +17,8 @@ from harness.config import ConfigError, require
 from harness.errors import NotFinite
 from harness.exit_codes import DONE
 from harness.run_folder import RunFolder
-from recipes import load_config, load_recipe, method_label
+from recipes import load_config, load_recipe
+from recipes.changes import method_label
 
 RANDOM = "random"
 

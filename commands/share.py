@@ -23,7 +23,8 @@ from harness.files import installation
 from harness.logs import CsvLog
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest
-from recipes import load_config, load_recipe, method_label
+from recipes import load_config, load_recipe
+from recipes.changes import method_label
 
 CARD = "README.md"  # names of the Hub
 VIDEO = "replay.mp4"

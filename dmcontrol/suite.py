@@ -1,6 +1,5 @@
 """DMControl as a suite: units of a step, scores, and what renders."""
 
-from functools import partial
 from importlib.metadata import version
 
 from dmcontrol.config import DMControlConfig
@@ -40,6 +39,11 @@ def milestones(config: DMControlConfig) -> list[int]:
     return sorted(steps | {config.agent_steps})
 
 
+def make_scorer(config: DMControlConfig, seed: int, index: int) -> DMControlEnv:
+    """An evaluation's environment that draws nothing."""
+    return make_environment(config, seed, index, training=False, pictures=False)
+
+
 DMCONTROL = Suite(
     make_environment=make_environment,
     units=repeated_steps,
@@ -48,6 +52,6 @@ DMCONTROL = Suite(
     manifest=manifest,
     describe=describe,
     simulator=simulator,
-    make_scorer=partial(make_environment, training=False, pictures=False),
+    make_scorer=make_scorer,
     score_bound=score_bound,
 )

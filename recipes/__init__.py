@@ -16,9 +16,8 @@ import mwm.scores
 from auxiliaries import SCHEMAS, unread
 from harness.command import Command
 from harness.command_line import launch
-from harness.config import ConfigError, as_dict
-from harness.report.published import label_of
-from harness.run_folder import RunFolder, leaves, read_config, with_todays_names
+from harness.config import ConfigError
+from harness.run_folder import RunFolder, read_config, with_todays_names
 from harness.stop import resume_me_at_a_signal
 
 if TYPE_CHECKING:
@@ -77,12 +76,6 @@ def command_of(run: str | Path, config: dict) -> Command:
     if method not in METHODS:
         raise ConfigError(f"{run} is a run of an unknown method, {method}")
     return COMMANDS[METHODS[method].command]
-
-
-def method_label(config: Any) -> str:
-    """The name that reports give the method of a run with this configuration."""
-    values = as_dict(config)
-    return label_of(leaves(values)[command_of("", values).method])
 
 
 def load_config(run: str | Path) -> Any:

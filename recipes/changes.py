@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 
 from harness.command import Command, chosen_groups, files_of
-from harness.config import ConfigError
+from harness.config import ConfigError, as_dict
+from harness.report.published import label_of
 from harness.report.scores import Identity
-from harness.report.words import NAME, choice_groups
+from harness.report.words import NAME, choice_groups, choices, in_words
 from harness.run_folder import identity, leaves
 from harness.sweeps.plan import changes, flatten
 from recipes import COMMANDS, command_of
@@ -52,6 +53,13 @@ def identify(config: dict) -> Identity:
     return Identity(method, chosen | changed, "" if usual else name)
 
 
+def method_label(config: Any) -> str:
+    """Name of a configuration's method, and the choices that stand beside it: "MLR, lean"."""
+    found = identify(as_dict(config))
+    beside = choices((key, own) for key, (_, own) in found.changes.items())
+    return ", ".join([label_of(found.method), *in_words(beside)])
+
+
 def _nearest(command: Command, settings: list[str], task: dict, own: dict) -> tuple[Any, dict[str, tuple[str, str]]]:
     """The base and the choices that leave fewest other changes: for each group, the usual choice and the run's."""
     groups, usual = command.groups(), chosen_groups(command.name)
@@ -62,8 +70,8 @@ def _nearest(command: Command, settings: list[str], task: dict, own: dict) -> tu
         names = [name for name in groups.get(group, ()) if _has_left_traces(command.name, group, name, plain, own)]
         options.append([None, *((group, name) for name in names if name != usual.get(group))])
     found = []
-    for choices in product(*options):
-        chosen = dict(filter(None, choices))
+    for combination in product(*options):
+        chosen = dict(filter(None, combination))
         added = [f"{'' if group in usual else '+'}{group}={name}" for group, name in chosen.items()]
         composed = _compose(command.name, task, *settings, *added) if added else base
         reached = flatten(composed)

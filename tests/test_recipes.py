@@ -15,7 +15,7 @@ from harness.run_folder import RunFolder, check_run, config_hash, read_config, r
 from mwm.method import MWM
 from mwm.suite import DMCONTROL_PIXELS, METAWORLD
 from recipes import COMMANDS, load_config, load_recipe
-from recipes.changes import identify
+from recipes.changes import identify, method_label
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.recipes import ATARI, DMCONTROL
 from tests.test_configs import entries
@@ -141,3 +141,8 @@ def test_a_configuration_is_known_as_its_method_and_changes(command, settings, e
 @pytest.mark.parametrize("part", [ATARI, DMCONTROL, MWM, METAWORLD, DMCONTROL_PIXELS, OWN])
 def test_a_recipe_reaches_the_process_of_evaluations_in_the_background(part):
     assert pickle.loads(pickle.dumps(part)) == part
+
+
+def test_a_card_names_the_choices_beside_the_method():
+    config = COMMANDS["atari"].resolve("game=pong +variant=lean ladder=resets resets.every=9000".split())
+    assert method_label(config) == "MLR, lean, resets"

@@ -50,3 +50,11 @@ def test_an_output_that_is_gone_ends_the_printing_alone(tmp_path, make, errors_t
     os.close(output)
     assert process.returncode == 0 and (tmp_path / "result").read_text() == "went on"
     assert errors_too or errors.count("note: standard output takes no more") == 1
+
+
+def test_the_list_of_commands_may_be_cut_off():
+    writer, close = pipe()
+    close()
+    code = "import sys; from commands import main; sys.argv = ['mlr', '--help']; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr
