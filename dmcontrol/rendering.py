@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from harness.config import ConfigError, require_choice
+from harness.config import ConfigError, require
 from harness.libraries import load_triton_first
 
 PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
@@ -31,8 +31,7 @@ def choose_backend() -> str:
     load_triton_first()
     os.environ.setdefault("LP_NUM_THREADS", "0")  # threads of software rendering fight over the cores
     chosen = os.environ.get("MUJOCO_GL", "").lower()
-    if chosen:
-        require_choice("MUJOCO_GL", chosen, tuple(PACKAGES))
+    require(chosen in ("", *PACKAGES), f"MUJOCO_GL={chosen} is not one of {', '.join(PACKAGES)}")
     if chosen in ("", "egl") and renders_where_it_trains():
         backend = "egl"
     else:

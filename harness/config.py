@@ -221,7 +221,3 @@ def validate_auxiliary(config: RunConfig, facts: HostFacts) -> None:
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
-
-
-def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    require(value in choices, f"{key}={value} is not one of {', '.join(choices)}")

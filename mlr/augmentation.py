@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config import require, require_choice
 from harness.fused import Compute, reason_against
 from mlr.config import AugmentationConfig
 
@@ -27,17 +26,11 @@ class RandomCrop(nn.Module):
     the padded and `out` the cropped size: what the released code's library does (F9 in docs/fidelity.md).
     Without `last_offset` the window never lies at the far edge: offsets end one short (F10).
     The result lies channels-last, as convolutions want it.
-    Raises ConfigError for a crop larger than the padded image or an unknown mode.
     """
 
     def __init__(self, image_size: int, crop_size: int, pad: int, mode: str, last_offset: bool = True):
         super().__init__()
-        require_choice("augmentation.crop", mode, ("resample", "slice"))
         padded_size = image_size + 2 * pad
-        require(
-            crop_size <= padded_size,
-            f"a crop of {crop_size} does not fit an image of {image_size} padded by augmentation.pad={pad}",
-        )
         self.crop_size = crop_size
         offsets = padded_size - crop_size + 1
         self.offsets = offsets if last_offset else max(offsets - 1, 1)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config import require
 from harness.shadow import ShadowedLinear
 from mlr.config import DecoderConfig, MLRConfig
 
@@ -58,7 +57,6 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, dim: int, config: DecoderConfig):
         super().__init__()
-        require(dim % config.heads == 0, f"mlr.decoder.heads={config.heads} does not divide the latent's {dim} values")
         hidden = int(dim * config.mlp_ratio)
         self.heads = config.heads
         self.ln1 = nn.LayerNorm(dim, eps=config.norm_eps)
@@ -107,9 +105,8 @@ def join_heads(values: Tensor) -> Tensor:
 def sine_positions(seq_len: int, dim: int) -> Tensor:
     """Position table by step, float32 [T, D]: column 2i is sin(t * 10000^(-2i/D)), column 2i+1 the cosine.
 
-    Raises ConfigError for an odd `dim`. Source: "Attention Is All You Need", section 3.5.
+    Source: "Attention Is All You Need", section 3.5.
     """
-    require(dim % 2 == 0, f"the latent has {dim} values: sine positions need an even number")
     frequency = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angle = torch.arange(seq_len, dtype=torch.float64)[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()

@@ -189,12 +189,6 @@ def test_tables_are_no_state():
     assert not Augmentation(AugmentationConfig("resample", 4, 0.05, 2.0, []), 84, 84).state_dict()
 
 
-@pytest.mark.parametrize(("crop_size", "mode"), [(93, "slice"), (84, "bilinear")])
-def test_impossible_crops_are_refused(crop_size, mode):
-    with pytest.raises(ConfigError):
-        RandomCrop(84, crop_size, 4, mode)
-
-
 def test_reference_shift_and_intensity():
     assert_all(replay_j(DATA / "atari"))
 
