@@ -63,8 +63,7 @@ def conv_relu(maps: Tensor, layer: nn.Conv2d) -> Tensor:
     weight = layer.scaled_weight(maps.shape[1]) if isinstance(layer, PixelConv2d) else layer.weight
     inputs = [maps, weight, layer.bias]
     if torch.is_autocast_enabled(maps.device.type):
-        kind = torch.get_autocast_dtype(maps.device.type)
-        inputs = [tensor.to(kind) for tensor in inputs]
+        inputs = [tensor.to(torch.get_autocast_dtype(maps.device.type)) for tensor in inputs]
     return FusedConvReLU.apply(*inputs, layer.stride)
 
 

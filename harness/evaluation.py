@@ -235,5 +235,4 @@ def evaluation_steps(agent_steps: int, every: int, first: int = 0) -> list[int]:
 
     `every` = 0: the end alone.
     """
-    regular = range(first, agent_steps, every) if every else ()
-    return [*regular, agent_steps]
+    return [*(range(first, agent_steps, every) if every else ()), agent_steps]

@@ -17,8 +17,7 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # the former at most 2**25
 def available_bytes(root: Path = Path("/")) -> int | None:
     """Bytes that this process may still take: the machine's or, if less, its control groups'. None: unknown."""
     machine = _entries(root / "proc/meminfo").get("MemAvailable:")
-    limits = [] if machine is None else [machine * 1024]
-    return min([*limits, *_of_groups(root)], default=None)
+    return min([*([] if machine is None else [machine * 1024]), *_of_groups(root)], default=None)
 
 
 def keep_freed_memory() -> None:

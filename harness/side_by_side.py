@@ -56,8 +56,7 @@ class Shown:
 def write_side_by_side(agents: Sequence[Shown], evaluations: Path, out: Path) -> list[Path]:
     """Writes side_by_side.mp4 and .png into `out`; `evaluations` are the first agent's, for its learning curve."""
     video, picture = out / "side_by_side.mp4", out / "side_by_side.png"
-    longest = max(agent.steps for agent in agents)
-    chosen = np.linspace(0, longest, COLUMNS).round().astype(int)
+    chosen = np.linspace(0, max(agent.steps for agent in agents), COLUMNS).round().astype(int)
     kept: list[list[Moment]] = []
     with closing(agents[0].suite.make_environment(agents[0].config, 0, 0, False)) as environment:
         fps = environment.metadata["render_fps"]

@@ -37,8 +37,7 @@ class Prediction:
 @torch.no_grad()
 def reconstruct(autoencoder: Autoencoder, pictures: Tensor, mask: Mask | None) -> Tensor:
     """The autoencoder's pictures [N, 3, P, P] of uint8 [N, 3, P, P]."""
-    tokens = autoencoder.encoder(autoencoder.standardise(pictures), mask)
-    return decoded(autoencoder, tokens, mask)
+    return decoded(autoencoder, autoencoder.encoder(autoencoder.standardise(pictures), mask), mask)
 
 
 def decoded(autoencoder: Autoencoder | Pictures, tokens: Tensor, mask: Mask | None = None) -> Tensor:

@@ -29,8 +29,7 @@ class Priorities:
         # leaf is the first to reach anything.
         sums = (self.leaves / self.total * SHARES).long().cumsum(0)
         targets = (uniforms * sums[-1]).ceil().long().clamp(min=1)  # u = 0 is reached by the first positive leaf
-        slots = torch.searchsorted(sums, torch.minimum(targets, sums[-1]))
-        return slots.clamp(max=len(sums) - 1)
+        return torch.searchsorted(sums, torch.minimum(targets, sums[-1])).clamp(max=len(sums) - 1)
 
     def update(self, indices: Tensor, values: Tensor) -> None:
         """Writes `values` [B] at `indices` int64 [B]; an index that occurs twice takes its first value."""

@@ -47,8 +47,7 @@ def run_on_ray(
     """Runs all and returns their outcomes. Ray decides how many go at a time, and where, and replaces lost machines."""
     import ray
 
-    resources = {"num_cpus": config.ray.cpus, "num_gpus": config.ray.gpus}
-    task = ray.remote(max_retries=-1, **resources)(_work)
+    task = ray.remote(max_retries=-1, num_cpus=config.ray.cpus, num_gpus=config.ray.gpus)(_work)
     waiting = {task.remote(run, config.attempts, os.getcwd()): run for run in runs}
     outcomes = {run.name: Outcome("stopped") for run in runs}
     try:
