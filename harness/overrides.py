@@ -124,7 +124,7 @@ def explain(error: Exception, kinds: dict[str, Any], hints: Mapping[str, str]) -
     return f"{key}: {message}"
 
 
-def validated(schema: Any, values: dict, where: str = "") -> Any:
+def validated(schema: Any, values: Any, where: str = "") -> Any:
     """The pydantic dataclass `schema` of plain values. Raises ConfigError; `where` is their section, with its dot."""
     from pydantic import TypeAdapter, ValidationError
 
