@@ -177,7 +177,7 @@ def make_environment(
     return DMControlEnv(config.domain, config.task_name, config.environment, seed, pictures)
 
 
-def load_from_suite(domain: str, task_name: str, seed: int, pictures: bool):
+def load_from_suite(domain: str, task_name: str, seed: int, pictures: bool = True):
     if pictures:
         choose_backend()
     else:
