@@ -89,6 +89,8 @@ class Recording(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        if name == "convolution":  # a GPU keeps the layout of the pixels; the meta device does not
+            result = result.contiguous(memory_format=torch.channels_last)
         if name not in FREE:
             self.count(name, args, kwargs or {}, result)
         return result
