@@ -67,7 +67,7 @@ def method_figures(family: Family, drawing: Drawing) -> Iterator[Figure]:
         stem, title, common = _stem(family, kind), _title(family, kind), common_tasks(members)
         if not common:
             continue
-        scores = {results.group.name: _scores(results, common) for results in members}
+        scores = {results.group.name: results.normalised(common) for results in members}
         caption = partial(_caption, suite, common, scores)
         intervals = {
             name: {METRICS[metric]: value for metric, value in statistics.aggregate(runs, repeats).items()}
@@ -163,7 +163,7 @@ def mean_curves(family: Family, drawing: Drawing) -> Iterator[Figure]:
         steps = [step for step in steps if step <= results.env_steps]
         if len(steps) > 1:
             values = {
-                task: [[suite.normalised(task, run.mean_at(step)) for step in steps] for run in of_task]
+                task: [[suite.normalised(task, run.evaluations[step].mean) for step in steps] for run in of_task]
                 for task, of_task in runs.items()
             }
             curves[results.group.name] = (steps, *statistics.mean_curve(values, drawing.repeats))
@@ -261,7 +261,7 @@ def _caption(
 
 def _ablation_caption(suite: SuiteScores, members: Mapping[str, Results]) -> str:
     common = common_tasks(list(members.values()))
-    scores = {label: _scores(results, common) for label, results in members.items()}
+    scores = {label: results.normalised(common) for label, results in members.items()}
     return _caption(suite, common, scores, ABLATION)
 
 
@@ -272,13 +272,8 @@ def _panels(suite: SuiteScores, members: Collection[Results]) -> dict[str, list[
     return whole | ({task: [task] for task in common} if len(common) <= MOST_TASKS else {})
 
 
-def _scores(results: Results, tasks: Sequence[str]) -> dict[str, list[float]]:
-    normalised = results.normalised()
-    return {task: normalised[task] for task in tasks}
-
-
 def _mean(results: Results, tasks: Sequence[str], repeats: int) -> Interval:
-    return statistics.aggregate(_scores(results, tasks), repeats)["mean"]
+    return statistics.aggregate(results.normalised(tasks), repeats)["mean"]
 
 
 def _lines(suite: SuiteScores, task: str, full_size: bool) -> dict[str, float]:
@@ -292,7 +287,7 @@ def _lines(suite: SuiteScores, task: str, full_size: bool) -> dict[str, float]:
 
 
 def _steps_label(runs: Sequence[Run]) -> str:
-    frames = {run.frames[steps] / steps for run in runs for steps in run.frames if steps}
+    frames = {each.frames / steps for run in runs for steps, each in run.evaluations.items() if steps}
     unit = f" (one is {max(frames):g} frames)" if len(frames) == 1 and max(frames) > 1 else ""
     return f"environment steps{unit}"
 
@@ -305,5 +300,5 @@ def seeds_of(runs: Sequence[Run]) -> str:
 
 
 def _episodes(runs: Sequence[Run]) -> str:
-    counts = sorted({len(scores) for run in runs for scores in run.evaluations.values()})
+    counts = sorted({len(each.scores) for run in runs for each in run.evaluations.values()})
     return f"{' or '.join(map(str, counts))} episode{'' if counts == [1] else 's'}"

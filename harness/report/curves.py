@@ -31,7 +31,7 @@ def draw_run(
     measure, behind = (scores.measure, scores.curves(run.task)) if scores else (SCORE, {})
     points = {}
     if measure == SCORE:
-        episodes = [(steps, score) for steps, values in run.evaluations.items() for score in values]
+        episodes = [(steps, score) for steps, each in run.evaluations.items() for score in each.scores]
         points = {"training episodes": _series(metrics, "train/episode_return"), "evaluation episodes": episodes}
     panel = None
     if agreement and (values := _series(metrics, f"train/aux/{agreement[0]}")):

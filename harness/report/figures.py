@@ -294,8 +294,8 @@ def draw_learning_curve(
             table += [(label, "", steps, mean, "", "") for steps, mean, _ in _until(curve, last_step)]
         for label, runs in groups.items():
             for run in runs:
-                for steps, scores in run.evaluations.items():
-                    table.append((label, run.seed, steps, run.mean_at(steps), len(scores), run.path))
+                for steps, each in run.evaluations.items():
+                    table.append((label, run.seed, steps, each.mean, len(each.scores), run.path))
         if panel:
             *_, below = canvas.axes
             below.semilogy(*_columns(panel[1]), color=PALETTE[0], marker=".")
@@ -397,7 +397,7 @@ def _draw_lines(axes, lines: Mapping[str, float]) -> None:
 
 
 def _curve(axes, runs: Sequence[Run], style: Style, label: str) -> None:
-    scores = [{steps: run.mean_at(steps) for steps in run.evaluations} for run in runs]
+    scores = [{steps: each.mean for steps, each in run.evaluations.items()} for run in runs]
     for run in scores if len(scores) > 1 else []:
         axes.plot(list(run), list(run.values()), color=style.colour, linewidth=0.6, alpha=0.6)
     common = sorted(set.intersection(*(set(run) for run in scores)))

@@ -4,16 +4,17 @@ Only methods of the same budget and protocol are ranked. A score list is a CSV w
 run, score, and env_steps where a suite has several budgets.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import NamedTuple
 
 from harness.config import ConfigError, require
 from harness.logs import as_number, read_csv, require_whole
 from harness.messages import nearest
 from harness.report import statistics
-from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell
+from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell, share
 from harness.report.published import Recorded, SuiteScores, recorded
 from harness.report.results import Run, collect_by_budget
 from harness.report.table import Table
@@ -112,77 +113,71 @@ def methods_tables(
     return tables
 
 
+class Row(NamedTuple):
+    method: str
+    level: float | None  # that decides its rank; None: it stands apart
+    runs: Number
+    spreads: Mapping[str, tuple[float, float | None]]  # task -> mean, standard deviation
+    metrics: list[str]
+    differs: str = ""
+
+
 def _table(
     suite: SuiteScores, budget: str, known: Sequence[Recorded], given: Mapping[str, Scores], repeats: int
 ) -> Table:
     by = "iqm" if suite.aggregates else "mean"
     shown = list(dict.fromkeys(task for scores in given.values() for task in scores.raw))[:MOST_TASKS]
-    ranked = [method for method in known if method.comparable == "yes"]
+    ranked = [_recorded(method, by) for method in known if method.comparable == "yes"]
+    ranked += _printed(suite, budget, by, {method.method for method in known})
+    ranked.sort(key=lambda row: -row.level)
     apart = [method for method in known if method.comparable != "yes"]
-    printed = _printed(suite, budget, {method.method for method in known})
-    levels = [method.intervals[by][0] for method in ranked] + [values[by] for values in printed.values()]
-    rows = [_given_row(suite, name, scores, by, levels, shown, repeats) for name, scores in given.items()]
-    entries = [(method.intervals[by][0], _recorded_row(method, by, levels, shown)) for method in ranked]
-    for method in suite.methods:
-        if values := printed.get(method.method):
-            cells = [score_cell(values[metric], digits=3) if metric in values else ABSENT for metric in METRICS]
-            by_task = {task: row[method.method] for task, row in suite.means[budget].items() if method.method in row}
-            means = [score_cell(by_task[task]) if task in by_task else ABSENT for task in shown]
-            row = [_rank(levels, values[by]), method.label, Number(method.seeds, method.seeds), *means, *cells]
-            entries.append((values[by], [*row, "single runs are not published"]))
-    rows += [row for _, row in sorted(entries, key=lambda entry: -entry[0])]
     apart.sort(key=lambda method: (method.comparable == "no", -method.intervals[by][0]))
-    rows += [_recorded_row(method, by, levels, shown) for method in apart]
+    ours = (_given(suite, name, scores, by, repeats) for name, scores in given.items())
+    rows = []
+    for row in (*ours, *ranked, *(_recorded(method, by) for method in apart)):
+        rank = APART if row.level is None else count_cell(1 + sum(other.level > row.level for other in ranked))
+        means = [score_cell(*row.spreads[task]) if task in row.spreads else ABSENT for task in shown]
+        rows.append([rank, row.method, row.runs, *means, *row.metrics, row.differs])
     header = ["rank", "method", f"runs of a {suite.task_word}", *shown, *METRICS.values(), "differs"]
     title = f"{suite.label}: methods with single runs" + (f", {budget}" if len(suite.budgets) > 1 else "")
     return Table(f"{suite.name}_methods_{budget}", title, header, rows, _notes(suite, by, shown, repeats), key=1)
 
 
-def _given_row(
-    suite: SuiteScores, name: str, scores: Scores, by: str, levels: Sequence[float], shown: Sequence[str], repeats: int
-) -> list[str]:
+def _given(suite: SuiteScores, name: str, scores: Scores, by: str, repeats: int) -> Row:
     intervals = statistics.aggregate(scores.normalised(), repeats)
     spreads = {task: (mean(runs), stdev(runs) if len(runs) > 1 else None) for task, runs in scores.raw.items()}
-    counts, whole = [len(runs) for runs in scores.raw.values()], len(scores.raw) == len(suite.tasks)
-    rank = _rank(levels, intervals[by][0]) if whole else APART
-    name += "" if whole else f" ({len(scores.raw)} of {len(suite.tasks)} {suite.task_word}s)"
-    cells = [*_spreads(spreads, shown), *map(interval_cell, intervals.values())]
-    return [rank, name, _runs(min(counts), max(counts)), *cells, ""]
+    counts = [len(runs) for runs in scores.raw.values()]
+    part = share(len(scores.raw), len(suite.tasks), f"{suite.task_word}s")
+    name += f" ({part})" if part else ""
+    metrics = [interval_cell(interval) for interval in intervals.values()]
+    return Row(name, None if part else intervals[by][0], _runs(min(counts), max(counts)), spreads, metrics)
 
 
-def _printed(suite: SuiteScores, budget: str, known: set[str]) -> dict[str, dict[str, float]]:
-    """Aggregates of published methods without single runs, which are those of their means but for printed ones."""
-    found: dict[str, dict[str, float]] = {}
+def _printed(suite: SuiteScores, budget: str, by: str, known: set[str]) -> Iterator[Row]:
+    """Published methods without single runs: aggregates are those of their means but for printed ones."""
     for method in suite.methods:
         name = method.method
-        scores = [suite.normalised(task, row[name]) for task, row in suite.means[budget].items() if name in row]
-        if name not in known and method.seeds and len(scores) == len(suite.tasks):
-            found[name] = {"median": median(scores), "mean": mean(scores)}
-            found[name] |= {metric: values[name] for metric, values in suite.aggregates.items()}
-    return found
+        means = {task: (row[name], None) for task, row in suite.means[budget].items() if name in row}
+        if name not in known and method.seeds and len(means) == len(suite.tasks):
+            scores = [suite.normalised(task, score) for task, (score, _) in means.items()]
+            values = {"median": median(scores), "mean": mean(scores)}
+            values |= {metric: printed[name] for metric, printed in suite.aggregates.items()}
+            metrics = [score_cell(values[metric], digits=3) if metric in values else ABSENT for metric in METRICS]
+            seeds = Number(method.seeds, method.seeds)
+            yield Row(method.label, values[by], seeds, means, metrics, "single runs are not published")
 
 
-def _rank(levels: Sequence[float], value: float) -> Number:
-    return count_cell(1 + sum(level > value for level in levels))
-
-
-def _recorded_row(method: Recorded, by: str, levels: Sequence[float], shown: Sequence[str]) -> list[str]:
-    cells = [interval_cell(method.intervals[metric]) for metric in METRICS]
-    ranked = method.comparable == "yes"
-    rank = _rank(levels, method.intervals[by][0]) if ranked else APART
-    differs = "" if ranked else method.differs
+def _recorded(method: Recorded, by: str) -> Row:
+    metrics = [interval_cell(method.intervals[metric]) for metric in METRICS]
     spreads = {task: (mean, std) for task, (_, mean, std) in method.spreads.items()}
-    return [rank, method.label, _runs(*method.runs), *_spreads(spreads, shown), *cells, differs]
+    ranked = method.comparable == "yes"
+    level, differs = (method.intervals[by][0], "") if ranked else (None, method.differs)
+    return Row(method.label, level, _runs(*method.runs), spreads, metrics, differs)
 
 
 def _runs(fewest: int, most: int) -> Number:
     mark = f"{100 * statistics.too_narrow(fewest):.0f} % too narrow" if 1 < fewest < FEW else ""
     return range_cell(fewest, most, mark)
-
-
-def _spreads(spreads: Mapping[str, tuple[float, float | None]], shown: Sequence[str]) -> list[str]:
-    """Means and standard deviations of the tasks that are shown."""
-    return [score_cell(*spreads[task]) if task in spreads else ABSENT for task in shown]
 
 
 def _notes(suite: SuiteScores, by: str, shown: Sequence[str], repeats: int) -> list[str]:

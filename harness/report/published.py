@@ -57,13 +57,9 @@ def references(suite: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 @cache
-def _labels() -> dict[str, str]:
-    return {method.auxiliary: method.label for method in published_methods() if method.auxiliary}
-
-
 def label_of(method: str) -> str:
     """The display name of a score file's method: the published one, or its own."""
-    return _labels().get(method, method)
+    return next((row.label for row in published_methods() if method and row.auxiliary == method), method)
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,9 @@ def _videos(runs: Sequence[Run]) -> Iterator[Video]:
         seen.add((run.group, run.task))
         agent_steps = int(recorded[-1].stem.removeprefix("episode_"))
         score = ""
-        for env_steps, episodes in run.evaluations.items():
-            if run.agent_steps[env_steps] == agent_steps:
-                score = f": it scores {episodes[0]:g}, the mean of {len(episodes)} is {run.mean_at(env_steps):.1f}"
+        for each in run.evaluations.values():
+            if each.agent_steps == agent_steps:
+                score = f": it scores {each.scores[0]:g}, the mean of {len(each.scores)} is {each.mean:.1f}"
         caption = f"Seed {run.seed}, first episode of the evaluation after {agent_steps:,} agent steps{score}."
         yield Video(f"{run.task}: {run.group.label}", caption, recorded[-1])
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.report.published import SuiteScores, label_of, main_methods
 from harness.report.words import Change, by_size, choices, in_words, is_number, others, text, valued
@@ -58,6 +58,16 @@ class Group:
 Said = tuple[Group, str]  # a sentence about a group
 
 
+class Evaluation(NamedTuple):
+    scores: tuple[float, ...]  # of each episode
+    agent_steps: int
+    frames: int = 0
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores)
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run and its evaluations."""
@@ -72,9 +82,7 @@ class Run:
     version: str
     hardware: str
     path: Path  # of the score file
-    evaluations: dict[int, tuple[float, ...]]  # environment steps -> score of each episode, steps ascending
-    agent_steps: dict[int, int]  # environment steps -> agent steps
-    frames: dict[int, int] = field(default_factory=dict)  # environment steps -> frames
+    evaluations: dict[int, Evaluation]  # by environment steps, ascending
     settings_hash: str = ""  # of the configuration without its seed; empty where not recorded
     total_agent_steps: int = 0  # of the whole training; 0 where not recorded
     averaged: int = 1  # evaluations that a result is the mean of
@@ -104,18 +112,18 @@ class Run:
 
     def result_at(self, env_steps: int) -> float:
         """Mean of the last evaluations up to `env_steps`, each the mean of its episodes."""
-        last = [step for step in self.evaluations if step <= env_steps][-self.averaged :]
-        return sum(self.mean_at(step) for step in last) / len(last)
+        last = [each.mean for step, each in self.evaluations.items() if step <= env_steps][-self.averaged :]
+        return sum(last) / len(last)
 
-    def mean_at(self, env_steps: int) -> float | None:
-        """Mean score of the evaluation after `env_steps`, None without one."""
-        scores = self.evaluations.get(env_steps)
-        return sum(scores) / len(scores) if scores else None
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps at the last evaluation; 0 without any."""
+        return self.evaluations[self.env_steps].agent_steps if self.evaluations else 0
 
     @property
     def is_finished(self) -> bool:
         """True if the last evaluation is that of the whole training, as far as the score file tells."""
-        return bool(self.evaluations) and self.agent_steps[self.env_steps] >= self.total_agent_steps
+        return bool(self.evaluations) and self.agent_steps >= self.total_agent_steps
 
 
 @dataclass(frozen=True)
@@ -176,9 +184,10 @@ class Results:
         """Normalised mean score of each counted run, by task and seed."""
         return self._on_scale(self.suite.normalised)
 
-    def normalised(self) -> dict[str, list[float]]:
-        """Normalised mean score of each counted run, by task."""
-        return {task: list(scores.values()) for task, scores in self.paired().items()}
+    def normalised(self, tasks: Iterable[str] | None = None) -> dict[str, list[float]]:
+        """Normalised mean score of each run of these counted tasks, of all by default, by task."""
+        scores = self.paired()
+        return {task: list(scores[task].values()) for task in (scores if tasks is None else tasks)}
 
     def averaged(self) -> dict[str, list[float]]:
         """Mean score of each counted run on the scale of the suite's table, by task."""
@@ -213,8 +222,7 @@ class Results:
             if not run.evaluations:
                 reason = "no evaluation yet"
             elif not run.is_finished:
-                reason = f"last evaluation after {run.agent_steps[run.env_steps]:,} of "
-                reason += f"{run.total_agent_steps:,} agent steps"
+                reason = f"last evaluation after {run.agent_steps:,} of {run.total_agent_steps:,} agent steps"
             reasons.setdefault(reason, {}).setdefault(run.task, []).append(str(run.seed))
         for reason, by_task in reasons.items():
             which = "; ".join(f"{task} with seed {', '.join(seeds)}" for task, seeds in by_task.items())

@@ -15,7 +15,7 @@ from harness.config import ConfigError
 from harness.files import PUBLISHED
 from harness.logs import as_number, read_csv, require_whole
 from harness.report.published import SuiteScores, label_of
-from harness.report.results import Group, Run
+from harness.report.results import Evaluation, Group, Run
 from harness.report.words import MOST, NAME, Change, by_size, choice_groups, others
 from harness.run_folder import RunFolder, config_hash, episodes_beside, read_config, read_manifest, renamed
 
@@ -135,18 +135,16 @@ def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES, identify
     suite = suites.get(suite_name, SuiteScores(suite_name, suite_name))
     if rows and suite.measure not in rows[0]:
         raise ConfigError(f"{path} is no score file of {suite.label}: it lacks the column {suite.measure}")
-    evaluations: dict[int, dict[int, float]] = {}
-    agent_steps, frames = {}, {}
+    found: dict[int, dict[int, float]] = {}  # score of each episode by environment steps
+    units = {}
     for line, row in enumerate(rows, start=2):
-        step, episode = as_number(path, line, row, "env_steps"), as_number(path, line, row, "episode")
-        scores = evaluations.setdefault(step, {})
+        step, episode = (as_number(path, line, row, name) for name in ("env_steps", "episode"))
+        scores = found.setdefault(step, {})
         if episode in scores:
             raise ConfigError(f"{path}, line {line}: episode {episode} after {step} environment steps is there twice")
         scores[episode] = as_number(path, line, row, suite.measure, float)
-        agent_steps[step] = as_number(path, line, row, "agent_steps")
-        frames[step] = as_number(path, line, row, "frames")
-    episodes = episodes or max(map(len, evaluations.values()))
-    complete = [step for step in sorted(evaluations) if sorted(evaluations[step]) == list(range(episodes))]
+        units[step] = [as_number(path, line, row, name) for name in ("agent_steps", "frames")]
+    order = range(episodes or max(map(len, found.values())))
     rows = rows or [columns]
     names = {name: _constant(path, rows, name) for name in (*NAMES, *OPTIONAL)}
     names["seed"] = as_number(path, 2, names, "seed")
@@ -159,9 +157,11 @@ def read_run(path: Path, suites: Mapping[str, SuiteScores] = NO_SUITES, identify
         **(names | {"method": identity.method}),
         **{name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in MAY_CHANGE},
         path=path,
-        evaluations={step: tuple(evaluations[step][i] for i in range(episodes)) for step in complete},
-        agent_steps={step: agent_steps[step] for step in complete},
-        frames={step: frames[step] for step in complete},
+        evaluations={
+            step: Evaluation(tuple(scores[i] for i in order), *units[step])
+            for step, scores in sorted(found.items())
+            if sorted(scores) == list(order)
+        },
         averaged=suite.averaged_evaluations,
         changes=identity.changes,
         name=identity.name,

@@ -157,8 +157,7 @@ def _ablation_table(ablation: Ablation, repeats: int) -> Table:
     tasks = [task for task in suite.tasks if any(task in results.runs for results in members)]
     for label, results in ablation.rows():
         cells = [_task_score(results, task) for task in tasks]
-        scores = {task: results.normalised()[task] for task in common}
-        overall = interval_cell(statistics.aggregate(scores, repeats)["mean"]) if common else ABSENT
+        overall = interval_cell(statistics.aggregate(results.normalised(common), repeats)["mean"]) if common else ABSENT
         rows.append([label, *cells, overall])
     which = plural(len(common), suite.task_word)
     header = ["setting", *tasks, f"{suite.normalised_unit}, mean of {which}"]
@@ -216,8 +215,8 @@ def provenance_table(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> 
     """A row for each run: what it is, how far it came, and the file that has its episodes."""
     rows = []
     for run in runs:
-        steps, episodes = run.env_steps, len(run.evaluations.get(run.env_steps, ()))
-        counts = [Number(f"{count:,}", count) for count in (run.agent_steps.get(steps, 0), steps, episodes)]
+        episodes = len(run.evaluations[run.env_steps].scores) if run.evaluations else 0
+        counts = [Number(f"{count:,}", count) for count in (run.agent_steps, run.env_steps, episodes)]
         digits, mark = suites[run.suite].run_digits, "" if run.is_finished else "not finished"
         score = score_cell(run.final, digits=digits, mark=mark) if episodes else "not evaluated yet"
         names = [run.suite, run.task, run.group.name, run.preset, run.fidelity, Number(str(run.seed), run.seed)]
@@ -250,7 +249,7 @@ def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
     for results in collected:
         group, runs = results.group, results.members
         if runs:
-            episodes = _either(len(run.evaluations[results.steps(run.task)]) for run in runs)
+            episodes = _either(len(run.evaluations[results.steps(run.task)].scores) for run in runs)
             ends = "".join(f", {task} after {end:,}" for task, end in results.ends.items() if task in results.runs)
             seeds = ", ".join(map(str, results.seeds([run.task for run in (*runs, *results.left_out)])))
             steps = f"after {results.env_steps:,} environment steps{ends}"

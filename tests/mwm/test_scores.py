@@ -49,7 +49,7 @@ def test_a_result_is_the_success_of_the_last_five_evaluations(tmp_path):
     (run,) = read_runs([file], {SCORES.name: SCORES})
     assert isinstance(run, Run) and run.group == Group("metaworld", "mwm", "full", "released")
     assert run.group.label == "MWM"
-    assert run.evaluations[300] == (0.0, 1.0) and run.final == pytest.approx((0.5 + 0.5 + 1 + 1 + 0.5) / 5)
+    assert run.evaluations[300].scores == (0.0, 1.0) and run.final == pytest.approx((0.5 + 0.5 + 1 + 1 + 0.5) / 5)
     (results,) = collect([run], {SCORES.name: SCORES})
     assert results.raw() == {"reach": [run.final]}
     table = suite_table(SCORES, [run], repeats=50)

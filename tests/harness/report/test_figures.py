@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from harness.report import figures
 from harness.report.published import Curve
-from harness.report.results import Run
+from harness.report.results import Evaluation, Run
 
 LABELS = ["MLR", "Baseline, preset cpu, fidelity paper", "without actions, preset cpu"]
 AXES = ("environment steps (one is 4 frames)", "raw game score")
@@ -56,8 +56,7 @@ def make_run(seed: int, evaluations: dict[int, list[float]], method: str = "mlr"
         version="0.1.0",
         hardware="a CPU",
         path=Path(f"seed_{seed}.csv"),
-        evaluations={steps: tuple(scores) for steps, scores in evaluations.items()},
-        agent_steps={steps: steps for steps in evaluations},
+        evaluations={steps: Evaluation(tuple(scores), steps) for steps, scores in evaluations.items()},
     )
 
 

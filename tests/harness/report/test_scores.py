@@ -58,16 +58,15 @@ def test_a_score_file_says_everything_about_its_run(tmp_path):
     )
     assert (run.seed, run.config_hash, run.version, run.hardware) == (1, "c1", "0.1.0+abc", "a CPU")
     assert run.path == path
-    assert run.evaluations == {100: (-3.0, -1.0), 200: (2.0, 5.0)}
-    assert run.agent_steps == {100: 100, 200: 200} and run.frames == {100: 400, 200: 800}
-    assert run.final == 3.5 and run.mean_at(100) == -2.0 and run.mean_at(150) is None
+    assert run.evaluations == {100: ((-3.0, -1.0), 100, 400), 200: ((2.0, 5.0), 200, 800)}
+    assert run.final == 3.5 and run.evaluations[100].mean == -2.0
     assert run.is_finished
 
 
 def test_unordered_rows_are_the_same_run(tmp_path):
     rows = score_rows({100: [-3.0, -1.0], 200: [2.0, 5.0]})
     (run,) = read_runs([write_rows(tmp_path / "run.csv", rows[::-1])])
-    assert list(run.evaluations.items()) == [(100, (-3.0, -1.0)), (200, (2.0, 5.0))]
+    assert list(run.evaluations.items()) == [(100, ((-3.0, -1.0), 100, 400)), (200, ((2.0, 5.0), 200, 800))]
 
 
 def test_a_run_that_went_on_elsewhere_names_both_places(tmp_path):
@@ -93,7 +92,7 @@ def test_the_published_tables_are_no_runs():
 def test_an_evaluation_under_way_does_not_count(tmp_path):
     rows = score_rows({100: [1.0, 2.0], 200: [3.0, 4.0]})
     (run,) = read_runs([write_rows(tmp_path / "run.csv", rows[:-1])])
-    assert run.evaluations == {100: (1.0, 2.0)} and not run.is_finished
+    assert run.evaluations == {100: ((1.0, 2.0), 100, 400)} and not run.is_finished
 
 
 @pytest.mark.parametrize(
@@ -270,7 +269,8 @@ def test_a_score_file_of_an_earlier_version_is_read(tmp_path):
     path = write_run(tmp_path / "old.csv")
     path.write_text(path.read_text().replace("suite,", "benchmark,", 1))
     (run,) = read_runs([path])
-    assert (run.suite, run.task, run.evaluations) == ("atari", "pong", {100: (-3.0, -1.0), 200: (2.0, 5.0)})
+    assert (run.suite, run.task) == ("atari", "pong")
+    assert [each.scores for each in run.evaluations.values()] == [(-3.0, -1.0), (2.0, 5.0)]
 
 
 def test_a_score_file_that_two_versions_wrote_is_read(tmp_path):
@@ -320,7 +320,8 @@ def test_columns_of_a_run_folder():
 def test_the_score_file_of_a_real_run_stands_alone(finished_run, tmp_path):
     (run,) = read_runs([finished_run])
     assert (run.task, run.method, run.preset, run.seed) == ("pong", "mlr", "tiny", 1)
-    assert run.is_finished and run.env_steps == 120 and run.frames == {120: 480} and len(run.evaluations[120]) == 2
+    assert run.is_finished and run.env_steps == 120 and len(run.evaluations[120].scores) == 2
+    assert run.evaluations[120].frames == 480
     assert run.config_hash == json.loads((finished_run / "manifest.json").read_text())["config_hash"]
     shutil.copy(finished_run / "evaluations.csv", tmp_path / "copy.csv")
     (copy,) = read_runs([tmp_path])

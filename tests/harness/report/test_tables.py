@@ -15,7 +15,7 @@ from harness.files import ROOT
 from harness.report.cells import Number, rounded
 from harness.report.comparisons import families
 from harness.report.published import read_table
-from harness.report.results import Run, every_suite
+from harness.report.results import Evaluation, Run, every_suite
 from harness.report.scores import read_runs
 from harness.report.statistics import aggregate
 from harness.report.table import Table
@@ -56,8 +56,7 @@ def make_run(task, seed, scores, suite="atari", method="mlr", preset="cpu", tota
         "suite": suite, "task": task, "method": method, "preset": preset, "fidelity": "released", "seed": seed,
         "config_hash": f"{task}{seed}{method}", "version": "0.1.0+abc", "hardware": "a CPU",
         "path": ROOT / "results" / "runs" / f"{task}_{method}_{seed}.csv",
-        "evaluations": {steps: (score - 1, score + 1) for steps, score in scores.items()},
-        "agent_steps": {steps: steps // 2 for steps in scores},
+        "evaluations": {steps: Evaluation((score - 1, score + 1), steps // 2) for steps, score in scores.items()},
         "total_agent_steps": total,
     }  # fmt: skip
     return Run(**{**values, **changes})
@@ -388,7 +387,7 @@ def test_the_shipped_pair_under_names_of_its_own_has_its_difference():
 
 
 def test_a_suite_has_a_reference_of_its_own():
-    runs = [make_run("reach", 1, {}, "metaworld", method, evaluations={200: (score,)}, agent_steps={200: 100})
+    runs = [make_run("reach", 1, {}, "metaworld", method, evaluations={200: Evaluation((score,), 100)})
             for method, score in (("mwm", 0.9), ("pixels", 0.4))]  # fmt: skip
     tables = difference_tables(families(runs, SUITES), 9)
     assert [table.title for table in tables] == [
