@@ -70,13 +70,10 @@ class Recorded:
     budget: str
     method: str
     label: str
-    tasks: int
     runs: tuple[int, int]  # of the task with the fewest, and with the most
     intervals: Mapping[str, tuple[float, float, float]]  # metric -> point, low, high
     comparable: str  # yes; budget: the same budget, otherwise different; no
     differs: str
-    source: str
-    licence: str
     spreads: Mapping[str, tuple[int, float, float]]  # task -> runs, mean, standard deviation
 
 
@@ -89,16 +86,13 @@ def recorded() -> tuple[Recorded, ...]:
     found = []
     for row in read_table("intervals"):
         names = {name: row[name] for name in ("suite", "budget", "method", "label", "comparable", "differs")}
-        names |= {name: row[name] for name in ("source", "licence")}
         by_task = spreads[row["suite"], row["budget"], row["method"]]
         counts = [runs for runs, *_ in by_task.values()]
         intervals = {
             metric: tuple(float(row[f"{metric}{end}"]) for end in ("", "_low", "_high"))
             for metric in ("iqm", "median", "mean", "optimality_gap")
         }
-        found.append(
-            Recorded(**names, tasks=len(by_task), runs=(min(counts), max(counts)), intervals=intervals, spreads=by_task)
-        )
+        found.append(Recorded(**names, runs=(min(counts), max(counts)), intervals=intervals, spreads=by_task))
     return tuple(found)
 
 
