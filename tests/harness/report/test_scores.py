@@ -11,6 +11,7 @@ from harness.config import ConfigError, as_dict
 from harness.report.published import SuiteScores
 from harness.report.results import Group, collect, every_suite, said_once
 from harness.report.scores import Identity, read_runs, score_columns
+from harness.report.words import quantity, words
 from harness.run_folder import config_hash
 from recipes import COMMANDS
 from recipes import SUITE_SCORES as SUITES
@@ -393,3 +394,10 @@ def test_reading_scores_needs_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_change_in_words():
+    changes = {"loop.replay_ratio": 1.0, "resets.every": 4000, "ladder": "sr_spr", "variant": "very_lean"}
+    expected = ["1 update a step", "resets every 4,000 steps", "SR-SPR", "very lean"]
+    assert [words(*change) for change in changes.items()] == expected
+    assert quantity("resets.every") == "resets every N steps"
