@@ -226,11 +226,13 @@ def map_sides(encoder: EncoderConfig, crop_size: int) -> list[int]:
 
 
 def validate_replay(config: DMControlConfig) -> None:
-    """Raises ConfigError where an auxiliary would find no window."""
+    """Raises ConfigError where an update would find no transition, or an auxiliary no window."""
+    starts = config.loop.learning_starts
+    require(starts > 0, f"loop.learning_starts={starts} must be at least 1: before that no transition is stored")
     if config.auxiliary not in AUXILIARIES or not AUXILIARIES[config.auxiliary].windows:
         return
     episode = config.episode_agent_steps
-    window, capacity, starts = config.replay.window, config.replay.capacity, config.loop.learning_starts
+    window, capacity = config.replay.window, config.replay.capacity
     require(
         episode > window,
         f"replay.window={window} does not fit an episode of {episode} agent steps: a window may not hold its last one",

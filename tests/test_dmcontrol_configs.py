@@ -142,6 +142,7 @@ REFUSED = [
     ("task=finger_spin agent.encoder.latent=51", "must be even"),
     ("task=finger_spin loop.order=released", "leave it at overlapped"),
     ("task=finger_spin loop.learning_starts=16", "above replay.window=16"),
+    ("task=finger_spin auxiliary=none loop.learning_starts=0", "must be at least 1"),
     ("task=finger_spin replay.capacity=33", "no window fits"),
     ("task=finger_spin environment.episode_env_steps=32", "does not fit an episode"),
     ("task=finger_spin agent.log_std_min=3", "below agent.log_std_max"),
