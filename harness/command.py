@@ -6,6 +6,7 @@ Hydra and pydantic's adapters are imported inside the functions, so that `--help
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from pkgutil import resolve_name
@@ -128,6 +129,7 @@ class Command:
         return keys
 
 
+@cache
 def chosen_groups(name: str) -> dict[str, str | None]:
     """Groups of which the primary file chooses one; of the others a command line may add one with a +."""
     defaults = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["defaults"]
