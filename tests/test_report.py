@@ -308,7 +308,7 @@ def test_tasks_without_published_scores_are_reported_beside_the_runs_of_the_repo
     assert "tennis has no published scores, so no aggregate counts it." in page
     assert "hopper_hop has no published scores" in page
     assert "Catch-v0 has no published scores" in page
-    assert "0 of 26 games, 1 further game" in page
+    assert "1 of 26 games, 1 further game" in page
 
 
 def test_runs_of_a_suite_without_published_scores_stand_alone(tmp_path):

@@ -202,12 +202,19 @@ def _from_run_folder(path: Path, identify: Identify | None) -> tuple[dict[str, s
     if path.name != folder.evaluations.name or not folder.config.is_file():
         return {}, None, None
     try:
-        config = read_config(folder.path)
-        columns = score_columns(config, read_manifest(folder.path))
+        manifest = read_manifest(folder.path)
+        config = _as_computed(read_config(folder.path), manifest)
+        columns = score_columns(config, manifest)
         identity = identify(config) if identify else None
         return {name: str(value) for name, value in columns.items()}, config["evaluation"]["episodes"], identity
     except (LookupError, TypeError) as error:
         raise ConfigError(f"{folder.path} has a damaged config.yaml or manifest.json: it lacks {error}") from error
+
+
+def _as_computed(config: dict, manifest: dict) -> dict:
+    """The configuration with tf32, the default, in the place of fp32 on a CPU: there both are float32."""
+    on_gpu = config["device"] != "cpu" and manifest["starts"][-1]["gpu"]
+    return config if on_gpu or config["precision"] != "fp32" else config | {"precision": "tf32"}
 
 
 def _read_rows(path: Path, columns: dict[str, str]) -> list[dict[str, str]]:

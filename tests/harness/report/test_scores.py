@@ -367,6 +367,20 @@ def test_the_configuration_of_a_run_folder_decides_what_its_runs_are(finished_ru
     assert first.config_hash != second.config_hash != "older"
 
 
+def test_float32_and_tf32_are_one_setting_on_a_cpu(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "weights", "media"))
+    config, manifest = tmp_path / "run" / "config.yaml", tmp_path / "run" / "manifest.json"
+    written = yaml.safe_load(config.read_text())
+    assert written["precision"] == "tf32"
+    config.write_text(yaml.safe_dump({**written, "precision": "fp32", "device": "auto"}))
+    first, second = (read_runs([folder])[0] for folder in (finished_run, tmp_path / "run"))
+    assert first.settings_hash == second.settings_hash
+    start = json.loads(manifest.read_text())
+    start["starts"][-1]["gpu"] = "NVIDIA H200"
+    manifest.write_text(json.dumps(start))
+    assert read_runs([tmp_path / "run"])[0].settings_hash != first.settings_hash
+
+
 def test_a_run_of_an_earlier_version_and_one_of_equal_settings_are_in_one_column(tmp_path):
     """The older folder has other names for its keys and columns, and digests over these."""
     older = ROOT / "results" / "runs" / "cpu" / "cartpole_swingup" / "mlr-medium_seed_1"
