@@ -82,7 +82,7 @@ def _nearest(command: Command, settings: list[str], task: dict, own: dict) -> tu
 
 
 def _has_left_traces(command: str, group: str, choice: str, plain: dict, own: dict) -> bool:
-    """Whether a value of the choice's file is the run's and not the base's, or the file only includes others."""
+    """Tells whether a value of the choice's file is the run's and not the base's, or the file only includes others."""
     files = [leaves(yaml.safe_load(file.read_text())) for file in files_of(command, group, choice)]
     values = {key: value for file in files for key, value in file.items() if key not in ("defaults", "experiment")}
     return not values or any(value == own.get(key) != plain.get(key) for key, value in values.items())

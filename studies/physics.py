@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dmcontrol.config import DMControlConfig
-from dmcontrol.environment import make_environment
+from dmcontrol.suite import make_scorer
 from dmcontrol.tasks import PAPER_TASKS, task_settings
 from harness.command_line import Options
 from harness.config import ConfigError
@@ -53,7 +53,7 @@ def played(config: DMControlConfig, episode: int) -> float:
     """Return of noise in even episodes, and of slow waves, which keep bodies in contact, in odd ones."""
     generator = np.random.default_rng(episode)
     total, over, step = 0.0, False, 0
-    with closing(make_environment(config, 1, episode, training=False, pictures=False)) as environment:
+    with closing(make_scorer(config, 1, episode)) as environment:
         size = environment.action_space.shape
         rates, phases = generator.uniform(0.02, 0.5, size), generator.uniform(0, 2 * np.pi, size)
         environment.reset()
