@@ -60,6 +60,7 @@ SLOW |= {
 
 # Tests that take minutes, in part of waiting. Workers of `make test` begin with them, so that all end together.
 LONGEST = [
+    "test_runs_that_are_killed_starved_and_misled_come_out_whole",
     "test_an_array_of_both_suites_is_warned_put_back_killed_and_ends_complete",
     "test_runs_killed_at_random_finish_exactly_once_each",
 ]

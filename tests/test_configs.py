@@ -38,10 +38,11 @@ TASK_KEYS = ("game=", "task=", "domain=", "env=")
 NAMES = {"auxiliary", "fidelity", "preset", "experiment", "run_dir"}  # keys that only say what was chosen
 GROUPS = {name: command.groups() for name, command in COMMANDS.items()}
 COMBINED = ("preset", "fidelity", "auxiliary")
+# Every pair of preset and auxiliary, with each fidelity by turns.
 COMBINATIONS = [
-    (name, *choices)
+    (name, preset, groups["fidelity"][(i + j) % len(groups["fidelity"])], auxiliary)
     for name, groups in GROUPS.items()
-    for choices in product(groups["preset"], groups["fidelity"], ["none", *AUXILIARIES_OF[name]])
+    for (i, preset), (j, auxiliary) in product(enumerate(groups["preset"]), enumerate(["none", *AUXILIARIES_OF[name]]))
 ]
 
 

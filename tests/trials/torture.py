@@ -50,16 +50,16 @@ from tests.trials.signals import signals
 from tests.trials.sweep import sweep
 
 TRIALS = {  # with the goal, and the cases of --short
-    "kill": (kill, 200, 2),
+    "kill": (kill, 200, 1),
     "save": (save, 500, 10),
     "signals": (signals, 50, 1),
     "damage": (damage, 1000, 6),
     "config": (config, 200, 10),
     "hostile": (hostile, len(HOSTILE), len(HOSTILE)),
-    "disk": (disk, 50, 2),
+    "disk": (disk, 50, 1),
     "evaluation": (evaluation, 20, 1),
-    "finite": (finite, 100, 2),
-    "altered": (altered, 1000, 2),
+    "finite": (finite, 100, 1),
+    "altered": (altered, 1000, 1),
     "seeds": (seeds, 20, 0),
     "sweep": (sweep, 40, 0),  # four of them are a test of tests/test_sweep.py
     "memory": (memory, 50_000, 0),
