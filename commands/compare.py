@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     for run, config in zip(runs, configs, strict=True):
         same = (config.suite, config.task) == (configs[0].suite, configs[0].task)
         require(same, f"{run} plays {config.task}, {options.run} plays {configs[0].task}: compare runs of one task")
-    from harness.run import choose_device
+    from harness.parts import choose_device
     from harness.side_by_side import write_side_by_side
 
     device, episodes = choose_device(options.device), options.episodes or configs[0].evaluation.episodes
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, device: Any) -> Any:
     """Plays the episodes of an agent, or of random actions in its environment; returns a `Shown`."""
-    from harness.run import evaluate_weights
+    from harness.parts import evaluate_weights
     from harness.side_by_side import Shown
 
     recipe, at_once = load_recipe(config), min(config.evaluation.environments, episodes)

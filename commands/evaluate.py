@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.run)
         RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
         recipe = load_recipe(config)
-        from harness.run import evaluate_run
+        from harness.run_evaluation import evaluate_run
 
         evaluate_run(config=config, recipe=recipe, **vars(options))
         return DONE

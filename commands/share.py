@@ -122,7 +122,7 @@ def pack(run: Path, out: Path, hub: ModuleType, agent_steps: int | None, episode
     from safetensors.torch import load_file
 
     from harness.checkpoint import write_tensors
-    from harness.run import evaluate_run
+    from harness.run_evaluation import evaluate_run
     from harness.weights import RUN
 
     recipe = load_recipe(config)

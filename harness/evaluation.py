@@ -17,9 +17,10 @@ from rich.console import Console
 from harness.background import Background
 from harness.config import ConfigError, as_dict, require
 from harness.environments import Environments
-from harness.episodes import taken
+from harness.episodes import own_columns, taken
 from harness.errors import NotFinite, WorkerLost
 from harness.logs import CsvLog
+from harness.recipe import Recipe
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_manifest
 from harness.stop import StopRequested
@@ -222,6 +223,14 @@ def speed(rows: list[dict], seconds: float, units: Callable[[int], dict[str, int
     """Duration of the episodes of `rows`, and frames per second; units: agent steps -> frames and others."""
     frames = units(sum(row["episode_agent_steps"] for row in rows))["frames"]
     return f"{len(rows)} episodes in {seconds:.1f} s, {frames / seconds:,.0f} frames/s"
+
+
+def summary(config, recipe: Recipe, rows: list[dict]) -> str:
+    scores = np.array([float(row["score"]) for row in rows])
+    own = {name: float(np.mean([float(row[name]) for row in rows])) for name in own_columns(rows[0])}
+    means = recipe.suite.columns(config, scores.mean()) | own
+    further = [f", {name.replace('_', '-')} {value:.3f}" for name, value in means.items()]
+    return f"score  {scores.mean():.1f} +- {scores.std():.1f} over {len(scores)} episodes{''.join(further)}"
 
 
 def is_finished(config, folder: RunFolder) -> bool:

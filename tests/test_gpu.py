@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from harness.capture import capture_updates
 from harness.inspection import inspect
 from harness.means import MetricMeans
+from harness.parts import choose_device
 from harness.precision import set_precision
-from harness.run import choose_device
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
 from tests.operations import fill, make_agent_and_replay, places
 from tests.recipes import ATARI, DMCONTROL

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from auxiliaries.slot import Reads
 from harness.agent import Agent
 from harness.loop import Parts, TrainingLoop
-from harness.run import evaluate_weights
+from harness.parts import evaluate_weights
 from harness.schedule import ReplayRatio
 from harness.weights import write_weights
 from tests.conftest import make_config, make_dmcontrol_config

@@ -13,8 +13,8 @@ import torch
 
 from harness.capture import capture_updates
 from harness.hardware import matrix_rate
+from harness.parts import choose_device, is_captured
 from harness.precision import set_precision
-from harness.run import choose_device, is_captured
 from harness.run_folder import environment
 from recipes import COMMANDS, load_recipe
 from studies.gpu_report.lines import items, read_lines, write_line

@@ -80,7 +80,7 @@ def compose(options: argparse.Namespace, *further: str):
 
 
 def run(options: argparse.Namespace, config, others: dict, command: list[str]) -> None:
-    from harness.run import choose_device  # imports torch
+    from harness.parts import choose_device  # imports torch
     from harness.run_folder import environment
     from studies.speed.measure import measure
     from studies.speed.table import show

@@ -19,9 +19,9 @@ from harness.hardware import matrix_rate, synchronize
 from harness.loop import Parts, Position, TrainingLoop
 from harness.memory import keep_freed_memory
 from harness.optimizers import adam_parameters
+from harness.parts import choose_device, make_environments, make_parts_that_fit
 from harness.precision import set_precision
 from harness.recipe import Recipe, Spaces
-from harness.run import choose_device, make_environments, make_parts_that_fit
 from harness.seeding import derive_seed
 from harness.weights import write_weights
 from studies.speed.fill import fill_replay

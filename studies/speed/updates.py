@@ -21,8 +21,8 @@ from harness.capture import WARM_UPS, capture_updates
 from harness.hardware import MATRIX_SIDE, synchronize
 from harness.loop import Parts
 from harness.operations import built_on_meta
+from harness.parts import is_captured
 from harness.recipe import Method, Spaces
-from harness.run import is_captured
 from harness.spans import listening
 from studies.speed.hardware import peak_memory_bytes, reset_peak_memory
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atari.agent import linear_ramp
-from harness.run import make_parts
+from harness.parts import make_parts
 from tests.conftest import make_config
 from tests.golden.atari_f_g import replay_f, replay_g
 from tests.golden.check import DATA, assert_all

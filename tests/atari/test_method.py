@@ -4,7 +4,7 @@ import torch
 
 from atari.method import epsilon_greedy
 from atari.suite import units
-from harness.run import evaluate_weights
+from harness.parts import evaluate_weights
 from harness.run_folder import RunFolder
 from tests.conftest import make_config
 from tests.recipes import ATARI

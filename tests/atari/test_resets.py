@@ -12,8 +12,9 @@ from atari.config import ResetConfig
 from atari.resets import number_due, shrink_and_perturb
 from harness import capture
 from harness.loop import TrainingLoop
+from harness.parts import make_parts
 from harness.report.curves import draw_run
-from harness.run import make_parts, run
+from harness.run import run
 from harness.seeding import derive_seed
 from tests.conftest import make_config
 from tests.harness.test_capture import assert_same, record

@@ -12,7 +12,8 @@ from harness.background import Background
 from harness.errors import WorkerLost
 from harness.inspection import inspect
 from harness.logs import CsvLog
-from harness.run import evaluate_weights, run
+from harness.parts import evaluate_weights
+from harness.run import run
 from harness.run_folder import RunFolder
 from tests.conftest import make_config
 from tests.recipes import ATARI

@@ -12,12 +12,13 @@ import torch
 
 from dmcontrol.agent import GENERATORS
 from harness import capture
-from harness import run as runs
+from harness import parts as parts_of_runs
 from harness.capture import WARM_UPS, capture_updates, drawn_from
 from harness.checkpoint import flatten
 from harness.inspection import inspect
 from harness.operations import built_on_meta
-from harness.run import is_captured, run
+from harness.parts import is_captured
+from harness.run import run
 from mlr.augmentation import RandomCrop
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder, fill, held, make_agent_and_replay, make_spaces, places, plain_values
@@ -158,7 +159,7 @@ def test_a_run_of_recorded_updates_is_the_same_run(name, request, tmp_path, monk
     expected = request.getfixturevalue({"atari": "finished_run", "dmcontrol": "finished_dmcontrol_run"}[name])
     recipe, make_configuration = RECIPES[name]
     monkeypatch.setattr(capture, "record", record)
-    monkeypatch.setattr(runs, "is_captured", lambda config, device: True)
+    monkeypatch.setattr(parts_of_runs, "is_captured", lambda config, device: True)
     assert run(make_configuration(tmp_path / "run"), recipe) == 0
     digests = [[part[:2] for part in inspect(folder)] for folder in (expected, tmp_path / "run")]
     assert digests[0] == digests[1] and len(digests[0]) == 9

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from harness.exit_codes import DONE
-from harness.run import make_parts
+from harness.parts import make_parts
 from harness.run_folder import RunFolder, record_start
 from harness.stop import StopRequest
 from harness.training import train

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness import run as runs
+from harness import header
+from harness.header import FEW_UPDATES, describe_cost
 from harness.operations import built_on_meta, run_operations
-from harness.run import FEW_UPDATES, describe_cost
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import fill, held, make_agent_and_replay, make_spaces
 from tests.recipes import ATARI, DMCONTROL
@@ -120,6 +120,6 @@ def test_the_header_names_the_time_that_counted_operations_take(updates, words, 
     config = make_config("unused")
     spaces = make_spaces(config)
     environment = SimpleNamespace(observation_space=spaces.observation, action_space=spaces.action)
-    monkeypatch.setattr(runs, "cpu_flops_per_second", lambda: count("atari") * 72)
+    monkeypatch.setattr(header, "cpu_flops_per_second", lambda: count("atari") * 72)
     lines = describe_cost(config, ATARI, environment, {"update": updates})
     assert len(lines) == bool(words) and words in "".join(lines)

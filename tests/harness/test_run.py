@@ -12,7 +12,8 @@ import torch
 
 from harness.config import ConfigError
 from harness.inspection import inspect
-from harness.run import choose_device, make_parts_that_fit, run
+from harness.parts import choose_device, make_parts_that_fit
+from harness.run import run
 from harness.run_folder import RunFolder
 from tests.conftest import ROOT, make_config
 from tests.recipes import ATARI

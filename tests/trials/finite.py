@@ -11,7 +11,7 @@ from random import Random
 import torch
 from safetensors.torch import load_file
 
-import harness.run as run_module
+from harness import parts as parts_module
 from harness.logs import CsvLog
 from harness.run_folder import RunFolder
 from tests.trials.runs import SUITES, Case, Run, one_line
@@ -47,14 +47,14 @@ def not_finite(folder: Path) -> str:
 
 def poison(fault: str, value: float, random: Random) -> None:
     """Makes the parts of the run that this process trains go wrong once."""
-    make_parts = run_module.make_parts
+    make_parts = parts_module.make_parts
 
     def poisoned(*arguments):
         parts = make_parts(*arguments)
         FAULTS[fault](parts, value, random)
         return parts
 
-    run_module.make_parts = poisoned
+    parts_module.make_parts = poisoned
 
 
 def in_call(owner, name: str, number: int, before: Callable[[], None] | None = None, result=None) -> None:
