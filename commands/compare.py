@@ -44,15 +44,28 @@ def main(arguments: list[str] | None = None) -> int:
 
     device, episodes = choose_device(options.device), options.episodes or configs[0].evaluation.episodes
     agents = []
-    for name, config, file in zip(["", *options.others], configs, weights, strict=True):
-        agents.append(play(config, file, name == RANDOM, episodes, options.seed, device))
+    names = ["", *options.others]
+    for name, label, config, file in zip(names, labels(runs, configs), configs, weights, strict=True):
+        agents.append(play(label, config, file, name == RANDOM, episodes, options.seed, device))
         print(agents[-1], flush=True)
     folder = RunFolder(options.run)
     print(*write_side_by_side(agents, folder.evaluations, options.out or folder.media), sep="\n")
     return DONE
 
 
-def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, device: Any) -> Any:
+def labels(runs: list[Path], configs: list[Any]) -> list[str]:
+    """Names of the runs' methods; seed and experiment follow where another run has the same name so far."""
+    found = [method_label(config) for config in configs]
+    for key in ("seed", "experiment"):
+        named = {label: {run for run, own in zip(runs, found, strict=True) if own == label} for label in found}
+        found = [
+            f"{label}, {key} {getattr(config, key)}" if len(named[label]) > 1 else label
+            for label, config in zip(found, configs, strict=True)
+        ]
+    return found
+
+
+def play(label: str, config: Any, weights: Path, at_random: bool, episodes: int, seed: int, device: Any) -> Any:
     """Plays the episodes of an agent, or of random actions in its environment; returns a `Shown`."""
     from harness.parts import evaluate_weights
     from harness.side_by_side import Shown
@@ -60,7 +73,7 @@ def play(config: Any, weights: Path, at_random: bool, episodes: int, seed: int, 
     recipe, at_once = load_recipe(config), min(config.evaluation.environments, episodes)
     config = replace(config, seed=seed, evaluation=replace(config.evaluation, episodes=episodes, environments=at_once))
     steps = recipe.suite.units(config, int(weights.stem))["env_steps"]
-    label = f"{method_label(config)}, {steps:,} steps"
+    label = f"{label}, {steps:,} steps"
     if at_random:
         label = "random actions"
         recipe = replace(recipe, method=replace(recipe.method, make_player=partial(make_random, recipe.suite)))

@@ -6,17 +6,15 @@ mlr evaluate RUN --agent-steps 12500       # of a budget that the run has passed
 
 from pathlib import Path
 
-from harness.command_line import Options, at_least
+from harness.command_line import Options, at_least, refusing
 from harness.config import ConfigError
 from harness.errors import NotFinite
-from harness.exit_codes import DISK_FAILED, DONE, FAILED, REFUSED
-from harness.messages import complain
-from harness.output import lasting_output
+from harness.exit_codes import DONE
 from harness.run_folder import RunFolder
 from recipes import load_config, load_recipe
 
 
-@lasting_output()
+@refusing(ConfigError, NotFinite, OSError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder")
@@ -27,15 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--video", action="store_true", help="record the first episode")
     parser.add_argument("--csv", type=Path, help="write one row per episode to this file")
     parser.add_argument("--workers", type=int, help="processes over which the environments are spread")
-    try:
-        options = parser.parse_args(arguments)
-        config = load_config(options.run)
-        RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
-        recipe = load_recipe(config)
-        from harness.run_evaluation import evaluate_run
+    options = parser.parse_args(arguments)
+    config = load_config(options.run)
+    RunFolder(options.run).saved_weights(options.agent_steps)  # refused before torch is imported
+    recipe = load_recipe(config)
+    from harness.run_evaluation import evaluate_run
 
-        evaluate_run(config=config, recipe=recipe, **vars(options))
-        return DONE
-    except (ConfigError, NotFinite, OSError) as error:
-        complain(str(error))
-        return REFUSED if isinstance(error, ConfigError) else FAILED if isinstance(error, NotFinite) else DISK_FAILED
+    evaluate_run(config=config, recipe=recipe, **vars(options))
+    return DONE

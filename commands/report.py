@@ -6,10 +6,11 @@ mlr report --out report       # the published tables alone
 """
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.command_line import Options, at_least, refusing
-from harness.config import ConfigError
+from harness.config import ConfigError, require
 from harness.files import installation
 from recipes import SUITE_SCORES
 
@@ -28,14 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(options: argparse.Namespace) -> None:
-    try:
-        from harness.report.methods import read_scores
-        from harness.report.report import write_report
-        from harness.report.scores import read_runs
-        from recipes.changes import identify
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is missing: {installation('report')}") from error
+    from harness.report.methods import read_scores
+    from harness.report.report import write_report
+    from harness.report.scores import read_runs
+    from recipes.changes import identify
 
+    for package in ("rliable", "arch", "pandas"):
+        require(find_spec(package) is not None, f"{package} is missing: {installation('report')}")
     runs = read_runs(options.runs, SUITE_SCORES, identify)
     settings = {} if options.repeats is None else {"repeats": options.repeats}
     for name, files in (("listed", options.scores[:1]), ("others", options.scores[1:])):

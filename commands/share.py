@@ -18,9 +18,11 @@ import numpy as np
 from harness.command_line import Options, at_least, refusing
 from harness.config import ConfigError, as_dict, require
 from harness.episodes import own_columns
+from harness.errors import NotFinite
 from harness.exit_codes import DONE
 from harness.files import installation
 from harness.logs import CsvLog
+from harness.messages import in_one_line
 from harness.report.scores import score_columns
 from harness.run_folder import RunFolder, read_config, read_manifest
 from recipes import load_config, load_recipe
@@ -74,7 +76,7 @@ mlr verify FOLDER/{scores}            # plays the episodes of this card again, w
 """
 
 
-@refusing(ConfigError, OSError)
+@refusing(ConfigError, NotFinite, OSError)
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="run folder, or a packed agent to push")
@@ -119,6 +121,16 @@ def pack(run: Path, out: Path, hub: ModuleType, agent_steps: int | None, episode
     rows = [row for row in CsvLog(source.evaluations).read() if int(row["agent_steps"]) == int(weights.stem)]
     require(bool(rows), f"{run} has no evaluation of its weights after agent step {int(weights.stem)}: train on")
     require(not out.exists() or out.is_dir() and not any(out.iterdir()), f"--out {out} is not empty")
+    try:
+        fill(target, source, weights, config, rows, max(episodes or 0, len(rows)))
+        (out / CARD).write_text(card(out, config, load_recipe(config), rows, hub, note))
+    except BaseException:  # half a packed agent stands in the way of the next call
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def fill(target: RunFolder, source: RunFolder, weights: Path, config: Any, rows: list[dict], episodes: int) -> None:
+    """Copies what `source` has of the agent with these weights, and plays the episodes of `rows` with it again."""
     from safetensors.torch import load_file
 
     from harness.checkpoint import write_tensors
@@ -126,7 +138,7 @@ def pack(run: Path, out: Path, hub: ModuleType, agent_steps: int | None, episode
     from harness.weights import RUN
 
     recipe = load_recipe(config)
-    about = {"version": read_manifest(run).get("version"), **recipe.suite.units(config, int(weights.stem))}
+    about = {"version": read_manifest(source.path).get("version"), **recipe.suite.units(config, int(weights.stem))}
     target.weights.mkdir(parents=True)
     header = {RUN: json.dumps(about | {"config": as_dict(config)})}  # older versions wrote none
     write_tensors(load_file(weights), target.weights / weights.name, header)
@@ -134,15 +146,14 @@ def pack(run: Path, out: Path, hub: ModuleType, agent_steps: int | None, episode
         if getattr(source, name).is_file():
             shutil.copyfile(getattr(source, name), getattr(target, name))
     for curve in source.media.glob("learning_curve.png"):
-        shutil.copyfile(curve, out / curve.name)
+        shutil.copyfile(curve, target.path / curve.name)
     evaluate_run(
-        out, config, recipe, agent_steps=None, episodes=max(episodes or 0, len(rows)), seed=config.seed, device="auto",
-        video=True, csv=out / SCORES, workers=None, evaluation=int(rows[0].get("evaluation", 0)),
+        target.path, config, recipe, agent_steps=None, episodes=episodes, seed=config.seed, device="auto", video=True,
+        csv=target.path / SCORES, workers=None, evaluation=int(rows[0].get("evaluation", 0)),
     )  # fmt: skip
     for video in target.media.iterdir():
-        video.rename(out / VIDEO)
+        video.rename(target.path / VIDEO)
     target.media.rmdir()
-    (out / CARD).write_text(card(out, config, recipe, rows, hub, note))
 
 
 def card(out: Path, config: Any, recipe: Any, rows: list[dict], hub: ModuleType, note: str) -> str:
@@ -217,7 +228,8 @@ def push(folder: Path, name: str, hub: ModuleType) -> str:
         client.create_repo(name, exist_ok=True)
         return str(client.upload_folder(repo_id=name, folder_path=folder, commit_message="Trained agent"))
     except Exception as error:  # every release of huggingface_hub has other classes, some of its HTTP library
-        raise ConfigError(f"the Hub did not take {name}: {str(error).splitlines()[0]}; {folder} is whole") from error
+        why = in_one_line(str(error)) or type(error).__name__
+        raise ConfigError(f"the Hub did not take {name}: {why}; {folder} is whole") from error
 
 
 def size(folder: Path) -> int:

@@ -1,6 +1,6 @@
 """Published scores of DMControl tasks, and the scale on which tasks are compared."""
 
-from harness.report.published import Scores, SuiteScores, read_table
+from harness.report.published import ByBudget, SuiteScores, read_table
 
 BUDGETS = {"100k": 100_000, "500k": 500_000}  # environment steps of the published scores
 MAXIMUM = 1000.0  # the largest return of an episode
@@ -23,7 +23,7 @@ def _raw(task: str, score: float) -> float:
     return score
 
 
-def _table(column: str) -> Scores:
+def _table(column: str) -> ByBudget:
     table: dict[str, dict[str, dict[str, float]]] = {budget: {} for budget in BUDGETS}
     for row in read_table("dmcontrol"):
         scores = table[row["budget"]].setdefault(f"{row['domain']}_{row['task']}", {})

@@ -4,6 +4,7 @@ torch is left to `run`, so that a refused configuration answers at once.
 """
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,9 +14,13 @@ import yaml
 
 from harness.command import Command, chosen_groups
 from harness.config import ConfigError, as_dict
-from harness.messages import refuse
+from harness.errors import NotFinite
+from harness.exit_codes import DISK_FAILED, FAILED, REFUSED
+from harness.messages import complain, refuse
 from harness.output import lasting_output
 from harness.overrides import check_single
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}  # errors of a disk that takes no more
 
 
 @lasting_output()
@@ -44,7 +49,7 @@ def launch(command: Command, run: Callable[[Any], int], *, about: str = "", argv
 
 
 def refusing(*errors: type[Exception]) -> Callable[[Callable], Callable[..., int]]:
-    """Decorates a command's `main`: its output may go away, and each of `errors` is a line and exit code 2."""
+    """Decorates a command's `main`: its output may go away, and each of `errors` is a line and an exit code."""
 
     def decorate(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         @lasting_output()
@@ -52,11 +57,19 @@ def refusing(*errors: type[Exception]) -> Callable[[Callable], Callable[..., int
             try:
                 return main(arguments)
             except errors as error:
-                return refuse(error)
+                complain(str(error))
+                return code_of(error)
 
         return refused
 
     return decorate
+
+
+def code_of(error: Exception) -> int:
+    """Exit code of what ends a command: a path that cannot be used is wrong input, a disk that fails is not."""
+    if isinstance(error, NotFinite):
+        return FAILED
+    return DISK_FAILED if isinstance(error, OSError) and error.errno in DISK else REFUSED
 
 
 class Options(argparse.ArgumentParser):

@@ -180,7 +180,7 @@ def schema_keys(schema: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def require_finite(value: Any, key: str = "") -> None:
-    """Raises ConfigError for nan and inf anywhere in nested containers: both are floats, and no setting means them."""
+    """Raises ConfigError for nan, inf and a float beyond +-LARGEST anywhere in nested containers."""
     if isinstance(value, float) and not abs(value) <= LARGEST:
         raise ConfigError(f"{key}={value} must be a number within +-{LARGEST:g}")
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -50,6 +50,8 @@ class RunProgress:
 
     def evaluation(self, finished: int, episodes: int) -> None:
         """Shows how far an evaluation is while it runs."""
+        if self._bar.tasks[self._evaluation].finished:  # an earlier one, whose time is not this one's
+            self._bar.reset(self._evaluation)
         self._bar.update(self._evaluation, completed=finished, total=episodes, visible=finished < episodes)
 
     def note(self, row: dict, score: float | None) -> None:

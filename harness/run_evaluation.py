@@ -51,6 +51,8 @@ def evaluate_run(
         config, seed=seed, evaluation=replace(config.evaluation, episodes=episodes, environments=environments)
     )
     folder = RunFolder(run)
+    tables = [table.resolve() for table in (folder.metrics, folder.evaluations, folder.episodes)]
+    require(csv is None or csv.resolve() not in tables, f"--csv {csv} is a table of the run itself: name another file")
     weights = folder.saved_weights(agent_steps)
     units = recipe.suite.units(config, int(weights.stem))
     if config.threads:

@@ -1,6 +1,6 @@
 """Plays stored evaluation episodes again, in processes, and compares each with its row of the table.
 
-Nothing here imports torch, and nothing needs a GPU, OpenGL or weights.
+Nothing here imports torch or needs a GPU or weights. Meta-world and environments that render need OpenGL.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from harness.episodes import checksum, own_columns, unpack
 from harness.errors import NotFinite
 from harness.logs import CsvLog, is_whole
 from harness.recipe import Suite
+from harness.report.words import plural
 from harness.run_folder import RunFolder, cpu_name, episodes_beside, read_manifest
 from harness.seeding import derive_seed
 
@@ -41,7 +42,7 @@ class Verification:
             return f"{self.table}: no episodes stored"
         apart = f"scores at most {self.largest:.3g} apart, {self.bound:g} allowed"
         exact = apart if self.bound else "to the last digit"
-        result = f"{len(self.problems)} problems" if self.problems else f"as in the table, {exact}"
+        result = plural(len(self.problems), "problem") if self.problems else f"as in the table, {exact}"
         return f"{self.table}: {self.played} of {self.rows} episodes played again, {result}; made with {self.needs}"
 
 

@@ -5,7 +5,7 @@ import imageio.v2 as imageio
 from commands import compare, evaluate
 from harness.logs import CsvLog
 from recipes import load_config
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_config
 from tests.recipes import ATARI
 
 
@@ -25,6 +25,15 @@ def test_agents_play_the_episodes_of_an_evaluation_and_are_shown_side_by_side(fi
         size = frames.get_meta_data()["size"]
         assert frames.count_frames() > int(CsvLog(rows).read()[0]["episode_agent_steps"])
     assert size[0] > 2 * 200 and imageio.imread(picture).shape[1] > 1000  # Pong is 160 x 210
+
+
+def test_runs_of_one_method_have_names_of_their_own():
+    """A run named twice is the same agent."""
+    first, second = make_config("a"), make_config("b", "seed=2")
+    named = compare.labels(["a", "b", "c", "a"], [first, second, make_config("c", "auxiliary=none"), first])
+    assert named == ["MLR, seed 1", "MLR, seed 2", "Baseline", "MLR, seed 1"]
+    other = make_config("d", "mlr.mask.ratio=0.3", "experiment=sparse")
+    assert compare.labels(["a", "d"], [first, other])[1] == "MLR, seed 1, experiment sparse"
 
 
 def test_runs_of_several_tasks_are_refused(finished_run, capsys):

@@ -352,6 +352,13 @@ def test_errors_are_one_line_and_exit_2(arguments, line, tmp_path, monkeypatch, 
     assert line in error and len(error.splitlines()) == 1
 
 
+def test_a_missing_extra_is_named_with_its_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    assert report.main(["--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "rliable is missing" in error and "[report]" in error and not any(tmp_path.iterdir())
+
+
 def test_no_torch_is_needed(runs, tmp_path):
     code = "import sys; from commands import report; print(report.main(sys.argv[1:]), 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(runs / "freeway"), "--out", str(tmp_path), "--repeats", "10"]

@@ -257,8 +257,9 @@ def test_evaluate_refuses_in_one_line(arguments, line, tmp_path, monkeypatch, ca
 def test_evaluate_refuses_what_a_run_cannot_do(finished_run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(finished_run, copy)
-    for arguments in (["--device", "foo"], ["--device", "cuda:99"], ["--csv", str(tmp_path / "none" / "rows.csv")]):
-        assert evaluate.main([str(copy), *arguments]) == 2
+    for options in ("--device foo", "--device cuda:99", f"--csv {tmp_path}/none/rows.csv", f"--csv {copy}/metrics.csv"):
+        assert evaluate.main([str(copy), *options.split()]) == 2
+    assert (copy / "metrics.csv").is_file()
     RunFolder(copy).saved_weights().write_bytes(b"damaged")
     assert evaluate.main([str(copy)]) == 2
     RunFolder(copy).config.write_text("benchmark: atari\ngame: pong\n")
@@ -266,7 +267,7 @@ def test_evaluate_refuses_what_a_run_cannot_do(finished_run, tmp_path, capsys):
     RunFolder(copy).config.write_text("benchmark: chess\n")
     assert evaluate.main([str(copy)]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 6 and all(line.startswith("error: ") for line in errors)
+    assert len(errors) == 7 and all(line.startswith("error: ") for line in errors)
 
 
 def test_load_agent(finished_run, tmp_path):

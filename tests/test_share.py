@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from commands import share, verify
+from harness.errors import NotFinite
+from harness.exit_codes import FAILED
 from harness.logs import CsvLog
 from harness.run_folder import RunFolder
 from recipes import load_agent
@@ -71,6 +73,15 @@ def test_what_cannot_be_packed_or_pushed_is_refused_in_a_line(packed, finished_r
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert share.main([str(finished_run), "--out", str(tmp_path / "new")]) == 2
     assert "[share]" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+def test_a_pack_that_fails_leaves_nothing_in_its_way(finished_run, tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **settings):
+        raise NotFinite("a score is a NaN")
+
+    monkeypatch.setattr("harness.run_evaluation.evaluate_run", fail)
+    assert share.main([str(finished_run), "--out", str(tmp_path / "agent")]) == FAILED
+    assert capsys.readouterr().err == "error: a score is a NaN\n" and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("card", sorted(ROOT.glob("results/agents/*/README.md")), ids=lambda path: path.parent.name)

@@ -6,6 +6,7 @@ run, score, and env_steps where a suite has several budgets.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from harness.report import statistics
 from harness.report.cells import ABSENT, Number, count_cell, interval_cell, range_cell, score_cell, share
 from harness.report.published import Recorded, SuiteScores, recorded
 from harness.report.results import Run, collect_by_budget
-from harness.report.table import Table
+from harness.report.table import OURS, YOURS, Table
 
 METRICS = statistics.METRICS
 APART = "apart"
@@ -26,7 +27,7 @@ FEW = 10  # runs; the interval of fewer says by how much it is too narrow
 
 
 @dataclass(frozen=True)
-class Scores:
+class MethodRuns:
     """Single runs of a method after one budget."""
 
     suite: SuiteScores
@@ -38,9 +39,9 @@ class Scores:
         return {task: [self.suite.normalised(task, score) for score in runs] for task, runs in self.raw.items()}
 
 
-def read_scores(files: Iterable[Path], suites: Mapping[str, SuiteScores]) -> list[Scores]:
+def read_scores(files: Iterable[Path], suites: Mapping[str, SuiteScores]) -> list[MethodRuns]:
     """The methods of score lists. Raises ConfigError for a damaged or foreign one."""
-    found: dict[tuple[str, str, str], Scores] = {}
+    found: dict[tuple[str, str, str], MethodRuns] = {}
     runs = set()
     for file in files:
         for line, row in enumerate(_rows(file), start=2):
@@ -51,7 +52,7 @@ def read_scores(files: Iterable[Path], suites: Mapping[str, SuiteScores]) -> lis
             run = (suite.name, budget, row["method"], task, row["run"])
             require(run not in runs, f"{where}: run {row['run']} of {row['method']} on {task} is there twice")
             runs.add(run)
-            of_method = found.setdefault(run[:3], Scores(suite, budget, row["method"]))
+            of_method = found.setdefault(run[:3], MethodRuns(suite, budget, row["method"]))
             of_method.raw.setdefault(task, []).append(score)
     return list(found.values())
 
@@ -83,19 +84,20 @@ def _budget(where: str, suite: SuiteScores, env_steps: str | None) -> str:
     raise ConfigError(f"{where}: env_steps is '{env_steps or ''}', published scores of {suite.label} are at {known}")
 
 
-def own_scores(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> list[Scores]:
+def own_scores(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> list[MethodRuns]:
     """Our runs at the budgets of published scores."""
     return [
-        Scores(suite, budget, results.group.label, {task: results.raw()[task] for task in results.counted})
+        MethodRuns(suite, budget, results.group.label, {task: raw[task] for task in results.counted})
         for suite in suites.values()
         for (budget, _), found in collect_by_budget(runs, suite).items()
         for results in found
         if results.counted and budget in suite.budgets
+        for raw in [results.raw()]
     ]
 
 
 def methods_tables(
-    ours: Sequence[Scores], theirs: Sequence[Scores], suites: Mapping[str, SuiteScores], repeats: int
+    ours: Sequence[MethodRuns], theirs: Sequence[MethodRuns], suites: Mapping[str, SuiteScores], repeats: int
 ) -> dict[str, list[Table]]:
     """A table for each suite and budget with published single runs, by suite. theirs: scores that a user gives."""
     tables: dict[str, list[Table]] = {}
@@ -104,8 +106,8 @@ def methods_tables(
             known = [method for method in recorded() if (method.suite, method.budget) == (suite.name, budget)]
             if known:
                 given = {
-                    f"{whose}: {scores.method}": scores
-                    for whose, of_kind in (("ours", ours), ("yours", theirs))
+                    f"{whose}{scores.method}": scores
+                    for whose, of_kind in ((OURS, ours), (YOURS, theirs))
                     for scores in of_kind
                     if (scores.suite, scores.budget) == (suite, budget)
                 }
@@ -123,7 +125,7 @@ class Row(NamedTuple):
 
 
 def _table(
-    suite: SuiteScores, budget: str, known: Sequence[Recorded], given: Mapping[str, Scores], repeats: int
+    suite: SuiteScores, budget: str, known: Sequence[Recorded], given: Mapping[str, MethodRuns], repeats: int
 ) -> Table:
     by = "iqm" if suite.aggregates else "mean"
     shown = list(dict.fromkeys(task for scores in given.values() for task in scores.raw))[:MOST_TASKS]
@@ -143,7 +145,7 @@ def _table(
     return Table(f"{suite.name}_methods_{budget}", title, header, rows, _notes(suite, by, shown, repeats), key=1)
 
 
-def _given(suite: SuiteScores, name: str, scores: Scores, by: str, repeats: int) -> Row:
+def _given(suite: SuiteScores, name: str, scores: MethodRuns, by: str, repeats: int) -> Row:
     intervals = statistics.aggregate(scores.normalised(), repeats)
     spreads = {task: (mean(runs), stdev(runs) if len(runs) > 1 else None) for task, runs in scores.raw.items()}
     counts = [len(runs) for runs in scores.raw.values()]
@@ -193,26 +195,25 @@ def _notes(suite: SuiteScores, by: str, shown: Sequence[str], repeats: int) -> l
     ]
 
 
-def is_own(row: Sequence[str]) -> bool:
-    return row[1].startswith(("ours: ", "yours: "))
-
-
-def improvement_table(ours: Sequence[Scores], theirs: Sequence[Scores], repeats: int) -> list[Table]:
+def improvement_table(ours: Sequence[MethodRuns], theirs: Sequence[MethodRuns], repeats: int) -> list[Table]:
     """Probability that a run of the first method given beats one of every other that has single runs here."""
-    first, *others = [*theirs, *ours] if theirs else [None]
+    firsts = [scores for scores in theirs if scores.method == theirs[0].method]
     rows = []
-    for other in others:
+    for first, other in product(firsts, [*theirs, *ours]):
         common = first.raw.keys() & other.raw.keys()
-        if (other.suite, other.budget) == (first.suite, first.budget) and common:
+        if other is not first and (other.suite, other.budget) == (first.suite, first.budget) and common:
             found = statistics.probability_of_improvement(first.normalised(), other.normalised(), repeats)
             counts = [len(scores.raw[task]) for scores in (first, other) for task in common]
-            rows.append([other.method, count_cell(len(common)), _runs(min(counts), max(counts)), interval_cell(found)])
+            where = f"{first.suite.label} {first.budget}" if len(first.suite.budgets) > 1 else first.suite.label
+            cells = [count_cell(len(common)), _runs(min(counts), max(counts)), interval_cell(found)]
+            rows.append([where, other.method, *cells])
     if not rows:
         return []
+    name = firsts[0].method
     notes = [
-        f"How likely a run of {first.method} scores above a run of the other on the same task; 0.5 is no difference. "
+        f"How likely a run of {name} scores above a run of the other on the same task; 0.5 is no difference. "
         f"[low, high]: 95 % stratified bootstrap, {repeats:,} resamples.",
         "Single runs of published methods are not part of this project: give their file after yours.",
     ]
-    header = ["over", "tasks", "runs of a task", "probability"]
-    return [Table("improvement", f"Probability of improvement of {first.method}", header, rows, notes)]
+    header = ["suite", "over", "tasks", "runs of a task", "probability"]
+    return [Table("improvement", f"Probability of improvement of {name}", header, rows, notes, key=1)]

@@ -12,10 +12,9 @@ from markupsafe import Markup, escape
 
 from harness.report.cells import ABSENT, Number
 from harness.report.figures import FAINT, INK, PALETTE, PAPER, Figure
-from harness.report.table import Table
+from harness.report.table import OURS, Table, is_own
 
 TEMPLATE, STYLE = (Path(__file__).with_suffix(suffix) for suffix in (".html.jinja", ".css"))
-OURS = "ours: "  # how headers of such columns begin
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ def build_page(
 ) -> str:
     """The page's HTML. `facts` are short names and values at the top; `warnings` say what the numbers are not."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.tests["own"] = is_own
     environment.filters |= {"columns": _columns, "parts": _parts, "marked": _marked, "drawing": _drawing, "data": _data}
     template = environment.from_string(TEMPLATE.read_text())
     contents = {"title": title, "lead": lead, "facts": facts, "warnings": warnings, "sections": sections}

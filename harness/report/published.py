@@ -14,7 +14,7 @@ from harness.files import PUBLISHED
 REFERENCE, BASELINE, PLAYER = "reference", "baseline", "player"  # the roles of methods.csv
 AT_THE_END = {"": None}
 
-Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # budget -> task -> method -> score
+ByBudget = Mapping[str, Mapping[str, Mapping[str, float]]]  # budget -> task -> method -> score
 
 
 def read_table(name: str) -> list[dict[str, str]]:
@@ -132,8 +132,8 @@ class SuiteScores:
     tasks: tuple[str, ...] = ()  # of the published tables, in their order
     # Name -> environment steps; None is the end of training, whatever its length.
     budgets: Mapping[str, int | None] = field(default_factory=lambda: AT_THE_END)
-    means: Scores = field(default_factory=dict)
-    deviations: Scores = field(default_factory=dict)  # over seeds, where known
+    means: ByBudget = field(default_factory=dict)
+    deviations: ByBudget = field(default_factory=dict)  # over seeds, where known
     aggregates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # over runs, as printed, by method
     file: str = ""  # of the means
     score_digits: int = 1  # of published scores

@@ -10,11 +10,11 @@ from harness.report import captioned, figures, statistics, tables
 from harness.report.captioned import Drawing, seeds_of
 from harness.report.comparisons import Family, families
 from harness.report.figures import Figure
-from harness.report.methods import Scores, improvement_table, is_own, methods_tables, own_scores
+from harness.report.methods import MethodRuns, improvement_table, methods_tables, own_scores
 from harness.report.page import Section, Video, build_page
 from harness.report.published import SuiteScores
 from harness.report.results import Group, Run, Said, collect, every_suite, groups_of, labels, said_once
-from harness.report.table import Table
+from harness.report.table import Table, is_own
 from harness.report.tables import MEANS_ONLY
 from harness.report.words import plural
 from harness.run_folder import RunFolder
@@ -39,8 +39,8 @@ def write_report(
     out: Path,
     media: bool = False,
     repeats: int = statistics.REPEATS,
-    listed: Sequence[Scores] = (),
-    others: Sequence[Scores] = (),
+    listed: Sequence[MethodRuns] = (),
+    others: Sequence[MethodRuns] = (),
 ) -> tuple[list[Path], list[Table]]:
     """Writes tables, figures and index.html below `out`; returns their paths, and the tables with rows of one's own.
 
@@ -87,7 +87,7 @@ def _sections(
             replace(table, is_folded=bool(runs) and not any(map(is_own, table.rows)))
             for table in compared.get(suite.name, ())
         ]
-        shown = [tables.suite_table(suite, runs, repeats), *methods]
+        shown = [table for table in (tables.suite_table(suite, runs, repeats), *methods) if table.rows]
         is_folded = bool(runs) and suite.name not in ours
         yield Section(suite.label, text, shown, drawn(captioned.method_figures, own), is_folded=is_folded)
     yield Section("Probability of improvement", tables=improvement)
@@ -127,15 +127,14 @@ def _lead(runs: Sequence[Run], suites: Suites) -> str:
 
 
 def _facts(runs: Sequence[Run], suites: Suites, repeats: int) -> dict[str, str]:
-    said: dict[str, list[Group]] = {}
+    said: dict[tuple[str, str], list[Group]] = {}
     for group in groups_of(runs):
         members, suite = [run for run in runs if run.group == group], suites[group.suite]
         parts = plural(len(members), "run"), _covered(suite, {run.task for run in members}), seeds_of(members)
-        said.setdefault(f"{suite.label}: {', '.join(parts)}", []).append(group)
+        said.setdefault((suite.label, ", ".join(parts)), []).append(group)
     facts = {}
-    for fact, groups in said.items():
-        suite, _, text = fact.partition(": ")
-        facts[f"{suite}: {labels(groups)}"] = text + (" each" if len(groups) > 1 else "")
+    for (name, text), groups in said.items():
+        facts[f"{name}: {labels(groups)}"] = text + (" each" if len(groups) > 1 else "")
     if runs:
         facts["Intervals"] = f"95 %, {repeats:,} stratified bootstrap resamples (rliable)"
     return {**facts, "Made by": f"mlr-rl {project_version()}, mlr report"}
@@ -160,7 +159,7 @@ def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
             said[name].append((results.group, "smaller than the paper's, so no reproduction of it"))
         said[name] += results.missing()
     warnings += [f"{name}, {sentence}" for name, entries in said.items() for sentence in said_once(entries)]
-    dirty = sum(run.version.endswith(".dirty") for run in runs)
+    dirty = sum(".dirty" in run.version for run in runs)  # of any start
     if dirty:
         warnings.append(f"{dirty} of {plural(len(runs), 'run')} ran with changes that are not in the named commit.")
     return warnings

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.files import PUBLISHED
-from harness.logs import as_number, read_csv, require_whole
+from harness.logs import CsvLog, as_number, read_csv, require_whole
 from harness.report.published import SuiteScores, label_of
 from harness.report.results import Evaluation, Group, Run
 from harness.report.words import MOST, NAME, Change, by_size, choice_groups, others
@@ -219,9 +219,8 @@ def _as_computed(config: dict, manifest: dict) -> dict:
 
 def _read_rows(path: Path, columns: dict[str, str]) -> list[dict[str, str]]:
     """Rows under today's names with every column filled, from `columns` where the file has none. Raises ConfigError."""
-    header, rows = read_csv(path) if path.exists() else ([], [])
-    if columns and rows and None in rows[-1].values():
-        del rows[-1]  # the run was stopped while it wrote; its evaluation is pending
+    log = CsvLog(path) if columns else None  # leaves out a line that a run is writing, or that a kill cut short
+    header, rows = (log.columns, log.read()) if log else read_csv(path)
     if not rows:
         if columns:
             return []

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 Interval = tuple[float, float, float]  # point, low, high; low and high are NaN where no task has a second run
-Scores = Mapping[str, Sequence[float]]  # task -> one normalised score for each run
+ByTask = Mapping[str, Sequence[float]]  # task -> one normalised score for each run
 Paired = Mapping[str, Mapping[int, float]]  # task -> seed -> normalised score
 
 METRICS = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
@@ -23,7 +23,7 @@ SEED = 20221  # of the resampling; any number would do
 MOST_ROWS = 2520  # of a matrix with repeated runs; holds one to ten runs in any mixture
 
 
-def aggregate(scores: Scores, repeats: int = REPEATS) -> dict[str, Interval]:
+def aggregate(scores: ByTask, repeats: int = REPEATS) -> dict[str, Interval]:
     """IQM and optimality gap over runs x tasks, median and mean of the task means.
 
     With different numbers of runs each run stands for its share of the task. Raises ValueError without scores and for
@@ -85,7 +85,7 @@ def optimality_gap(values: Sequence[float]) -> float:
 
 
 def performance_profile(
-    scores: Scores, thresholds: Sequence[float], repeats: int = REPEATS
+    scores: ByTask, thresholds: Sequence[float], repeats: int = REPEATS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of runs x tasks above each threshold: points, lows, highs, each [thresholds]. Raises as `aggregate`."""
     thresholds = np.asarray(thresholds, float)
@@ -112,7 +112,7 @@ def _mean_of_tasks(*blocks: np.ndarray) -> np.ndarray:
     return np.concatenate([block.mean(0) for block in blocks]).mean(0)
 
 
-def probability_of_improvement(first: Scores, second: Scores, repeats: int = REPEATS) -> Interval:
+def probability_of_improvement(first: ByTask, second: ByTask, repeats: int = REPEATS) -> Interval:
     """Probability that a run of `first` beats a run of `second` on a task that both have; a tie counts half.
 
     Without a task where both have a second run there is no interval. Raises ValueError without a common task, and as

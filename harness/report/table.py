@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -10,6 +11,7 @@ from textwrap import wrap
 
 from harness.report.cells import Number
 
+OURS, YOURS = "ours: ", "yours: "  # how columns and rows of one's own begin
 PAGE_ROWS = 45  # of a LaTeX table
 WIDEST = 40  # letters of a cell in a terminal
 LATEX = {
@@ -48,7 +50,7 @@ class Table:
     def csv(self) -> str:
         """Unrounded numbers; a column whose cells hold several of them becomes several columns."""
         kinds = [
-            list(dict.fromkeys(kind for row in self.rows for kind in getattr(row[i], "columns", {"": ""})))
+            list(dict.fromkeys(kind for row in self.rows for kind in getattr(row[i], "columns", {"": ""}))) or [""]
             for i in range(len(self.header))
         ]
         text = io.StringIO()
@@ -108,6 +110,11 @@ class Table:
 
     def _is_numeric(self, column: int) -> bool:
         return any(isinstance(row[column], Number) for row in self.rows)
+
+
+def is_own(row: Sequence[str]) -> bool:
+    """Tells whether a row is of a method of ours or of the user's."""
+    return row[1].startswith((OURS, YOURS))
 
 
 def _latex_cell(text: str, side: str, stacked: bool) -> str:

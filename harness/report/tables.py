@@ -16,7 +16,7 @@ from harness.report.cells import ABSENT, Number, count_cell, interval_cell, rang
 from harness.report.comparisons import Ablation, Family, ablations, common_tasks, differences
 from harness.report.published import PLAYER, PublishedMethod, SuiteScores
 from harness.report.results import Results, Run, collect, collect_by_budget, said_once
-from harness.report.table import Table
+from harness.report.table import OURS, Table
 from harness.report.words import plural
 
 MEANS_ONLY = "The papers' tables hold means only, without intervals. Tables of methods with single runs have them."
@@ -50,7 +50,7 @@ def suite_table(suite: SuiteScores, runs: Sequence[Run], repeats: int = statisti
                 rows.append([*([f"{env_steps:,}"] if has_steps else []), name, *cells])
     header = [*(["environment steps"] if has_steps else []), suite.task_word]
     header += [method.label if method.role == PLAYER else f"{method.label}, published" for method in suite.methods]
-    header += [f"ours: {group.label}" for group in groups]
+    header += [f"{OURS}{group.label}" for group in groups]
     notes = [suite.legend, *_published_notes(suite), *_notes(everything, repeats)]
     return Table(suite.name, suite.title or f"{suite.label}: scores", header, rows, notes, key=int(has_steps))
 
@@ -256,13 +256,14 @@ def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
             said.append((group, f"{steps}, {episodes} episodes a run, seeds {seeds}"))
             if group.preset != "full" and results.suite.methods:
                 said.append((group, "smaller than the paper's setting, so not comparable with published scores"))
-            if len({run.version for run in runs}) > 1:
-                said.append((group, f"made by several versions of the code, {_either(run.version for run in runs)}"))
+            versions = {version for run in runs for version in run.version.split("; ")}
+            if len(versions) > 1:
+                said.append((group, f"made by several versions of the code, {_either(versions)}"))
         said += results.missing()
     return said_once(said) + _interval_notes(collected, repeats)
 
 
-def _interval_notes(collected: Sequence[Results], repeats: int, drawn: str = "runs") -> list[str]:
+def _interval_notes(collected: Sequence[Results], repeats: int, units: str = "runs") -> list[str]:
     said, resampled = [], False
     for results in collected:
         group, runs = results.group, results.counted or results.runs
@@ -275,7 +276,7 @@ def _interval_notes(collected: Sequence[Results], repeats: int, drawn: str = "ru
     notes = said_once(said)
     if resampled:
         notes.append(
-            f"[low, high]: 95 % stratified bootstrap over {drawn} × tasks, percentiles of {repeats:,} resamples; "
+            f"[low, high]: 95 % stratified bootstrap over {units} × tasks, percentiles of {repeats:,} resamples; "
             "deviations divide by the number of seeds less one."
         )
     return notes

@@ -1,5 +1,6 @@
 """The command line on a small primary file of its own: what it composes, refuses, prints and runs."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from harness import command as composition
 from harness import command_line as cli
 from harness.config import STRICT, ConfigError, one_of
+from harness.errors import NotFinite
 from recipes import COMMANDS
 from tests.waiting import HANG
 
@@ -393,3 +395,15 @@ def test_any_path_of_the_checkout_composes(tmp_path, monkeypatch, name):
     shutil.copytree(composition.CONFIGS, copy)
     monkeypatch.setattr(composition, "CONFIGS", copy)
     assert COMMANDS["atari"].resolve(["game=pong", "preset=tiny"]).task == "pong"
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [(ConfigError("x"), 2), (NotFinite("x"), 70), (OSError(errno.ENOSPC, "x"), 74), (OSError(errno.EACCES, "x"), 2)],
+)
+def test_what_ends_a_command_has_an_exit_code(error, code, capsys):
+    def main(arguments):
+        raise error
+
+    assert cli.refusing(ConfigError, NotFinite, OSError)(main)([]) == code
+    assert capsys.readouterr().err == f"error: {error}\n"

@@ -34,6 +34,14 @@ def shown(terminal: bool) -> str:
     return during
 
 
+def test_the_second_evaluation_has_a_time_of_its_own():
+    with RunProgress(1000, 0, Console(file=io.StringIO())) as progress:
+        for finished in (0, 5, 0, 3):
+            progress.evaluation(finished, 5)
+        task = progress._bar.tasks[-1]
+        assert not task.finished and (task.completed, task.total) == (3, 5)
+
+
 def test_a_terminal_gets_bars():
     text = shown(terminal=True)
     assert "400/1000" in text and "last score 7.0" in text and "evaluate" in text and "3/5" in text

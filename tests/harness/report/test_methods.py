@@ -1,14 +1,16 @@
 """Methods side by side, and the shipped intervals against what the shipped means say."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.config import ConfigError
-from harness.report.methods import Scores, improvement_table, is_own, methods_tables, read_scores
+from harness.report.methods import MethodRuns, improvement_table, methods_tables, read_scores
 from harness.report.published import read_table, recorded
+from harness.report.table import Table, is_own
 from recipes import SUITE_SCORES as SUITES
 
 ATARI, DMCONTROL = SUITES["atari"], SUITES["dmcontrol"]
@@ -79,8 +81,8 @@ def test_an_interval_of_few_runs_says_so():
 
 
 def test_scores_of_ours_and_yours_come_first_and_are_ranked_with_all_tasks():
-    some = Scores(ATARI, "100k", "few", {"boxing": [10.0, 14.0], "pong": [-20.0, -10.0]})
-    shown = table([some], [Scores(ATARI, "100k", "mine", LEARNS)])
+    some = MethodRuns(ATARI, "100k", "few", {"boxing": [10.0, 14.0], "pong": [-20.0, -10.0]})
+    shown = table([some], [MethodRuns(ATARI, "100k", "mine", LEARNS)])
     first, second = shown.rows[:2]
     assert [is_own(row) for row in shown.rows[:3]] == [True, True, False]
     assert (first[0], first[1]) == ("apart", "ours: few (2 of 26 games)")
@@ -95,13 +97,19 @@ def test_scores_of_ours_and_yours_come_first_and_are_ranked_with_all_tasks():
 
 
 def test_probability_of_improvement_over_every_other_method_with_runs():
-    worse = Scores(ATARI, "100k", "worse", {"boxing": [0.0, 12.0], "alien": [1.0]})
-    elsewhere = Scores(ATARI, "100k", "elsewhere", {"pong": [0.0]})
-    mine = Scores(ATARI, "100k", "mine", {"boxing": [10.0, 14.0]})
+    worse = MethodRuns(ATARI, "100k", "worse", {"boxing": [0.0, 12.0], "alien": [1.0]})
+    elsewhere = MethodRuns(ATARI, "100k", "elsewhere", {"pong": [0.0]})
+    mine = MethodRuns(ATARI, "100k", "mine", {"boxing": [10.0, 14.0]})
     (shown,) = improvement_table([worse, elsewhere], [mine], 20)
     (row,) = shown.rows
-    assert (row[0], row[1]) == ("worse", "1") and row[3].columns[""] == 0.75  # 3 of 4 pairs
+    assert row[:3] == ["Atari", "worse", "1"] and row[4].columns[""] == 0.75  # 3 of 4 pairs
     assert improvement_table([worse], [], 20) == []
+    later = [MethodRuns(DMCONTROL, budget, "mine", {"finger_spin": [1.0]}) for budget in ("100k", "500k")]
+    others = [replace(runs, method="other") for runs in later]
+    (shown,) = improvement_table([], later + others, 20)
+    assert [row[:2] for row in shown.rows] == [[f"DMControl {budget}", "other"] for budget in ("100k", "500k")]
+    empty = Table("a", "b", ["x", "y"], [], [])
+    assert empty.csv() == "x,y\n"
 
 
 def test_shipped_intervals_are_those_of_the_shipped_means():

@@ -342,9 +342,10 @@ def test_a_run_folder_fills_in_what_its_rows_lack(finished_run, tmp_path):
     write_rows(folder / "evaluations.csv", [{name: row[name] for name in bare} for row in rows])
     (filled,), (complete,) = read_runs([folder]), read_runs([finished_run])
     assert {**vars(filled), "path": None} == {**vars(complete), "path": None}
-    text = (folder / "evaluations.csv").read_text()
-    (folder / "evaluations.csv").write_text(text[: text.rindex(",")])  # a kill while the last row was written
-    assert read_runs([folder])[0].evaluations == {}
+    for written, cut in ((folder, ","), (finished_run, '"')):  # a kill while the last row, or quoted text, was written
+        text = (written / "evaluations.csv").read_text()
+        (folder / "evaluations.csv").write_text(text[: text.rindex(cut)])
+        assert read_runs([folder])[0].evaluations == {}
     config = yaml.safe_load((folder / "config.yaml").read_text())
     del config["auxiliary"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
