@@ -14,9 +14,9 @@ from harness.config import ConfigError
 
 NOOP = 0
 SETTLING_FRAMES = 8
-# The games in which ale-py does not give the bits of atari-py 0.2.6 (docs/emulators.md).
-REWARDS_DIFFER = "assault battle_zone chopper_command demon_attack frostbite krull seaquest".split()  # or lives
-PICTURES_DIFFER = "amidar bank_heist freeway gopher hero road_runner".split()
+# Games in which ale-py and atari-py 0.2.6 differ, by the table of docs/emulators.md.
+REWARDS_DIFFER = "assault battle_zone boxing chopper_command demon_attack frostbite krull seaquest".split()  # or lives
+PICTURES_DIFFER = "amidar bank_heist gopher hero private_eye road_runner".split()
 
 
 def emulator_note(game: str, emulator: str) -> str | None:
@@ -132,7 +132,7 @@ class AtariPyEmulator(Emulator):
             path = Path(atari_py.get_game_path(game))
             if path.is_file():
                 return path
-        raise ConfigError(f"atari-py has no ROM of {game}: play it with emulator=ale")
+        raise ConfigError(f"atari-py has no ROM of {game}: play it with environment.emulator=ale")
 
     def _make(self):
         import atari_py

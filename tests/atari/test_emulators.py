@@ -47,7 +47,7 @@ def play(env, actions):
 
 def test_a_note_is_one_line_on_a_game_that_differs():
     noted = {game for game in PAPER_GAMES if emulator_note(game, "ale")}
-    assert noted == {*REWARDS_DIFFER, *PICTURES_DIFFER} and len(noted) == 13
+    assert noted == {*REWARDS_DIFFER, *PICTURES_DIFFER} and len(noted) == 14
     assert "rewards or lives" in emulator_note("seaquest", "ale") and "pictures" in emulator_note("hero", "ale")
     assert "\n" not in emulator_note("hero", "ale")
     assert not any(emulator_note(game, "atari_py") for game in PAPER_GAMES)
@@ -73,7 +73,7 @@ def test_a_game_without_a_rom_in_atari_py_is_refused(monkeypatch, tmp_path, has_
         return str(tmp_path / f"{game}.bin")
 
     monkeypatch.setitem(sys.modules, "atari_py", types.SimpleNamespace(get_game_path=path))
-    with pytest.raises(ConfigError, match="^atari-py has no ROM of atlantis2: play it with emulator=ale$"):
+    with pytest.raises(ConfigError, match="^atari-py has no ROM of atlantis2: play it with environment.emulator=ale$"):
         emulators.rom_md5("atlantis2", "atari_py")
     if not has_check:
         (tmp_path / "pong.bin").write_bytes(b"")
