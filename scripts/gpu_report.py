@@ -1,4 +1,4 @@
-"""Makes a first visit to a GPU count: studies/gpu_report."""
+"""Measures a new GPU within a budget of seconds: studies/gpu_report."""
 
 from studies.gpu_report.__main__ import main
 

@@ -2,7 +2,7 @@
 
 Stages, most wanted first: rates of the machine, recorded updates against eager ones, times of updates, the tests that
 need a GPU, traces, and two whole runs. Each is a process with a limit of its own, and appends to OUT/lines.jsonl as
-soon as it knows something. A stage that the rest of the budget does not hold is left out. The same command again does
+soon as it knows something. A stage that needs more than is left of the budget is left out. The same command again does
 what is missing. It ends by writing OUT/performance.md, and OUT/results with the CSV files of the runs.
 
 Examples:
@@ -146,7 +146,7 @@ def visit(stages: list[Stage], lines: Path, budget: float, out: Path) -> int:
         for stage in stages:
             ended = {line["stage"] for line in read_lines(lines) if line.get("ended") == "done"}
             if stage.name in ended:
-                print(f"{stage.name}: done in an earlier visit", flush=True)
+                print(f"{stage.name}: done by an earlier call", flush=True)
                 continue
             left = end - time.monotonic() - GRACE
             if left < stage.needs:

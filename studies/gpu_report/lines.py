@@ -1,4 +1,4 @@
-"""Facts of a visit to a GPU, one JSON object a line: what a stage has found out is on the disk at once.
+"""Facts about a GPU, one JSON object a line: what a stage has found out is on the disk at once.
 
 As a plugin of pytest (-p studies.gpu_report.lines) it writes the outcome of each test.
 """
@@ -16,7 +16,7 @@ def write_line(path: Path, stage: str, /, **values) -> None:
 
 
 def read_lines(file: Path) -> list[dict]:
-    """All whole lines; the last may have been cut off by the end of a visit."""
+    """All whole lines; the last may have been cut off by the end of the budget."""
     found = []
     for line in file.read_text().splitlines() if file.is_file() else []:
         try:

@@ -1,4 +1,4 @@
-"""Lines of a visit as the table of docs/performance.md."""
+"""Lines of a report as the tables of docs/performance.md."""
 
 from collections import Counter
 from collections.abc import Iterator

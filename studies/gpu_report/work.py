@@ -48,7 +48,7 @@ def main(stage: str, device: str, preset: str, out: str) -> int:
         begin = time.perf_counter()
         try:
             found = work()
-        except Exception as error:  # of whatever a first visit meets; the other items are still wanted
+        except Exception as error:  # of whatever a new GPU brings; the other items are still wanted
             traceback.print_exc()
             found, failed = {"error": f"{type(error).__name__}: {error}"[:2000]}, failed + 1
         write_line(lines, stage, item=item, **found, seconds=round(time.perf_counter() - begin, 2))

@@ -1,4 +1,4 @@
-"""The command for a first visit to a GPU, rehearsed on a CPU."""
+"""The command that measures a new GPU, rehearsed on a CPU."""
 
 import os
 import sys
