@@ -49,7 +49,7 @@ from tests.trials.seeds import seeds
 from tests.trials.signals import signals
 from tests.trials.sweep import sweep
 
-TRIALS = {  # with the goal, and the cases of --short
+TRIALS = {  # with the cases, and those of --short
     "kill": (kill, 200, 1),
     "save": (save, 500, 10),
     "signals": (signals, 50, 1),
@@ -70,7 +70,7 @@ SHORT = {"atari": "eval_every=48", "dmcontrol": "eval_every_env_steps=240"}  # o
 def main(arguments: list[str] | None = None) -> int:
     parser = Options(__doc__, "python -m tests.trials.torture")
     parser.add_argument("trials", nargs="*", metavar="trial", help=f"any of {', '.join(TRIALS)}; by default all")
-    parser.add_argument("--count", type=int, help="cases of each trial, instead of the goal")
+    parser.add_argument("--count", type=int, help="cases of each trial, instead of those above")
     parser.add_argument("--short", action="store_true", help="a few cases of each trial")
     parser.add_argument("--suites", nargs="+", choices=SETTINGS, default=SUITES, help="of runs; mwm is Meta-world")
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn at random")
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'trial':<11}{'cases':>7}{'failed':>8}{'seconds':>9}  what")
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.trials or TRIALS:
-            trial, goal, short = TRIALS[name]
-            count = options.count or (short if options.short else goal)
+            trial, full, short = TRIALS[name]
+            count = options.count or (short if options.short else full)
             if not count:  # too long for --short
                 continue
             rows.append(row(name, trial, count, options.seed, Path(scratch)))
