@@ -4,7 +4,8 @@ mlr share RUN --out results/agents/NAME                    # plays the run's las
 mlr share RUN --out FOLDER --episodes 30 --note "Plays LEFT all the time."
 mlr share FOLDER --push USER/NAME                          # a packed agent to the Hugging Face Hub
 
-The packed folder is a run folder without checkpoints: mlr evaluate, verify, visualize and load_agent take it.
+The packed folder is a run folder without checkpoints: mlr evaluate, verify, compare and load_agent take it. Of these
+folders mlr visualize takes those of Masked World Models alone: the pictures of MLR need a checkpoint.
 """
 
 import json

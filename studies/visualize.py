@@ -5,7 +5,7 @@ mlr visualize task=cartpole_swingup mlr.mask.ratio=0.7 mlr.mask.strategy=spatial
 mlr visualize --run RUN
 mlr visualize --run RUN --beside OTHER     # runs of mlr train mwm, such as those of two stems
 
-Without --run the actions are random, and every key=value of the training scripts is understood. With --run the trained
+Without --run the actions are random, and settings of the training scripts may follow. With --run the trained
 agent plays, and the picture also shows the cosine of its predictions and their targets. A run of Masked World
 Models has figures of its own: masks and reconstructions, open-loop predictions, and their error over the horizon.
 """
