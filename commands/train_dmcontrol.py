@@ -11,7 +11,7 @@ Common keys:
   env=my_module:make      instead of task: an environment of your own with continuous actions, or a Gymnasium id;
                           docs/extending.md
   auxiliary=mlr           or none, the Baseline, or another loss of configs/auxiliary/: docs/auxiliaries.md
-  +original=curl          the released agent of another method: curl, drq, sac_ae
+  +original=curl          the released agent of another method: curl, drq, playvirtual, sac_ae, spr
   budget=100k             or 500k: environment steps (agent steps times environment.action_repeat)
   seed=1
   run_dir=FOLDER          the same command again resumes an interrupted run
