@@ -1,7 +1,7 @@
 # docker build --target cpu -t mlr-rl:cpu .      or: make docker
 # docker build --target cuda -t mlr-rl:cuda .    or: make docker DOCKER_TARGET=cuda
 # docker run --rm -it --gpus all --shm-size 2g -v "$PWD/runs:/mlr/runs" mlr-rl:cuda
-FROM python:3.11-slim AS base
+FROM python:3.11-slim-bookworm AS base
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git libegl1 libgl1 make \
     && rm -rf /var/lib/apt/lists/*
