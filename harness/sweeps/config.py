@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from harness.config import STRICT, ConfigError, matching, one_of, require
 from harness.files import CONFIGS
-from harness.overrides import check_override, explain, require_finite, schema_keys, validated
+from harness.overrides import check_override, explain, parse, require_finite, schema_keys, validated
 
 
 @dataclass(config=STRICT)
@@ -56,11 +56,16 @@ def read_sweep_config(settings: Sequence[str]) -> SweepConfig:
     kinds = schema_keys(SweepConfig)
     for setting in settings:
         check_override(setting, {}, set(), kinds, {})
+    given = OmegaConf.create()
     try:
+        for setting in settings:  # by Hydra's grammar: YAML reads 1:30:00 as 5400 and 0123 as 83
+            parsed = parse(setting)
+            value = setting.partition("=")[2] if parsed.is_sweep_override() else parsed.value()
+            OmegaConf.update(given, parsed.key_or_group, value)
         merged = OmegaConf.merge(
             OmegaConf.structured(SweepConfig),
             OmegaConf.load(CONFIGS / "sweep.yaml"),
-            OmegaConf.from_dotlist(list(settings)),
+            given,
         )
         values = OmegaConf.to_container(merged, resolve=True)
     except Exception as error:  # OmegaConf and its parser have no common class for wrong input

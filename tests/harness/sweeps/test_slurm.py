@@ -119,5 +119,8 @@ def test_settings_that_cannot_be_are_refused(setting):
 
 
 def test_options_of_sbatch_are_free():
-    assert read_sweep_config(["slurm.options.gres=shard:1"]).slurm.options == {"gres": "shard:1"}
+    texts = {"gres": "shard:1", "time": "1:30:00", "begin": "16:00", "account": "0123", "exclude": "n1,n2"}
+    settings = [f"slurm.options.{name}={text}" for name, text in texts.items()]
+    slurm = read_sweep_config([*settings, "slurm.options.exclusive=true", "slurm.partition=0123"]).slurm
+    assert (slurm.options, slurm.partition) == (texts | {"exclusive": True}, "0123")
     assert read_sweep_config(["gpus=0,1", "slurm.partition=gpu"]).gpus == "0,1"
