@@ -56,13 +56,14 @@ def run_to_end(
                     return outcome
         return Outcome("stopped")
     except OSError as error:
-        return Outcome("failed", f"{run.run_dir}: {error.strerror}")
+        return Outcome("failed", f"{run.run_dir}: {error}")
 
 
 def _attempt(
     run: SweepRun, claim: int, environment: dict[str, str], attempts: int, stop: Callable[[], bool], job: str | None
 ) -> Outcome | None:
     """Outcome of an attempt; None if it is to be started once more."""
+    before = progress(run)
     with log_path(run).open("ab") as log:
         start = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
@@ -74,39 +75,41 @@ def _attempt(
             pass_fds=[claim],  # it may outlive the sweep before it has a lock of its own
             start_new_session=True,  # Ctrl-C is the sweep's to pass on
         )
-        where = {"host": socket.gethostname(), "job": job, "gpu": environment.get("CUDA_VISIBLE_DEVICES")}
-        note(run, "started", pid=process.pid, **where, progress=progress(run))
-        code = _wait(process, stop)
-    outcome = _judge(run, code, last_line(log_path(run), start), attempts, stop())
+        try:
+            where = {"host": socket.gethostname(), "job": job, "gpu": environment.get("CUDA_VISIBLE_DEVICES")}
+            note(run, "started", pid=process.pid, **where, progress=before)
+            code = _wait(process, stop)
+        except BaseException:  # Ray cancels by one, and a full disk takes no note
+            process.terminate()
+            process.wait()
+            raise
+    after = progress(run)
+    further = after != before
+    outcome = _judge(run, code, last_line(log_path(run), start), attempts, further, stop())
     state, reason = outcome or ("again", "")
-    note(run, "ended", code=code, outcome=state, reason=reason, progress=progress(run))
+    note(run, "ended", code=code, outcome=state, reason=reason, progress=after, further=further)
     return outcome
 
 
 def _wait(process: subprocess.Popen, stop: Callable[[], bool]) -> int:
     told = False
-    try:
-        while True:
-            try:
-                return process.wait(POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                if stop() and not told:
-                    process.terminate()
-                    told = True
-    except BaseException:  # Ray cancels by one
-        process.terminate()
-        process.wait()
-        raise
+    while True:
+        try:
+            return process.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if stop() and not told:
+                process.terminate()
+                told = True
 
 
-def _judge(run: SweepRun, code: int, line: str, attempts: int, stopped: bool) -> Outcome | None:
+def _judge(run: SweepRun, code: int, line: str, attempts: int, further: bool, stopped: bool) -> Outcome | None:
     if code == DONE:
         return Outcome("done") if is_finished(run) else Outcome("failed", "exit code 0, but rows are missing")
     if stopped:  # a signal to all processes of a job may have hit anything
         return Outcome("stopped")
     if code == RESUME_ME or code < 0:
         how = "by exit code 75" if code == RESUME_ME else f"by {signal.Signals(-code).name}"
-        if futile_attempts(run) + 1 < attempts:
+        if further or futile_attempts(run) + 1 < attempts:
             return None
         return Outcome("failed", f"{attempts} attempts in a row got no further, the last one ended {how}: {line}")
     return Outcome("failed", f"exit code {code}: {line}")

@@ -17,7 +17,7 @@ def visible_gpus(chosen: str = "") -> list[str]:
     """Names of the GPUs to use, as CUDA_VISIBLE_DEVICES wants them: `chosen`, or that variable's, or all."""
     listed = chosen or os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
-        return [name for name in listed.split(",") if name]
+        return [name for name in listed.split(",") if name and name != "-1"]  # -1 hides every GPU
     try:
         found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
     except OSError:

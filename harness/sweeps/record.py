@@ -64,10 +64,11 @@ def progress(run: SweepRun) -> list:
     return [*checkpoint_names(folder.checkpoints)[-1:], len(_rows(folder.evaluations))]
 
 
-def agent_step(run: SweepRun) -> int:
-    """The last agent step in metrics.csv."""
+def trained(run: SweepRun) -> tuple[int, float]:
+    """The last agent step in metrics.csv, and the seconds that its rows took."""
     rows = _rows(RunFolder(run.run_dir).metrics)
-    return int(rows[-1]["agent_steps"]) if rows else 0
+    seconds = sum(float(row.get("time/total_seconds") or 0) for row in rows)
+    return int(rows[-1]["agent_steps"]) if rows else 0, seconds
 
 
 def futile_attempts(run: SweepRun) -> int:
@@ -75,7 +76,7 @@ def futile_attempts(run: SweepRun) -> int:
     here, count = progress(run), 0
     for event in reversed(read_events(run)):
         if event["event"] == "ended":
-            if event["progress"] != here or event["outcome"] != "again":
+            if event.get("further") or event["progress"] != here or event["outcome"] != "again":
                 break
             count += 1
     return count

@@ -1,13 +1,12 @@
 """State of each run of a sweep, and the time until all are done."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from harness.sweeps.plan import SweepRun
-from harness.sweeps.record import agent_step, is_claimed, is_settled, log_path, read_events
+from harness.sweeps.record import is_claimed, is_settled, log_path, read_events, trained
 from harness.sweeps.slurm import job_of
 
 STATES = ("done", "running", "waiting", "failed")
@@ -19,7 +18,7 @@ class Status:
     state: str  # one of STATES
     agent_step: int
     attempts: int
-    seconds: float  # that its attempts took
+    seconds: float  # that its agent steps took
     queued: bool  # it has a job in the cluster that waits or runs
     reason: str  # why it failed, or which job it waits for
 
@@ -42,24 +41,15 @@ def read_status(run: SweepRun, jobs: Mapping[str | None, str]) -> Status:
     else:
         state, reason = "waiting", ""
     attempts = sum(event["event"] == "started" for event in events)
-    return Status(run, state, agent_step(run), attempts, _seconds(events, state == "running"), job in jobs, reason)
-
-
-def _seconds(events: Sequence[dict], running: bool) -> float:
-    total, started = 0.0, None
-    for event in events:
-        if event["event"] == "started":
-            started = event["time"]
-        elif event["event"] == "ended" and started is not None:
-            total, started = total + event["time"] - started, None
-    return total + (time.time() - started if running and started is not None else 0.0)
+    steps, seconds = trained(run)
+    return Status(run, state, steps, attempts, seconds, job in jobs, reason)
 
 
 def seconds_left(statuses: Sequence[Status]) -> dict[str, float]:
     """Estimates, by name, the seconds of each run that waits or goes on, as if all had a slot already.
 
-    A run takes what the sweep's runs of its suite took for an agent step so far, everything included. Runs of a suite
-    of which none has begun are left out.
+    An agent step takes what those in the metrics of the sweep's runs of its suite took, evaluations in between
+    included, starts and the last evaluation not. Runs of a suite without metrics are left out.
     """
     pace = {}
     for suite in {status.run.suite for status in statuses}:
