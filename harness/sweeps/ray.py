@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from harness.config import ConfigError
 from harness.sweeps.attempt import Outcome, run_to_end
 from harness.sweeps.config import SweepConfig
+from harness.sweeps.local import WATCH_SECONDS
 from harness.sweeps.plan import SweepRun
-
-WATCH_SECONDS = 0.5
 
 
 def connect(config: SweepConfig) -> None:
@@ -62,8 +62,10 @@ def run_on_ray(
             watch()
         for reference in waiting:
             ray.cancel(reference)
-        if waiting:
-            ray.wait(list(waiting), num_returns=len(waiting))
+        for done in ray.wait(list(waiting), num_returns=len(waiting))[0] if waiting else ():
+            with suppress(ray.exceptions.RayError):  # it was stopped; others ended by themselves meanwhile
+                outcomes[waiting[done].name] = ray.get(done)
+                ended(waiting[done], outcomes[waiting[done].name])
     finally:
         ray.shutdown()
     return [outcomes[run.name] for run in runs]

@@ -1,6 +1,9 @@
 """Runs that are small scripts on a Ray of this machine, where it is installed."""
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +14,36 @@ from harness.sweeps.ray import connect, run_on_ray
 from harness.sweeps.record import read_events
 from tests.harness.sweeps.test_attempt import FINISH, STEP, make_run
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40,<3'")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'ray>=2.40,<3'")
 
 
+def test_a_run_that_ends_while_the_sweep_stops_is_told(tmp_path, monkeypatch):
+    """On a stand-in for Ray, where the order is known."""
+
+    class Cancelled(Exception): ...
+
+    def get(name):
+        if name == "cancelled":
+            raise Cancelled
+        return Outcome("done")
+
+    stand_in = SimpleNamespace(
+        remote=lambda **_: lambda work: SimpleNamespace(remote=lambda run, *_: run.name),
+        wait=lambda names, **_: (names, []),
+        cancel=lambda name: None,
+        get=get,
+        shutdown=lambda: None,
+        exceptions=SimpleNamespace(RayError=Cancelled),
+    )
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    told, runs = [], [make_run(tmp_path, "", name) for name in ("ended", "cancelled")]
+    outcomes = run_on_ray(
+        runs, read_sweep_config([]), lambda: True, lambda run, _: told.append(run.name), watch=lambda: None
+    )
+    assert outcomes == [Outcome("done"), Outcome("stopped")] and told == ["ended"]
+
+
+@needs_ray
 def test_what_ray_can_never_place_is_refused():
     import ray
 
@@ -22,6 +52,7 @@ def test_what_ray_can_never_place_is_refused():
     assert not ray.is_initialized()
 
 
+@needs_ray
 def test_an_error_within_ray_is_that_runs_failure(tmp_path):
     config = read_sweep_config(["launcher=ray", "ray.cpus=0.5", "ray.gpus=0"])
     fine = make_run(tmp_path, FINISH, "fine")
@@ -31,6 +62,7 @@ def test_an_error_within_ray_is_that_runs_failure(tmp_path):
     assert outcomes == [Outcome("failed", "Ray: embedded null byte"), Outcome("done")]
 
 
+@needs_ray
 def test_ray_runs_all_names_failures_and_stops(tmp_path):
     config = read_sweep_config(["launcher=ray", "ray.cpus=0.5", "ray.gpus=0"])
     killed = make_run(tmp_path, f"{STEP}\nif n < 3: os.kill(os.getpid(), 9)\n{FINISH}", "killed")
