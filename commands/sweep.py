@@ -66,7 +66,7 @@ from harness.sweeps.attempt import Outcome, require_tools
 from harness.sweeps.config import SweepConfig, is_own, read_sweep_config
 from harness.sweeps.grid import Group, choose_arms, make_grid, read_groups
 from harness.sweeps.local import count_places, make_shares, run_side_by_side, visible_gpus
-from harness.sweeps.mps import sharing
+from harness.sweeps.mps import CONTROL, PIPE, sharing
 from harness.sweeps.plan import Plan, SweepRun, in_order, plan_runs
 from harness.sweeps.ray import connect, run_on_ray
 from harness.sweeps.slurm import queue, submit
@@ -298,7 +298,10 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     statuses = [read_status(run, {}) for run in runs]
     waiting = [status.run for status in statuses if status.state != "done"]
     console.print(summary(statuses))
+    if not waiting:
+        return DONE
     shared = ExitStack()  # what runs on one GPU share
+    service: dict[str, str] = {}
     if config.launcher == "ray":
         connect(config)
         place = partial(run_on_ray, waiting, config)
@@ -321,6 +324,9 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
         except KeyboardInterrupt:  # the second one
             bar.stop()
             console.print("left at once; the runs write their checkpoints by themselves")
+            if service:
+                end = f"echo quit | {PIPE}={service[PIPE]} {CONTROL}"
+                console.print(f"MPS is left to them; end it afterwards: {end}")
             sys.stdout.flush()
             os._exit(RESUME_ME)
     console.print(summary([read_status(run, {}) for run in runs]))

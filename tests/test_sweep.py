@@ -4,11 +4,15 @@ import json
 import os
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from commands import sweep as script
+from harness.sweeps.config import read_sweep_config
 from recipes import COMMANDS
+from tests.harness.sweeps.test_attempt import make_run
 from tests.sweeps import attempts, sweep, tiny
 from tests.test_configs import difference
 from tests.trials.sweep import sweep as trial
@@ -47,6 +51,17 @@ def test_what_holds_another_configuration_is_refused_before_anything_starts(tmp_
     assert result.stderr.count("\n") == 1
     assert "holds another configuration" in result.stderr
     assert not attempts(tmp_path)
+
+
+def test_a_finished_sweep_starts_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "connect", lambda config: pytest.fail("it connects"))
+    monkeypatch.setattr(script, "sharing", lambda *_: pytest.fail("it starts MPS"))
+    run = make_run(tmp_path, "")
+    Path(run.run_dir).mkdir(parents=True)
+    (Path(run.run_dir) / "evaluations.csv").write_text("agent_steps,score\n8,1\n8,2\n")
+    for launcher in ("local", "ray"):
+        assert script.run_here([run], read_sweep_config([f"launcher={launcher}"]), Console()) == 0
+    assert capsys.readouterr().out == "1 runs: 1 done, 0 running, 0 waiting, 0 failed\n" * 2
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,15 @@
 """CUDA MPS for runs that share a GPU, with a stand-in for its daemon."""
 
 import os
+import sys
 
 import pytest
+from rich.console import Console
 
+from commands import sweep
+from harness.sweeps.config import read_sweep_config
 from harness.sweeps.mps import CONTROL, LOG, PIPE, sharing
+from tests.harness.sweeps.test_attempt import make_run
 
 DAEMON = """#!/bin/sh
 echo "$* ${CUDA_VISIBLE_DEVICES-all} $CUDA_DEVICE_ORDER $CUDA_MPS_PIPE_DIRECTORY" >> "$CALLS"
@@ -35,6 +40,19 @@ def test_it_starts_for_runs_that_share_and_stops_at_the_end_also_after_an_error(
         raise KeyboardInterrupt
     assert calls.read_text().endswith("quit\n") and not os.path.exists(environment[PIPE])
     assert said == ["runs on one GPU compute at the same time, through CUDA MPS"]
+
+
+def test_a_second_ctrl_c_says_how_to_end_it(calls, tmp_path, monkeypatch, capsys):
+    def leave(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "run_side_by_side", leave)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    runs = [make_run(tmp_path, "", f"run_{i}") for i in range(2)]
+    with pytest.raises(SystemExit):
+        sweep.run_here(runs, read_sweep_config(["runs_per_gpu=2"]), Console(soft_wrap=True))
+    pipe = calls.read_text().split()[3]
+    assert capsys.readouterr().out.endswith(f"afterwards: echo quit | {PIPE}={pipe} {CONTROL}\n")
 
 
 @pytest.mark.parametrize("gpus, runs", [(["0", "1"], 2), ([], 3)])
