@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import yaml
 
@@ -57,8 +56,8 @@ def make_grid(settings: Sequence[str], ablations: Sequence[str] = (), group: Gro
     return Grid(common, axes, group)
 
 
-def read_groups(path: Path = GROUPS) -> dict[str, Group]:
-    return {name: Group(**entry) for name, entry in yaml.safe_load(path.read_text()).items()}
+def read_groups() -> dict[str, Group]:
+    return {name: Group(**entry) for name, entry in yaml.safe_load(GROUPS.read_text()).items()}
 
 
 def choose_arms(group: Group, names: Sequence[str]) -> Group:

@@ -13,12 +13,10 @@ from harness.config import ConfigError
 from harness.files import installation
 from harness.sweeps.attempt import Outcome
 from harness.sweeps.config import SweepConfig
-from harness.sweeps.local import make_shares, run_side_by_side, visible_gpus
+from harness.sweeps.local import WATCH_SECONDS, make_shares, run_side_by_side, visible_gpus
 from harness.sweeps.mps import sharing
 from harness.sweeps.plan import SweepRun
 from harness.sweeps.record import note
-
-WAIT_SECONDS = 0.5
 
 
 class Job:
@@ -57,7 +55,7 @@ class Job:
 
     def _join(self) -> None:
         while self.work is not None and self.work.is_alive():
-            time.sleep(WAIT_SECONDS)
+            time.sleep(WATCH_SECONDS)
 
     def _attempt(self, runs: list[SweepRun], shares: list[dict[str, str]]) -> None:
         gpus = {share["CUDA_VISIBLE_DEVICES"] for share in shares if "CUDA_VISIBLE_DEVICES" in share}
