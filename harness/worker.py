@@ -7,8 +7,10 @@ import ctypes
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
@@ -63,7 +65,10 @@ class Worker:
         return False
 
     def receive(self) -> Any:
-        """The next message, waited for. Raises WorkerLost without one, and what the worker raised."""
+        """The next message, waited for. Raises WorkerLost without one, and what the worker raised.
+
+        The worker's traceback is a note of that, or all that is left of what cannot be sent.
+        """
         self.ready(math.inf)
         try:
             message = self._connection.recv()
@@ -110,7 +115,12 @@ def _work(target: Callable, connection, *arguments) -> None:
     end_with_parent()
     try:
         target(connection, *arguments)
-    except (EOFError, ConnectionError):  # there is nobody left to work for
-        pass
     except Exception as error:
-        connection.send(error)
+        trace = traceback.format_exc()
+        error.add_note(trace)
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # some exceptions cannot be sent
+            error = RuntimeError(trace)
+        with suppress(OSError):  # there may be nobody left to work for
+            connection.send(error)

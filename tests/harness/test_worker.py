@@ -43,6 +43,25 @@ def test_a_worker_answers_whatever_signals_a_run_gets_and_sends_what_it_raises()
     assert not Path(f"/proc/{pid}").exists()
 
 
+class Odd(Exception):
+    """Pickled with one argument, made with two."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+def fail(connection, kind):
+    raise Odd("a fault", "home") if kind == "odd" else ConnectionRefusedError("no server")
+
+
+@pytest.mark.parametrize("kind, raised", [("refused", ConnectionRefusedError), ("odd", RuntimeError)])
+def test_what_a_worker_raises_arrives_with_its_traceback(kind, raised):
+    with Worker("worker", HANG, fail, kind) as worker, pytest.raises(raised) as caught:
+        worker.receive()
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "in fail" in told and ("no server" in told or "Odd: a fault at home" in told)
+
+
 def test_the_signals_that_a_worker_does_not_get_still_reach_the_run():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with Worker("worker", HANG, answer, "first"):
