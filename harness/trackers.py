@@ -63,7 +63,7 @@ class Tracker:
     def __init__(self, name: str, folder: RunFolder, logger: LoggerConfig, milestones: list[int], console: Console):
         self._name, self._console = name, console
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, "-m", "harness.mirror", name, str(folder.path)]
+        command = [sys.executable, "-P", "-m", "harness.mirror", name, str(folder.path)]
         command += [json.dumps(asdict(logger)), *map(str, milestones)]
         self._process = subprocess.Popen(
             command,

@@ -418,7 +418,9 @@ def test_a_missing_package_costs_one_line(name, tmp_path, monkeypatch, capsys):
     assert f"{name}: no package {name}: pip install -e '.[track]'; metrics.csv goes on without" in lines
 
 
-def test_a_tracker_that_cannot_write_costs_one_line(tmp_path, capsys):
+def test_a_tracker_that_cannot_write_costs_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "json.py").write_text("raise SystemExit(3)  # a module of the current folder is nobody's")
+    monkeypatch.chdir(tmp_path)
     folder, config = make_folder(tmp_path / "run", "logger=tensorboard")
     (folder.path / "tensorboard").write_text("in the way")
     [line] = lines_of(folder, config, capsys)
