@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.checkpoint import Checkpoints, checkpoint_name, require_finite
-from harness.config import as_dict
+from harness.config import as_dict, require
 from harness.errors import CheckpointError, Miscounted
 from harness.evaluation import Evaluations
 from harness.exit_codes import DONE, RESUME_ME
@@ -15,7 +15,7 @@ from harness.files import project_version
 from harness.logs import CsvLog
 from harness.loop import Parts, Position, TrainingLoop
 from harness.progress import RunProgress
-from harness.run_folder import RunFolder, config_hash
+from harness.run_folder import RunFolder, checkpoint_names, config_hash
 from harness.stop import StopRequest
 from harness.trackers import tracked
 from harness.weights import write_weights
@@ -115,7 +115,16 @@ def train(
     `started` is called when the checkpoint has been read, before anything is written.
     Raises CheckpointError if there are checkpoints and none can be used, and OSError where the disk fails. Raises
     NotFinite before a NaN or an infinity is written, and Miscounted if the counts at the end are not as configured.
+    Raises ConfigError if the newest checkpoint is of a later agent step than the last one.
     """
+    for name in checkpoint_names(folder.checkpoints)[-1:]:
+        whole, inside, _ = name.partition("+")
+        reached = int(whole) + bool(inside)
+        require(
+            reached <= config.agent_steps,
+            f"{folder.path} has been trained for {reached} agent steps, more than the {config.agent_steps} asked for: "
+            "ask for more, or give another run_dir",
+        )
     loop = TrainingLoop(parts, config.loop.order)
     checkpoints = Checkpoints(folder.checkpoints, parts.replay.capacity, config_hash(config))
     _resume(checkpoints, loop, console)

@@ -15,6 +15,7 @@ from harness.inspection import inspect
 from harness.parts import choose_device, make_parts_that_fit
 from harness.run import run
 from harness.run_folder import RunFolder
+from harness.training import train
 from tests.conftest import ROOT, make_config
 from tests.recipes import ATARI
 
@@ -42,6 +43,14 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(tmp_path)
     with pytest.raises(ConfigError, match="does not fit"):
         run(make_config(tmp_path / "run", "replay.capacity=1000000000000"), ATARI)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_length_that_the_run_has_passed_is_refused_before_anything_is_written(tmp_path):
+    config, folder = make_config(tmp_path, "agent_steps=60"), RunFolder(tmp_path)
+    for name, reached in (("000000060+000000002", 61), ("000000070", 70)):
+        (folder.checkpoints / name).mkdir(parents=True)
+        with pytest.raises(ConfigError, match=f"trained for {reached} agent steps, more than the 60 asked for"):
+            train(config, folder, parts=None, console=None, stop=None, started=lambda: pytest.fail("it writes"))
 
 
 @pytest.mark.parametrize(
