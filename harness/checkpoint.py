@@ -83,7 +83,7 @@ class Checkpoints:
         rows(start, stop) gives copies of the replay's arrays of the global steps start..stop-1; only steps that the
         previous checkpoint lacks are written, and that one is kept beside the new one. updates_made: of the last agent
         step, where some of its updates are still to be made. Returns the tensors' bytes.
-        Waits for the save before. Raises what that raised, and NotFinite if a value is no number.
+        Waits for the save before. Raises what that raised, and NotFinite if a value holds a NaN or an infinity.
         """
         self.wait()
         entries = flatten(state)
@@ -287,7 +287,7 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[s
 
 
 def require_finite(entries: dict) -> None:
-    """Raises NotFinite if one of these tensors or JSON values holds a NaN or an infinity."""
+    """Raises NotFinite for a NaN or an infinity in one of these tensors or single numbers; lists are not searched."""
     for name, value in entries.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             # Both extremes of values with a NaN are NaN: one pass, where `isfinite` makes three and as many copies.
@@ -323,7 +323,7 @@ def _forms(tensors: dict[str, torch.Tensor]) -> dict:
 
 
 def flatten(state: dict, prefix: str = "") -> dict[str, Any]:
-    """Entries of nested dicts by path. Arrays become tensors, and JSON values stay."""
+    """Entries of nested dicts by path. Arrays become tensors, NumPy's scalars Python's, and JSON values stay."""
     entries: dict[str, Any] = {}
     for key, value in state.items():
         path = prefix + str(key).replace("/", SLASH)
@@ -331,6 +331,8 @@ def flatten(state: dict, prefix: str = "") -> dict[str, Any]:
             entries |= flatten(value, f"{path}/")
         elif isinstance(value, np.ndarray):
             entries[path] = torch.from_numpy(np.array(value, order="C"))
+        elif isinstance(value, np.generic):
+            entries[path] = value.item()
         else:
             entries[path] = value.detach() if isinstance(value, torch.Tensor) else value
     return entries

@@ -36,6 +36,7 @@ def state(number):
         "generator": {"state": {"inc": 2**100}, "key": np.arange(3, dtype=np.int64)},
         "flags": torch.tensor([True, False]),
         "names": ["x", None],
+        "scalars": {"rate": np.float32(0.1), "count": np.int64(3), "flag": np.bool_(True)},
     }
 
 
@@ -66,6 +67,7 @@ def test_round_trip(tmp_path):
     assert loaded["generator"]["state"]["inc"] == 2**100
     assert loaded["generator"]["key"].tolist() == [0, 1, 2]
     assert loaded["flags"].dtype == torch.bool and loaded["names"] == ["x", None]
+    assert loaded["scalars"] == {"rate": np.float32(0.1), "count": 3, "flag": True}
     assert rows == {i: i for i in range(10)}
 
 
