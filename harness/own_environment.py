@@ -40,7 +40,8 @@ class OwnEnvironment(gymnasium.Env):
     actions since the reset, and `load_state()` plays them again. This is exact if `reset(seed=...)` decides all that
     follows. Two things are not restored: draws from a generator that the seed does not reach, and what the environment
     keeps from earlier episodes. An environment with methods `state` and `load_state` is restored by these instead:
-    a nested dict of JSON values and arrays, with which a fresh object goes on exactly.
+    a nested dict of JSON values and arrays, with which a fresh object goes on exactly. Both are found on the object
+    that `env` gives. A Gymnasium id gives wrappers without them, so name the class, `env=module:Class`.
 
     Raises ConfigError for an environment that cannot be made, or whose actions or pixels do not fit.
     """
@@ -132,6 +133,7 @@ class OwnEnvironment(gymnasium.Env):
             print(
                 f"env={self._env} went another way when its episode was played again, so the run goes on from another "
                 "state: reset(seed=...) must decide all that follows, or the environment needs state() and load_state()"
+                "; a Gymnasium id gives wrappers without them, so name the class, env=module:Class"
             )
 
     def _play_again(self, episode: int, actions: np.ndarray) -> bool:

@@ -191,7 +191,8 @@ def test_an_environment_that_cannot_repeat_itself_is_said_so(capsys):
     fresh.inner.drift = np.random.default_rng(6)
     fresh.load_state(environment.state())
     (line,) = capsys.readouterr().out.splitlines()
-    assert "RestlessDot went another way" in line and np.array_equal(fresh._stack, environment._stack)
+    assert "RestlessDot went another way" in line and line.endswith("name the class, env=module:Class")
+    assert np.array_equal(fresh._stack, environment._stack)
     fresh.step(0)
 
 
