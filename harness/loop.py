@@ -45,13 +45,12 @@ class Position:
     finished: list[float] = field(default_factory=list)  # returns of episodes that ended since the last log
     logged: list[int] = field(default_factory=lambda: [0, 0])  # steps and updates at the last log
 
-    def ended(self, raw_reward: float, end: bool) -> bool:
-        """Counts a step's raw reward and, at an end, the episode."""
+    def count(self, raw_reward: float, ended: bool) -> None:
+        """Adds a step's raw reward and, at an episode's end, counts the episode."""
         self.episode_return += float(raw_reward)
-        if end:
+        if ended:
             self.finished.append(self.episode_return)
             self.episodes, self.episode_return = self.episodes + 1, 0.0
-        return end
 
     def advance(self, observation: np.ndarray, first: bool) -> None:
         self.observation, self.first = observation, first
@@ -124,7 +123,7 @@ class TrainingLoop:
     def step(self) -> None:
         """Takes an agent step with its updates. In a schedule with long phases, an update that is left comes first.
 
-        Raises NotFinite for an action or a reward that is no number.
+        Raises NotFinite for an action or a reward that holds a NaN or an infinity.
         """
         position, clock = self.position, self.clock
         self.events = {}
@@ -144,7 +143,8 @@ class TrainingLoop:
             raise NotFinite(f"the reward of agent step {position.step} is {reward}")
         with clock("store"):
             self.replay.store(position.observation, action, reward, terminated, truncated, observation, info)
-        ended = position.ended(info["raw_reward"], terminated or truncated)
+        ended = terminated or truncated
+        position.count(info["raw_reward"], ended)
         if ended:
             with clock("environment"):
                 observation, _ = self.environment.reset()

@@ -23,7 +23,8 @@ class Priorities:
     def draw(self, uniforms: Tensor) -> Tensor:
         """First slots whose inclusive prefix sum reaches uniform * total; a slot of leaf 0 is never among them.
 
-        uniforms float64 [B] in [0, 1) -> int64 [B]. Where no leaf is positive, or one is no number, any slot.
+        uniforms float64 [B] in [0, 1) -> int64 [B]. Where no leaf is positive, or one is a NaN or an infinity, any
+        slot.
         """
         # In integers the sums are exact: a parallel scan gives the same ones each time, they are sorted, and no zero
         # leaf is the first to reach anything.
