@@ -32,7 +32,7 @@ from harness.compiled import compile_modules
 from harness.config import HostFacts
 from harness.convolution import fuse_encoder
 from harness.fused import Compute
-from harness.optimizers import adam_parameters, clip_in_step, make_adam
+from harness.optimizers import Adam, adam_parameters, clip_in_step, make_adam
 from harness.pixels import as_pixels, to_device
 from harness.precision import make_autocast
 from harness.seeding import Generators, derive_seed, numpy_generator
@@ -146,7 +146,7 @@ class SACAgent(Agent):
             else lambda module: init_truncated_normal(module, networks.init_std),
         )
 
-    def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
+    def _make_optimizers(self) -> dict[str, Adam]:
         """The auxiliary's Adam steps the critic's encoder a second time, with moments of its own (F12)."""
         config = self.config
         betas, eps = (config.adam_beta1, config.adam_beta2), config.adam_eps
@@ -349,6 +349,8 @@ class SACAgent(Agent):
         reset(self._resets.scope, self.networks, self.auxiliary, *fresh, self.optimizers.values())
         with torch.no_grad():
             self.log_temperature.fill_(math.log(self.config.initial_temperature))
+            if self._resets.scope == "all":
+                self._auxiliary_updates.zero_()  # of its learning rate's schedule
         return {"reset": number}
 
     def _update_targets(self) -> None:

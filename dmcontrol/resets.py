@@ -10,14 +10,17 @@ from torch import nn
 
 from auxiliaries.slot import Auxiliary
 from dmcontrol.config import ResetConfig
-from harness.optimizers import clear_adam
+from harness.optimizers import Adam, clear_adam
 
 
 def number_due(config: ResetConfig | None, step: int) -> int:
-    """Number, from 1 on, of the reset that follows the updates of iteration `step`; 0 where none does."""
+    """Number, from 1 on, of the reset that follows the updates of iteration `step`; 0 where none does.
+
+    It comes after the evaluation at that many agent steps, so none comes before the end of a run of as many.
+    """
     if config is None or config.every == 0:
         return 0
-    number, rest = divmod(step + 1, config.every)
+    number, rest = divmod(step, config.every)
     return 0 if rest else number
 
 
@@ -28,7 +31,7 @@ def reset(
     auxiliary: Auxiliary | None,
     fresh: nn.ModuleDict,
     fresh_auxiliary: Auxiliary | None,
-    optimizers: Iterable[torch.optim.Adam],
+    optimizers: Iterable[Adam],
 ) -> None:
     """Gives `networks` and the auxiliary the weights of fresh ones, and their Adam state back to zero."""
     pairs = [(networks, fresh)]

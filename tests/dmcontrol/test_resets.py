@@ -17,8 +17,8 @@ HEADS = {"encoder.latent", "actor", "q_heads", "target_encoder.latent", "target_
 
 def test_when_resets_come():
     config = ResetConfig(25_000, "heads")
-    assert [step for step in range(125_000) if number_due(config, step)] == [24_999, 49_999, 74_999, 99_999, 124_999]
-    assert number_due(config, 49_999) == 2 and number_due(ResetConfig(0, "all"), 9) == number_due(None, 9) == 0
+    assert [step for step in range(125_000) if number_due(config, step)] == [25_000, 50_000, 75_000, 100_000]
+    assert number_due(config, 50_000) == 2 and number_due(ResetConfig(0, "all"), 9) == number_due(None, 9) == 0
 
 
 @pytest.mark.parametrize("scope", ["heads", "all"])
@@ -31,7 +31,7 @@ def test_what_a_reset_changes_and_leaves(auxiliary, scope):
     for step in (59, 60):
         agent.update(replay, step, "update")
     before, where = copy.deepcopy(agent.state()), places(agent, replay)
-    assert agent.end_of_updates(60) == {} and agent.end_of_updates(61) == {"reset": 1}
+    assert agent.end_of_updates(61) == {} and agent.end_of_updates(62) == {"reset": 1}
     assert places(agent, replay) == where
     fresh, fresh_auxiliary = agent._draw("reset", 1)
     drawn, now = fresh.state_dict(), agent.state()
@@ -45,8 +45,9 @@ def test_what_a_reset_changes_and_leaves(auxiliary, scope):
             kept = scope == "heads" and id(weight) in convolutions
             assert entry["step"] == 2 * kept and bool(entry["exp_avg_sq"].any()) == kept
     if agent.auxiliary is not None:
+        assert now["auxiliary_updates"] == (2, 0)[scope == "all"]
         owned = (before["auxiliary"]["owned"], fresh_auxiliary.owned.state_dict())[scope == "all"]
         assert all(torch.equal(value, owned[name]) for name, value in now["auxiliary"]["owned"].items())
         target, source = agent.auxiliary.targets["encoder"].latent, fresh_auxiliary.targets["encoder"].latent
         assert torch.equal(target.fc.weight, source.fc.weight)
-    agent.update(replay, 62, "update")
+    agent.update(replay, 63, "update")
