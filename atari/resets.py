@@ -51,7 +51,8 @@ def reset_auxiliary(
         elif config.auxiliary == "shrink":
             shrink_and_perturb(module, fresh.owned[name], config.shrink, config.perturb)
     for name, target in auxiliary.targets.items():
-        redraw(target, followed[name] if name in followed else auxiliary.owned[name])
+        if list(target.parameters()):  # a projector may be the identity
+            redraw(target, followed[name] if name in followed else auxiliary.owned[name])
 
 
 @torch.no_grad()

@@ -79,9 +79,9 @@ def adam_values(agent):
     return [value.any() for optimizer in optimizers for entry in optimizer.values() for value in entry.values()]
 
 
-@pytest.mark.parametrize("auxiliary", ["none", "mlr", "spr", "playvirtual", "curl"])
+@pytest.mark.parametrize("auxiliary", ["none", "mlr", "mlr +ablation=no_projector", "spr", "playvirtual", "curl"])
 def test_what_a_reset_changes_and_leaves(auxiliary):
-    agent, replay = agent_after_updates(f"auxiliary={auxiliary}")
+    agent, replay = agent_after_updates(*f"auxiliary={auxiliary}".split())
     before, where = copy.deepcopy(agent.state()), places(agent, replay)
     encoder, owned = weights(agent.encoder), agent.auxiliary and copy.deepcopy(agent.auxiliary.owned)
     random = torch.random.get_rng_state()
@@ -108,7 +108,7 @@ def test_what_a_reset_changes_and_leaves(auxiliary):
             torch.testing.assert_close(found, share[0] * old + share[1] * drawn)
     targets = agent.auxiliary.targets
     assert same(weights(targets["encoder"]), weights(agent.encoder))
-    if "projector" in targets:
+    if "projector" in targets and "no_projector" not in auxiliary:
         assert torch.equal(targets["projector"].value.weight, agent.head.value_hidden.mean.weight)
     agent.update(replay, 62, "update")
 
