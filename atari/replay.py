@@ -144,7 +144,9 @@ class SequenceReplay:
         leaves = self.priorities.leaves
         uniforms = torch.rand(batch_size, dtype=leaves.dtype, device=leaves.device, generator=generator)
         if self.config.stratified:
-            uniforms = (torch.arange(batch_size, device=leaves.device) + uniforms) / batch_size
+            # In random order: an auxiliary may read the first sequences alone, and the first strata are the oldest.
+            strata = torch.rand(batch_size, device=leaves.device, generator=generator).argsort()
+            uniforms = (strata + uniforms) / batch_size
         return self.gather(self.priorities.draw(uniforms), beta, reads, horizon)
 
     def gather(
