@@ -200,9 +200,9 @@ def cosine_margin(values: Values) -> dict[str, Tensor]:
     """Mean cosine of `prediction` [T, B, P] with its `target`, less that with the target of another clip.
 
     Near 0 a prediction fits any clip, however close it is to its own. The other clip is the batch's previous one.
-    Values without these vectors give nothing.
+    Values of one clip alone, or without these vectors, give nothing.
     """
-    if "target" not in values:
+    if "target" not in values or values["target"].shape[1] < 2:
         return {}
     prediction, target = (F.normalize(values[name], dim=-1) for name in ("prediction", "target"))
     return {"cosine_margin": (prediction * (target - target.roll(1, dims=1))).sum(dim=-1).mean()}

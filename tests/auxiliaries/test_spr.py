@@ -86,6 +86,8 @@ def test_the_margin_is_each_cosine_less_that_with_another_clip(auxiliary):
     ]
     torch.testing.assert_close(values["cosine"][1, 2], torch.cosine_similarity(predictions[1, 2], targets[1, 2], dim=0))
     torch.testing.assert_close(spr.metrics(values, drawn)["cosine_margin"], torch.stack(margins).mean())
+    alone = {name: value[:, :1] for name, value in values.items()}
+    assert "cosine_margin" not in spr.metrics(alone, drawn)
 
 
 @pytest.mark.parametrize("length, exponent", [(100, 5.0), (10, 2.0)])
