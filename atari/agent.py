@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from atari import losses
 from atari.annealing import make_horizon
 from atari.config import AgentConfig, ReplayConfig, ResetConfig
-from atari.networks import ActionEmbedding, Encoder, Head, make_networks, renormalize, scale_gradient
+from atari.networks import ActionEmbedding, Encoder, Head, make_networks, renormalize, scale_gradient, stage_layers
 from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
 from auxiliaries.slot import Auxiliary, Group, Host, Shared, whole_loss
@@ -93,12 +93,12 @@ class RainbowAgent(Agent):
         return nn.ModuleDict({"encoder": encoder, "head": head}), auxiliary
 
     def _host(self, encoder: Encoder, head: Head) -> Host:
-        facts, layers = self._facts, self.config.encoder
+        facts = self._facts
         return Host(
             facts=facts,
             encoder=encoder,
             renormalize=renormalize,
-            layers=list(zip(layers.kernels, layers.strides, strict=True)),
+            layers=stage_layers(self.config.encoder, facts.image_size),
             projector=head.projector,
             projected_dim=self.config.hidden * (2 if self.config.head == "two_streams" else 1),
             head=nn.Linear,

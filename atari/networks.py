@@ -16,6 +16,7 @@ from atari.config import AgentConfig, EncoderConfig, map_sides
 from atari.impala import impala_stages, same_padding
 from harness.convolution import ConvReLU
 from harness.pixels import PixelConv2d
+from mlr.cells import Layer
 from mlr.fast_decoder import Chosen
 from mlr.masking import StageMask
 
@@ -84,6 +85,16 @@ def conv_stages(config: EncoderConfig, channels: int, size: int) -> Iterator[nn.
             stage = nn.Sequential(nn.ZeroPad2d(same_padding(size, kernel, stride)), stage)
         yield stage
         channels, size = width, -(-size // stride)  # read with padding alone
+
+
+def stage_layers(config: EncoderConfig, size: int) -> list[list[Layer]]:
+    """Convolutions and maximum of each stage of an encoder of frames of `size` pixels."""
+    stages, convolution = [], (3, 1, 2)  # of a residual stage
+    for kernel, stride in zip(config.kernels, config.strides, strict=True):
+        padding = sum(same_padding(size, kernel, stride)[:2]) if config.padding == "same" else 0
+        layer, size = (kernel, stride, padding), (size + padding - kernel) // stride + 1
+        stages.append([layer] if config.kind == "conv" else [convolution, layer, *[convolution] * 2 * config.blocks])
+    return stages
 
 
 class NoisyLinear(nn.Module):

@@ -70,7 +70,7 @@ class Decoder(nn.Module):
         self.fc = nn.Linear(facts.latent_dim, prod(self.shape))
         self.layers = nn.ModuleList()
         for number in reversed(range(len(host.layers))):
-            kernel, stride = host.layers[number]
+            ((kernel, stride, _),) = host.layers[number]
             # Pixels that the encoder's layer left out.
             cut = sides[number] - (sides[number + 1] - 1) * stride - kernel
             inputs, outputs = channels[number + 1], channels[number]

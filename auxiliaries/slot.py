@@ -15,6 +15,7 @@ from harness.pixels import Pixels
 from harness.precision import Autocast
 from harness.seeding import Generators
 from harness.spans import span
+from mlr.cells import Layer
 from mlr.objective import cosine_margin
 
 Metrics = dict[str, Tensor]
@@ -59,7 +60,7 @@ class Host:
     facts: HostFacts
     encoder: nn.Module  # pixels [N, C, S, S] in 0..255 -> latents [N, D]
     renormalize: Callable[[Tensor], Tensor]  # latents [N, D], as the encoder scales its own
-    layers: Sequence[tuple[int, int]]  # kernel and stride of the encoder's convolutions
+    layers: Sequence[Sequence[Layer]]  # of the encoder, stage by stage
     projector: nn.Module | None  # layers of the agent's that project latents [.., D] -> [.., P], if it has some
     projected_dim: int  # P; without a projector of the agent's, that of one which the auxiliary makes
     head: Callable[[int, int], nn.Module]  # makes a projector or predictor of these widths, of the agent's kind

@@ -124,7 +124,7 @@ class SACAgent(Agent):
             facts=facts,
             encoder=encoder,
             renormalize=lambda latent: latent,
-            layers=[(KERNEL, stride) for stride in self.config.encoder.strides],
+            layers=[[(KERNEL, stride, 0)] for stride in self.config.encoder.strides],
             projector=None,
             projected_dim=facts.latent_dim,
             actions=self.action_size,

@@ -7,13 +7,15 @@ g cells a side of the mask, m side of a stage's map, S side of the image that th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import comb
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `mlr.config` imports this file
     from mlr.config import MaskConfig, MLRConfig
 
-Layer = tuple[int, int]  # kernel and stride of a convolution without padding, in pixels
+# Kernel, stride and padding of a convolution or a maximum: the padding of both ends together, its odd one behind.
+Layer = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,17 @@ def hidden_count(cells: int, ratio: float, rounding: str) -> int:
     return int(ratio * cells)
 
 
-def hidden_by(mlr: "MLRConfig", image_size: int, seen_size: int, layers: Sequence[Layer]) -> Hidden:
+def hidden_by(mlr: "MLRConfig", image_size: int, seen_size: int, layers: Sequence[Sequence[Layer]]) -> Hidden:
     """Shares that the masks of `mlr` hide of images which the encoder sees `seen_size` pixels wide.
 
-    layers: of the whole encoder; the stages are conv1, conv2, ... in this order.
+    layers: of the whole encoder, stage by stage; the stages are conv1, conv2, ... in this order.
     """
     mask = mlr.mask
     cells = hidden_cell_share(mask, mlr.seq_len, image_size)
     if mask.space == "pixel" or mask.strategy == "temporal":
         return Hidden(cells, cells)
     stage = int(mask.stage.removeprefix("conv"))
-    return Hidden(cells, unseen_share(mask, image_size, seen_size, layers[:stage]))
+    return Hidden(cells, unseen_share(mask, image_size, seen_size, [*chain(*layers[:stage])]))
 
 
 def hidden_cell_share(mask: "MaskConfig", seq_len: int, image_size: int) -> float:
@@ -78,20 +80,28 @@ def unseen_share(mask: "MaskConfig", image_size: int, seen_size: int, layers: Se
 
 def cells_of(pixel: int, grid: int, seen_size: int, layers: Sequence[Layer]) -> int:
     """Number of cells along one side that hold a feature with `pixel` in its receptive field."""
-    field, stride, side = receptive_field(layers, seen_size)
-    first = max(-(-(pixel - field + 1) // stride), 0)
-    last = min(pixel // stride, side - 1)
-    return last * grid // side - first * grid // side + 1 if first <= last else 0
+    features, side = features_of(pixel, seen_size, layers), receptive_field(layers, seen_size)[2]
+    return features[-1] * grid // side - features[0] * grid // side + 1 if features else 0
 
 
-def receptive_field(layers: Sequence[Layer], seen_size: int) -> tuple[int, int, int]:
-    """Pixels a side that a feature behind `layers` sees, pixels between two features, and features a side."""
-    field, distance, side = 1, 1, seen_size
-    for kernel, stride in layers:
+def features_of(pixel: int, seen_size: int, layers: Sequence[Layer]) -> range:
+    """Features along one side of the map behind `layers` with `pixel` in their receptive field."""
+    field, distance, side, start = receptive_field(layers, seen_size)
+    return range(max(-((start + field - 1 - pixel) // distance), 0), min((pixel - start) // distance, side - 1) + 1)
+
+
+def receptive_field(layers: Sequence[Layer], seen_size: int) -> tuple[int, int, int, int]:
+    """Geometry of the map behind `layers`, along one side.
+
+    Pixels that a feature sees, pixels between two features, number of features, and the first one's first pixel.
+    """
+    field, distance, side, start = 1, 1, seen_size, 0
+    for kernel, stride, padding in layers:
         field += (kernel - 1) * distance
+        start -= padding // 2 * distance
         distance *= stride
-        side = (side - kernel) // stride + 1
-    return field, distance, side
+        side = (side + padding - kernel) // stride + 1
+    return field, distance, side, start
 
 
 def all_hidden(cells: int, hidden: int, chosen: int) -> float:

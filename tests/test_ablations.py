@@ -273,11 +273,11 @@ def test_hidden_features_carry_no_gradient(suite):
 
 def test_the_share_of_hidden_pixels_of_both_suites_at_full_size():
     encoder = compose("atari").agent.encoder
-    layers = list(zip(encoder.kernels, encoder.strides, strict=True))
+    layers = [[(kernel, stride, 0)] for kernel, stride in zip(encoder.kernels, encoder.strides, strict=True)]
     pixel, last = compose("atari"), compose("atari", "+ablation=feature_conv3", "fidelity=paper")
     assert str(hidden_by(pixel.mlr, 84, 84, layers)) == "51.0% of its cells, 51.0% of the pixels"
     assert round(hidden_by(last.mlr, 84, 84, layers).pixels, 2) == 0.05
-    layers = [(3, stride) for stride in compose("dmcontrol").agent.encoder.strides]
+    layers = [[(3, stride, 0)] for stride in compose("dmcontrol").agent.encoder.strides]
     assert hidden_by(compose("dmcontrol").mlr, 100, 84, layers).pixels == 0.5
     features = [compose("dmcontrol", "+ablation=feature_conv1", f"mlr.mask.stage=conv{n}") for n in (1, 2, 3, 4)]
     shares = [hidden_by(config.mlr, 100, 84, layers) for config in features]

@@ -19,7 +19,9 @@ from atari.networks import (
     renormalize,
     scale_gradient,
     signed_sqrt,
+    stage_layers,
 )
+from mlr.cells import features_of
 from tests.golden.atari_a_b_c import replay_a, replay_b
 from tests.golden.atari_weights import agent_config, load_arrays
 from tests.golden.check import DATA, assert_all
@@ -88,6 +90,21 @@ def test_encoder_divides_by_255_and_takes_any_dtype():
     assert torch.equal(latent, encoder(pixels.float()))
     assert latent.shape == (4, encoder.latent_dim)
     assert list(encoder.stages) == ["conv1", "conv2"]
+
+
+@pytest.mark.parametrize("kind, padding, blocks", [("conv", "valid", 0), ("conv", "same", 0), ("impala", "same", 1)])
+def test_the_layers_of_each_stage_say_which_features_read_a_pixel(kind, padding, blocks):
+    """NaN in one pixel spreads to those features alone."""
+    kernels, strides = ([3, 3, 3], [2, 2, 2]) if kind == "impala" else (FULL.kernels, FULL.strides)
+    config = EncoderConfig(kind, [2, 2, 2], kernels, strides, padding, blocks)
+    encoder = Encoder(config, in_channels=1, image_size=84).double()
+    for pixel in (0, 1, 30, 82, 83):
+        maps, layers = torch.zeros(1, 1, 84, 84, dtype=torch.float64), []
+        maps[..., pixel, pixel] = torch.nan
+        for stage, own in zip(encoder.stages.values(), stage_layers(config, 84), strict=True):
+            maps, layers = stage(maps), [*layers, *own]
+            reached = maps[0].isnan().any(0).any(0).nonzero().flatten().tolist()
+            assert reached == list(features_of(pixel, 84, layers))
 
 
 def test_encoder_width_at_full_size():

@@ -12,7 +12,8 @@ from mlr.config import MaskConfig
 from mlr.masking import enlarge, sample_mask
 from tests.mlr.test_objective import CONFIG
 
-ATARI, DMCONTROL = [(8, 4), (4, 2), (3, 1)], [(3, 2), (3, 1), (3, 1), (3, 1)]
+ATARI, DMCONTROL = [(8, 4, 0), (4, 2, 0), (3, 1, 0)], [(3, 2, 0), (3, 1, 0), (3, 1, 0), (3, 1, 0)]
+STAGES = [[layer] for layer in ATARI]
 
 
 def mask_config(strategy="cube", ratio=0.5, patch=12, depth=8, rounding="up", space="pixel", stage="conv1"):
@@ -46,7 +47,7 @@ def test_the_hidden_share_is_the_one_of_drawn_masks(strategy, ratio, rounding, s
     config = mask_config(strategy, ratio, patch, depth=2, rounding=rounding)
     mask = sample_mask(config, 16, size, torch.Generator().manual_seed(0), "cpu")
     assert hidden_cell_share(config, 16, size) == pytest.approx(mask.double().mean().item(), abs=1e-12)
-    shares = hidden_by(replace(CONFIG, seq_len=16, mask=config), size, size, ATARI)
+    shares = hidden_by(replace(CONFIG, seq_len=16, mask=config), size, size, STAGES)
     assert shares.pixels == shares.cells == hidden_cell_share(config, 16, size)
 
 
@@ -61,10 +62,11 @@ def unseen_pixels(mask, image_size, layers):
     """Pixels that no surviving feature sees, bool [S, S]: gradients of all-ones convolutions tell what is seen."""
     pixels = torch.zeros(1, 1, image_size, image_size, requires_grad=True)
     features = pixels
-    for kernel, stride in layers:
+    for kernel, stride, padding in layers:
+        before, after = padding // 2, padding - padding // 2
         convolution = nn.Conv2d(1, 1, kernel, stride, bias=False)
         nn.init.ones_(convolution.weight)
-        features = convolution(features)
+        features = convolution(nn.functional.pad(features, (before, after, before, after)))
     visible = enlarge(mask, features.shape[-1]).logical_not().float()
     (whole,) = torch.autograd.grad(features.sum(), pixels, retain_graph=True)
     (seen,) = torch.autograd.grad((features[0, 0] * visible).sum(), pixels)
@@ -73,7 +75,14 @@ def unseen_pixels(mask, image_size, layers):
 
 @pytest.mark.parametrize(
     ("size", "patch", "ratio", "layers"),
-    [(20, 7, 0.5, [(4, 2)]), (21, 7, 0.4, [(3, 2), (3, 1)]), (24, 8, 0.9, [(8, 4), (2, 1)]), (13, 4, 0.7, [(3, 3)])],
+    [
+        (20, 7, 0.5, [(4, 2, 0)]),
+        (21, 7, 0.4, [(3, 2, 0), (3, 1, 0)]),
+        (24, 8, 0.9, [(8, 4, 0), (2, 1, 0)]),
+        (13, 4, 0.7, [(3, 3, 0)]),
+        (20, 7, 0.6, [(8, 4, 4), (4, 2, 3)]),
+        (16, 6, 0.6, [(3, 1, 2), (3, 2, 1)]),
+    ],
 )
 def test_the_unseen_share_is_the_mean_over_all_masks(size, patch, ratio, layers):
     config = mask_config(patch=patch, ratio=ratio)
@@ -102,16 +111,16 @@ def test_the_unseen_share_is_the_one_of_drawn_masks_at_full_size():
 
 
 def test_receptive_fields():
-    assert [receptive_field(ATARI[:n], 84) for n in range(4)] == [(1, 1, 84), (8, 4, 20), (20, 8, 9), (36, 8, 7)]
+    assert [receptive_field(ATARI[:n], 84)[:3] for n in range(4)] == [(1, 1, 84), (8, 4, 20), (20, 8, 9), (36, 8, 7)]
     assert [receptive_field(DMCONTROL[:n], 84)[0] for n in (1, 2, 3, 4)] == [3, 7, 11, 15]
 
 
 def test_equal_ratios_are_not_equal_difficulties():
     """Half of the features of Atari's last convolution are 5 % of the pixels."""
     features = [mask_config(rounding="down", space="feature", stage=f"conv{n}") for n in (1, 2, 3)]
-    shares = [hidden_by(replace(CONFIG, seq_len=16, mask=mask), 84, 84, ATARI) for mask in features]
+    shares = [hidden_by(replace(CONFIG, seq_len=16, mask=mask), 84, 84, STAGES) for mask in features]
     assert [share.cells for share in shares] == [24 / 49] * 3
     assert [round(share.pixels, 2) for share in shares] == [0.35, 0.16, 0.05]
     temporal = replace(features[2], strategy="temporal")
-    assert hidden_by(replace(CONFIG, seq_len=16, mask=temporal), 84, 84, ATARI).pixels == 0.5
+    assert hidden_by(replace(CONFIG, seq_len=16, mask=temporal), 84, 84, STAGES).pixels == 0.5
     assert str(shares[2]) == "49.0% of its cells, 5.2% of the pixels"
