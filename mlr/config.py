@@ -91,7 +91,7 @@ class MLRConfig:
             f"mlr.mask.patch_size={mask.patch_size} must be at most {facts.image_size}, the side of the image",
         )
         require(
-            self.seq_len % mask.cube_depth == 0,
+            mask.strategy != "cube" or self.seq_len % mask.cube_depth == 0,
             f"mlr.seq_len={self.seq_len} is not a multiple of mlr.mask.cube_depth={mask.cube_depth}",
         )
         cells = cells_of_block(mask, self.seq_len, facts.image_size)

@@ -107,6 +107,10 @@ REFUSED = [
 ]
 
 
+def test_masks_without_cubes_read_no_depth():
+    compose("atari", "replay.window=6", "mlr.mask.cube_depth=8", "mlr.mask.strategy=spatial")
+
+
 @pytest.mark.parametrize("suite", RECIPES)
 @pytest.mark.parametrize("overrides, expected", REFUSED, ids=[overrides for overrides, _ in REFUSED])
 def test_impossible_combinations_are_refused_in_one_line(suite, overrides, expected):
