@@ -33,12 +33,15 @@ def check(paths: list[Path], processes: int) -> int:
     if not tables:
         raise ConfigError(f"{paths[0]} holds neither a run folder nor a score file")
     found = []
-    with ProcessPoolExecutor(processes, mp_context=SPAWN, initializer=end_with_parent) as pool:
+    # A process that plays DMControl without pictures can render none later. A pool starts its processes when needed.
+    pools = [ProcessPoolExecutor(processes, mp_context=SPAWN, initializer=end_with_parent) for _ in range(2)]
+    with pools[0], pools[1]:
         for table in tables:
             folder = folder_of(table)
             if folder.episodes.is_file():
                 config = load_config(folder.path)
-                found.append(verify(table, config, load_suite(config), pool))
+                suite = load_suite(config)
+                found.append(verify(table, config, suite, pools[suite.make_scorer is None]))
             else:
                 found.append(Verification(table, rows=0))
             print("\n  ".join([str(found[-1]), *found[-1].problems]), flush=True)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from commands import evaluate, verify
+from harness import verification
 from harness.logs import CsvLog
 from harness.report.scores import read_runs
 from harness.run import run
@@ -27,6 +28,21 @@ def test_runs_are_played_again_without_torch_and_opengl(finished_run, finished_d
     lines = result.stdout.splitlines()
     assert len(lines) == 2 and all("as in the table, to the last digit; made with" in line for line in lines)
     assert "ale-py " in lines[0] and "mujoco " in lines[1]
+
+
+def test_suites_with_pictures_have_processes_of_their_own(finished_dmcontrol_run, finished_run, monkeypatch, capsys):
+    """Playing DMControl without pictures leaves MUJOCO_GL=off in a process for its life."""
+    backends = []
+
+    def playing(table, config, suite, pool):
+        found = verification.verify(table, config, suite, pool)
+        backends.append(pool.submit(os.getenv, "MUJOCO_GL").result())
+        return found
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(verify, "verify", playing)
+    assert verify.check([finished_dmcontrol_run, finished_run], processes=1) == 0
+    assert backends == ["off", None]
 
 
 def test_the_table_of_an_evaluation_has_its_episodes_beside_it(finished_run, tmp_path, capsys):
