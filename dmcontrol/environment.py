@@ -4,7 +4,6 @@
 the OpenGL backend is chosen. Nothing here imports torch: environment workers stay small.
 """
 
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from dmcontrol.config import RGB, DMControlConfig, EnvironmentConfig
-from dmcontrol.rendering import choose_backend, renderer_name
+from dmcontrol.rendering import prepare, renderer_name
 from dmcontrol.tasks import require_task
 from harness.config import require
 from harness.errors import NotFinite
@@ -178,10 +177,7 @@ def make_environment(
 
 
 def load_from_suite(domain: str, task_name: str, seed: int, pictures: bool = True):
-    if pictures:
-        choose_backend()
-    else:
-        os.environ.setdefault("MUJOCO_GL", "off")
+    prepare(pictures)
     from dm_control import suite
 
     return suite.load(domain, task_name, task_kwargs={"random": task_seed(seed)})

@@ -22,6 +22,14 @@ with _render.Renderer(1, 1).make_current() as context:
 PROBE_SECONDS = 60  # a driver that hangs does not render
 
 
+def prepare(pictures: bool) -> None:
+    """Chooses the backend; without `pictures` there is none, for the life of this process, and no OpenGL is needed."""
+    if pictures:
+        choose_backend()
+    else:
+        os.environ.setdefault("MUJOCO_GL", "off")
+
+
 @functools.cache
 def choose_backend() -> str:
     """Sets MUJOCO_GL to a backend that renders on this machine, the user's own choice if there is one; returns it.

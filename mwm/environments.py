@@ -12,7 +12,7 @@ import numpy as np
 
 from dmcontrol.config import EnvironmentConfig
 from dmcontrol.environment import DMControlEnv, integration_state, set_integration_state, step_physics
-from dmcontrol.rendering import choose_backend, renderer_name
+from dmcontrol.rendering import choose_backend, prepare, renderer_name
 from dmcontrol.tasks import named_tasks
 from harness.own_environment import OwnEnvironment
 from harness.seeding import environment_seed
@@ -25,25 +25,26 @@ POSITIONS = ("body_pos", "site_pos")  # of a Meta-world model: all that a reset 
 NUMBERS = (bool, int, float, np.generic)
 
 
-def make_environment(config: Any, seed: int, episode: int, training: bool) -> gymnasium.Env:
+def make_environment(config: Any, seed: int, episode: int, training: bool, pictures: bool = True) -> gymnasium.Env:
     """The training environment of a run, or that of episode `episode` of an evaluation.
 
     Observations are uint8 [3, S, S], actions float32 [A] in [-1, 1]. On Meta-world info["columns"] holds the episode's
-    success so far. Raises ConfigError for a task whose simulator is missing and where nothing can render.
+    success so far. Without `pictures`, which Meta-world always has, observations stay blank. Raises ConfigError for a
+    task whose simulator is missing and where nothing can render.
     """
     require_task(config.task)
     task, settings, own_seed = config.task, config.environment, environment_seed(seed, episode, training)
     if task.startswith(SUITE_PREFIX):
-        return make_suite_task(task.removeprefix(SUITE_PREFIX), settings, own_seed)
+        return make_suite_task(task.removeprefix(SUITE_PREFIX), settings, own_seed, pictures)
     if task in METAWORLD_TASKS:
         make = partial(MetaworldTask, task, settings.image_size, settings.shadows)
     else:
         name = task.removeprefix(MANIPULATION_PREFIX)
-        make = partial(ManipulationTask, name, settings.image_size, settings.shadows)
+        make = partial(ManipulationTask, name, settings.image_size, settings.shadows, pictures)
     return OwnEnvironment(task, config.environment_facts(training), own_seed, make)
 
 
-def make_suite_task(name: str, settings: Any, seed: int) -> DMControlEnv:
+def make_suite_task(name: str, settings: Any, seed: int, pictures: bool = True) -> DMControlEnv:
     """A task of DMControl's suite in the project's own environment."""
     domain, task_name = named_tasks()[name]
     config = EnvironmentConfig(
@@ -54,7 +55,7 @@ def make_suite_task(name: str, settings: Any, seed: int) -> DMControlEnv:
         episode_env_steps=settings.episode_env_steps,
         shadow_size=0,
     )
-    environment = DMControlEnv(domain, task_name, config, seed)
+    environment = DMControlEnv(domain, task_name, config, seed, pictures)
     if not settings.shadows:
         drop_shadows(environment.model)
     return environment
@@ -181,11 +182,11 @@ class ManipulationTask(gymnasium.Env):
     one vector. `reset(seed)` decides all that follows. Raises NotFinite from a step at which the physics diverges.
     """
 
-    def __init__(self, name: str, image_size: int, shadows: bool):
-        choose_backend()
+    def __init__(self, name: str, image_size: int, shadows: bool, pictures: bool):
+        prepare(pictures)
         from dm_control import manipulation
 
-        self._name, self._size, self._shadows = name, image_size, shadows
+        self._name, self._size, self._shadows, self._pictures = name, image_size, shadows, pictures
         self._task = manipulation.load(f"{name}_features", seed=0)
         bounds = self._task.action_spec()
         self.action_space = gymnasium.spaces.Box(
@@ -218,6 +219,8 @@ class ManipulationTask(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """The picture uint8 [S, S, 3] of the camera in front of the arm."""
+        if not self._pictures:
+            return np.zeros((self._size, self._size, 3), np.uint8)
         return self._task.physics.render(self._size, self._size, camera_id=0)
 
     def close(self) -> None:

@@ -48,6 +48,11 @@ def pixels_score_bound(task: str) -> float:
     return score_bound(task.removeprefix(SUITE_PREFIX))
 
 
+def make_scorer(config: Any, seed: int, index: int) -> gymnasium.Env:
+    """An evaluation's environment that renders nothing."""
+    return make_environment(config, seed, index, training=False, pictures=False)
+
+
 METAWORLD = Suite(
     make_environment=make_environment,
     units=repeated_steps,
@@ -63,5 +68,6 @@ DMCONTROL_PIXELS = Suite(
     manifest=manifest,
     describe=describe,
     simulator=simulator,
+    make_scorer=make_scorer,
     score_bound=pixels_score_bound,
 )

@@ -62,3 +62,15 @@ def test_an_episode_of_meta_world_is_played_again_to_the_last_digit():
     assert "success" in outcome and sum(rewards) > 0
     assert set(METAWORLD.simulator(config)) == {"mujoco", "metaworld"}
     assert play_again(make, "6", 1, pack([action.tolist() for action in actions])) != outcome
+
+
+@pytest.mark.parametrize("task", ["dmc_pendulum_swingup", "manip_reach_duplo"])
+def test_scores_of_dmcontrol_need_no_pictures(task):
+    config, rewards = COMMANDS["mwm"].resolve([f"task={task}", "preset=tiny"]), []
+    for make in (partial(DMCONTROL_PIXELS.make_environment, training=False), DMCONTROL_PIXELS.make_scorer):
+        environment, generator = make(config, 5, 1), np.random.default_rng(0)
+        first, _ = environment.reset()
+        actions = generator.uniform(-1, 1, (3, *environment.action_space.shape)).astype(np.float32)
+        rewards.append(([environment.step(action)[1] for action in actions], first.any()))
+        environment.close()
+    assert rewards[0] == (rewards[1][0], True) and not rewards[1][1]
