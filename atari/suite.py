@@ -24,8 +24,7 @@ def columns(config: AtariConfig, score: float) -> dict[str, float]:
 
 
 def manifest(config: AtariConfig, environment: AtariEnv) -> dict:
-    emulator = config.environment.emulator
-    return {"game": config.game, "emulator": emulator, "rom_md5": rom_md5(config.game, emulator)}
+    return {"game": config.game, "emulator": config.environment.emulator, **simulator(config)}
 
 
 def simulator(config: AtariConfig) -> dict[str, str]:

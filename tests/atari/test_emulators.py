@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atari import emulators, games
+from atari import emulators, games, suite
 from atari.config import EnvironmentConfig
 from atari.emulators import PICTURES_DIFFER, REWARDS_DIFFER, emulator_note
 from atari.environment import AtariEnv
@@ -51,6 +51,14 @@ def test_a_note_is_one_line_on_a_game_that_differs():
     assert "rewards or lives" in emulator_note("seaquest", "ale") and "pictures" in emulator_note("hero", "ale")
     assert "\n" not in emulator_note("hero", "ale")
     assert not any(emulator_note(game, "atari_py") for game in PAPER_GAMES)
+
+
+def test_a_manifest_holds_what_a_replay_of_scores_asks_for(monkeypatch):
+    monkeypatch.setattr(suite, "version", lambda package: "0.2.6")
+    monkeypatch.setattr(suite, "rom_md5", lambda game, emulator: "a digest")
+    config = types.SimpleNamespace(game="pong", environment=CONFIG)
+    assert suite.simulator(config) == {"atari-py": "0.2.6", "rom_md5": "a digest"}
+    assert suite.simulator(config).items() <= suite.manifest(config, None).items()
 
 
 def test_what_cannot_be_played_is_refused(tmp_path, monkeypatch):
