@@ -86,11 +86,6 @@ class PixelEncoder(nn.Module):
         self.convolutions = Convolutions(config, in_channels, crop_size)
         self.latent = Latent(self.convolutions.out_features, config)
 
-    @property
-    def stages(self) -> dict[str, nn.Module]:
-        """The named steps from pixels to latents, in order."""
-        return {**self.convolutions.stages, "fc": self.latent.fc, "ln": self.latent.ln}
-
     def forward(self, pixels: Tensor, stage_mask: StageMask | None = None) -> Tensor:
         return self.latent(self.convolutions(pixels, stage_mask))
 

@@ -54,9 +54,10 @@ def case_checks(file: str, arrays: Arrays, folder: Path) -> Iterator[Check]:
 def record(encoder: PixelEncoder, pixels: Tensor) -> dict[str, Tensor]:
     """The scaled input and the output of every stage, by the reference's names."""
     outputs = {"obs": pixels / 255}
+    stages = {**encoder.convolutions.stages, "fc": encoder.latent.fc, "ln": encoder.latent.ln}
     hooks = [
         stage.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output}))
-        for name, stage in encoder.stages.items()
+        for name, stage in stages.items()
     ]
     encoder(pixels)
     for hook in hooks:
