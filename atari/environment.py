@@ -64,7 +64,10 @@ class AtariEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(0, 255, self._stack.shape, np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Starts a game after 1 to `max_noops` no-ops; a `seed` starts the environment over as if built with it."""
+        """Starts a game after a no-op, which shows the lives, and 1 to `max_noops` more.
+
+        A `seed` starts the environment over as if built with it.
+        """
         super().reset(seed=seed)
         if seed is not None:
             self._start_from(seed)

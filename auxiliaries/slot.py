@@ -37,7 +37,8 @@ class Group:
 
     name: str
     parameters: list[nn.Parameter]
-    clip: float | None = None  # largest norm of the group's gradient, in a step of its own of all groups'; None: any
+    # Largest norm of its gradient; None: any. In a step of its own the first group's is that of all groups together.
+    clip: float | None = None
     joins: str | None = None  # the agent's group whose clip and optimiser these parameters share
     rate_factor: float = 1.0  # of the learning rate
     weight_decay: float = 0.0
@@ -49,7 +50,7 @@ class Shared:
 
     view: Pixels | None = None  # [B, ...], the RL loss's augmented observations
     latent: Tensor | None = None  # [B, D] of `view`, with its graph
-    weights: Tensor | None = None  # [B], importance weights of the samples
+    weights: Tensor | None = None  # [B], importance weights, which the agent itself applies to the loss
     target_encoder: nn.Module | None = None  # the critic's
 
 
@@ -95,8 +96,9 @@ class Host:
 
 
 class Auxiliary(Protocol):
-    """An auxiliary loss. A class may inherit from it for the defaults, and needs `reads`, `groups` and `loss` then.
+    """An auxiliary loss. A class may inherit from it for the defaults.
 
+    It then sets what has none: `reads`, `groups`, `owned`, `targets` and `generators`, and defines `loss`.
     One whose samples depend on each other has `independent = False`, and `embed`, `embed_targets` and `compare` in the
     place of `loss`.
     """

@@ -40,7 +40,7 @@ def milestones(config: DMControlConfig) -> list[int]:
 
 
 def make_scorer(config: DMControlConfig, seed: int, index: int) -> DMControlEnv:
-    """An evaluation's environment that draws nothing."""
+    """An evaluation's environment that renders nothing."""
     return make_environment(config, seed, index, training=False, pictures=False)
 
 

@@ -1,1 +1,1 @@
-"""Mask-based Latent Reconstruction: the auxiliary objective and what both benchmarks share."""
+"""Mask-based Latent Reconstruction: the auxiliary objective and what both suites share."""

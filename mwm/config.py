@@ -172,7 +172,7 @@ class EnvironmentConfig:
     image_size: Annotated[int, Field(ge=1, le=1024)]  # pixels a side, as rendered and stored
     action_repeat: PositiveInt  # environment steps per agent step
     episode_env_steps: PositiveInt  # time limit
-    shadows: bool  # whether the renderer draws shadows and reflections, which is most of a picture's cost in software
+    shadows: bool  # whether pictures show shadows and reflections, which is most of a picture's cost in software
 
 
 @dataclass(config=STRICT)

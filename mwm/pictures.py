@@ -74,7 +74,7 @@ def show_prediction(
     """Follows windows with their pictures for `observed_steps` steps, and then by their actions alone.
 
     pictures uint8 [B, T, 3, P, P], actions float32 [B, T, A] that led to them, first bool [B, T]. mask: of the
-    autoencoder's row; with patches the released code draws that row masked.
+    autoencoder's row; with patches the released code shows that row masked.
     """
     windows, steps = actions.shape[:2]
     flat = pictures.flatten(0, 1)
