@@ -245,6 +245,7 @@ def test_features_are_hidden_exactly(suite, number):
     """Against the encoder's layers called one by one, with features set to 0 position by position."""
     agent, _ = make_agent(suite, compose_tiny(suite))
     encoder, steps, batch, grid = agent.encoder, 4, 2, 3
+    stages = (encoder if suite == "atari" else encoder.convolutions).stages
     channels, side = (4, 84) if suite == "atari" else (9, 34)
     pixels = torch.randint(0, 256, (steps * batch, channels, side, side), dtype=torch.uint8).float()
     mask = torch.rand(1, steps, grid, grid) < 0.5
@@ -252,7 +253,7 @@ def test_features_are_hidden_exactly(suite, number):
 
     features = pixels / 255
     for index in (1, 2, 3):
-        layer, _ = encoder.stages[f"conv{index}"]
+        layer, _ = stages[f"conv{index}"]
         features = torch.nn.functional.conv2d(features, layer.weight, layer.bias, layer.stride).relu()
         if index == number:
             features, side = features.clone(), features.shape[-1]

@@ -1,4 +1,4 @@
-"""Tasks outside the published tables: training, evaluation and report of a tiny run."""
+"""Tasks outside the published tables: training, evaluation and report of tiny runs."""
 
 import csv
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from commands import evaluate, report
 from harness.run import run
 from recipes import load_recipe
-from tests.conftest import make_config, make_dmcontrol_config, missing_opengl
+from tests.conftest import make_config
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -34,9 +34,6 @@ def reported(tmp_path_factory) -> Path:
         trained(folder / game, make_config(folder / game, f"game={game}", *common))
     length = ("agent_steps=80", "loop.learning_starts=60", "evaluation.horizon=20", "environment.action_repeat=5")
     trained(folder / "Dot", make_config(folder / "Dot", "env=tests.own_environments:Dot", *common, *length))
-    if not missing_opengl():
-        hop = make_dmcontrol_config(folder / "hopper_hop", "domain=hopper", "task_name=hop", *common)
-        trained(folder / "hopper_hop", hop)
     assert report.main([str(folder), "--out", str(out / "report"), "--repeats", "10"]) == 0
     return out
 
@@ -73,10 +70,3 @@ def test_an_environment_of_a_users_own(reported):
     ours = "ours: Baseline, preset tiny, agent steps 80, action repeat 5"
     assert float(row[ours]) == pytest.approx(last_mean(episodes))
     assert not any("human_normalised" in episode for episode in (*again, *episodes))
-
-
-@pytest.mark.gl
-def test_a_dmcontrol_task_outside_the_six(reported):
-    episodes, _, row = rows_of(reported, "dmcontrol", "hopper_hop")
-    assert row["environment steps"] == f"{max(int(episode['env_steps']) for episode in episodes):,}"
-    assert float(row["ours: Baseline, preset tiny"]) == pytest.approx(last_mean(episodes))

@@ -20,7 +20,7 @@ def test_every_name_is_that_of_a_file_or_a_test():
 
 def test_every_worker_begins_with_a_long_test_and_none_is_lost():
     items = [Item(name) for name in ("a", "b", *LONGEST[::-1], "c", "d", "e", "f")]
-    ordered = longest_first(items, workers=2)
-    assert [ordered[0].originalname, ordered[4].originalname] == LONGEST
+    ordered = longest_first(items, workers=3)
+    assert [ordered[first].originalname for first in (0, 3, 6)] == LONGEST
     assert [item.originalname for item in ordered if item.originalname not in LONGEST] == list("abcdef")
     assert [longest_first(items[:1], 4), longest_first([], 2)] == [items[:1], []]

@@ -372,18 +372,18 @@ def test_a_setting_is_compared_with_what_differs_least():
     }
 
 
-def test_the_shipped_pair_under_names_of_its_own_has_its_difference():
+def test_the_shipped_pairs_under_names_of_their_own_have_their_differences():
     """Scores are added up here from the rows of the files."""
     folder = ROOT / "results" / "runs" / "cpu" / "cartpole_swingup"
-    (table,) = difference_tables(families(read_runs([folder], SUITES, identify), SUITES), 9)
-    means = []
-    for name in ("mlr-medium_seed_1", "baseline-medium_seed_1"):
-        rows = list(csv.DictReader((folder / name / "evaluations.csv").open(newline="")))
-        means.append(mean(float(row["score"]) for row in rows if row["env_steps"] == "100000"))
-    assert [row[:3] for row in table.rows] == [
-        ["MLR (precision bf16), preset cpu", task, "1"] for task in ("cartpole_swingup", "mean of 1")
-    ]
-    assert table.rows[0][-1].columns[""] == pytest.approx((means[0] - means[1]) / 1000)
+    tables = difference_tables(families(read_runs([folder], SUITES, identify), SUITES), 9)
+    pairs = {"MLR, preset cpu": "medium-fp32_seed_2", "MLR (precision bf16), preset cpu": "medium_seed_1"}
+    for table, (label, run) in zip(tables, pairs.items(), strict=True):
+        means = []
+        for name in (f"mlr-{run}", f"baseline-{run}"):
+            rows = list(csv.DictReader((folder / name / "evaluations.csv").open(newline="")))
+            means.append(mean(float(row["score"]) for row in rows if row["env_steps"] == "100000"))
+        assert [row[:3] for row in table.rows] == [[label, task, "1"] for task in ("cartpole_swingup", "mean of 1")]
+        assert table.rows[0][-1].columns[""] == pytest.approx((means[0] - means[1]) / 1000)
 
 
 def test_a_suite_has_a_reference_of_its_own():
