@@ -4,12 +4,13 @@ mlr share RUN --out results/agents/NAME                    # plays the run's las
 mlr share RUN --out FOLDER --episodes 30 --note "Plays LEFT all the time."
 mlr share FOLDER --push USER/NAME                          # a packed agent to the Hugging Face Hub
 
-The packed folder is a run folder without checkpoints: mlr evaluate, verify, compare and load_agent take it. Of these
-folders mlr visualize takes those of Masked World Models alone: the pictures of MLR need a checkpoint.
+The packed folder is a run folder without checkpoints: mlr evaluate, verify, compare and load_agent take it, mlr
+visualize where it has the auxiliary's tensors or is of Masked World Models.
 """
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -136,13 +137,18 @@ def fill(target: RunFolder, source: RunFolder, weights: Path, config: Any, rows:
 
     from harness.checkpoint import write_tensors
     from harness.run_evaluation import evaluate_run
-    from harness.weights import RUN
+    from harness.weights import AUXILIARY, RUN, read_auxiliary
 
     recipe = load_recipe(config)
     about = {"version": read_manifest(source.path).get("version"), **recipe.suite.units(config, int(weights.stem))}
     target.weights.mkdir(parents=True)
     header = {RUN: json.dumps(about | {"config": as_dict(config)})}  # older versions wrote none
     write_tensors(load_file(weights), target.weights / weights.name, header)
+    if config.auxiliary_section is not None:
+        with suppress(ConfigError):  # without a checkpoint there are the weights alone
+            agent_steps, tensors = read_auxiliary(source, config)
+            if agent_steps == int(weights.stem):
+                write_tensors(tensors, target.path / AUXILIARY)
     for name in ("config", "manifest", "metrics", "evaluations", "episodes"):
         if getattr(source, name).is_file():
             shutil.copyfile(getattr(source, name), getattr(target, name))

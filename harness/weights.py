@@ -3,16 +3,22 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.checkpoint import require_finite, write_tensors
-from harness.config import ConfigError
+from harness.agent import Agent
+from harness.checkpoint import Checkpoints, require_finite, write_tensors
+from harness.config import ConfigError, require
+from harness.errors import CheckpointError
+from harness.run_folder import RunFolder, config_hash, read_config
 
 RUN = "run"  # key in the file's header
+AUXILIARY = "auxiliary.safetensors"  # of a packed agent: tensors of its auxiliary's modules
+MODULES = ("owned", "targets")  # of an auxiliary
 
 
 def write_weights(modules: nn.Module, path: Path, about: dict | None = None) -> None:
@@ -24,6 +30,37 @@ def write_weights(modules: nn.Module, path: Path, about: dict | None = None) -> 
     require_finite(tensors)
     path.parent.mkdir(exist_ok=True)  # not the run's own folder, which somebody may have removed
     write_tensors(tensors, path, about and {RUN: json.dumps(about)})
+
+
+def read_auxiliary(folder: RunFolder, config: Any) -> tuple[int, dict[str, Tensor]]:
+    """Agent steps and the auxiliary's tensors, of a run's newest checkpoint or a packed agent's file.
+
+    Raises ConfigError where neither is whole.
+    """
+    refusal = f"{folder.path} has no checkpoint that can be shown: mlr inspect says what is there"
+    checkpoints = Checkpoints(folder.checkpoints, config.replay.capacity, config_hash(read_config(folder.path)))
+    try:
+        if (folder.path / AUXILIARY).is_file():
+            return int(folder.saved_weights().stem), load_file(folder.path / AUXILIARY)
+        loaded = checkpoints.load(lambda start, rows: None, lambda line: None)
+        require(loaded is not None, refusal)
+        agent_steps, state = loaded
+        modules = state["agent"]["auxiliary"]
+    except (CheckpointError, LookupError, OSError, SafetensorError) as error:
+        raise ConfigError(refusal) from error
+    return agent_steps, {f"{name}.{key}": value for name in MODULES for key, value in modules.get(name, {}).items()}
+
+
+def load_trained(agent: Agent, weights: Path, auxiliary: dict[str, Tensor]) -> None:
+    """Fills the networks that act and the auxiliary's; raises ConfigError for tensors of another configuration."""
+    try:
+        unknown = agent.networks.load_state_dict(load_file(weights), strict=False).unexpected_keys
+        require(not unknown, f"{weights} has networks of another agent: {', '.join(unknown)}")
+        for name in MODULES:
+            own = {key.removeprefix(f"{name}."): value for key, value in auxiliary.items() if key.startswith(name)}
+            getattr(agent.auxiliary, name).load_state_dict(own)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"{weights} and the auxiliary's tensors cannot be loaded: {error}") from error
 
 
 def read_about(path: Path) -> dict:

@@ -20,7 +20,7 @@ from harness.config import ConfigError, require
 from harness.messages import refuse
 from harness.output import lasting_output
 from harness.overrides import check_single
-from harness.run_folder import RunFolder, config_hash, read_config
+from harness.run_folder import RunFolder
 from recipes import COMMANDS, load_config, load_recipe
 
 PICTURES = Path("runs/pictures")
@@ -97,6 +97,7 @@ def visualize(config, run: Path | None, out: Path) -> None:
     import torch
 
     from harness.recipe import Spaces
+    from harness.weights import load_trained, read_auxiliary
     from studies import clips, pictures
     from studies.play import random_player
 
@@ -108,8 +109,9 @@ def visualize(config, run: Path | None, out: Path) -> None:
         if run is None:
             player, name = random_player(environment, config.seed), "random actions"
         else:
-            agent_steps = load_networks(agent, config, run)
+            agent_steps, tensors = read_auxiliary(RunFolder(run), config)
             weights = RunFolder(run).saved_weights(agent_steps)
+            load_trained(agent, weights, tensors)
             player = recipe.method.make_player(config, weights, config.seed, device)
             name = f"the agent after {agent_steps:,} steps"
         played = clips.play_clips(environment, player, config.mlr.seq_len, CLIPS, SKIPPED)
@@ -132,24 +134,3 @@ def visualize(config, run: Path | None, out: Path) -> None:
         pictures.draw_strategies(out / f"{config.task}_strategies.png", strategies),
     ):
         print(path)
-
-
-def load_networks(agent, config, run: Path) -> int:
-    """Puts what the newest checkpoint of a run has learned into `agent`; returns the checkpoint's agent steps.
-
-    Optimisers and generators stay as they are, so that a run of another device can be shown.
-    """
-    from harness.checkpoint import Checkpoints
-    from harness.errors import CheckpointError
-
-    refusal = f"{run} has no checkpoint that can be shown: mlr inspect says what is there"
-    checkpoints = Checkpoints(RunFolder(run).checkpoints, config.replay.capacity, config_hash(read_config(run)))
-    try:
-        loaded = checkpoints.load(lambda start, rows: None, lambda line: None)
-        require(loaded is not None, refusal)
-        agent_steps, state = loaded
-        agent.networks.load_state_dict(state["agent"]["networks"])
-        agent.auxiliary.load_state(state["agent"]["auxiliary"])
-    except (CheckpointError, LookupError, RuntimeError) as error:
-        raise ConfigError(refusal) from error
-    return agent_steps

@@ -11,6 +11,7 @@ from harness.exit_codes import FAILED
 from harness.logs import CsvLog
 from harness.run_folder import RunFolder
 from recipes import load_agent
+from studies import visualize
 from tests.conftest import ROOT
 from tests.hub import TOKEN, local_hub
 
@@ -40,6 +41,17 @@ def test_a_packed_agent_plays_its_scores_again_and_its_card_says_which(packed, f
     agents = [load_agent(source) for source in (finished_run, moved)]
     np.testing.assert_array_equal(*(agent.act(observations) for agent in agents))
     moved.rename(packed / "weights" / "000000120.safetensors")
+
+
+def test_a_packed_agent_shows_the_predictions_of_its_run(packed, finished_run, tmp_path, capsys):
+    shown = []
+    for folder in (finished_run, packed):
+        assert visualize.main(["--run", str(folder), "--out", str(tmp_path)]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] and "cosine" in shown[0]
+    (packed / "auxiliary.safetensors").rename(moved := tmp_path / "auxiliary.safetensors")
+    assert visualize.main(["--run", str(packed)]) == 2
+    moved.rename(packed / "auxiliary.safetensors")
 
 
 def test_the_hub_gets_every_file(packed, monkeypatch, capsys):
