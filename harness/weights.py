@@ -38,10 +38,10 @@ def read_auxiliary(folder: RunFolder, config: Any) -> tuple[int, dict[str, Tenso
     Raises ConfigError where neither is whole.
     """
     refusal = f"{folder.path} has no checkpoint that can be shown: mlr inspect says what is there"
-    checkpoints = Checkpoints(folder.checkpoints, config.replay.capacity, config_hash(read_config(folder.path)))
     try:
         if (folder.path / AUXILIARY).is_file():
             return int(folder.saved_weights().stem), load_file(folder.path / AUXILIARY)
+        checkpoints = Checkpoints(folder.checkpoints, config.replay.capacity, config_hash(read_config(folder.path)))
         loaded = checkpoints.load(lambda start, rows: None, lambda line: None)
         require(loaded is not None, refusal)
         agent_steps, state = loaded
