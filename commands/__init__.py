@@ -1,4 +1,15 @@
-"""One command for all that can be done with runs; each is also a script.
+"""The command `mlr`; each of what it does is also a script."""
+
+import importlib
+import sys
+
+from harness.config import ConfigError
+from harness.exit_codes import DONE
+from harness.messages import refuse
+from harness.output import lasting_output
+
+# No docstring: Python drops those under -OO.
+HELP = """One command for all that can be done with runs; each is also a script.
 
 mlr train atari game=pong           train, or go on; also dmcontrol or mwm task=NAME
 mlr evaluate RUN                    score a run's weights
@@ -11,15 +22,6 @@ mlr share RUN --out FOLDER          card, weights and video of a trained agent; 
 mlr visualize game=pong             pictures of a mask, or of what a trained agent predicts
 mlr COMMAND --help                  what it takes
 """
-
-import importlib
-import sys
-
-from harness.config import ConfigError
-from harness.exit_codes import DONE
-from harness.messages import refuse
-from harness.output import lasting_output
-
 MODULES = {
     "train atari": "commands.train_atari",
     "train dmcontrol": "commands.train_dmcontrol",
@@ -40,7 +42,7 @@ def main() -> int:
     """Exit code of the command that the command line names."""
     words = sys.argv[1:]
     if words in ([], ["-h"], ["--help"]):
-        print(__doc__)
+        print(HELP)
         return DONE
     count = 2 if words[0] == "train" else 1
     name = " ".join(words[:count])

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from harness.config import ConfigError
 from harness.hardware import synchronize
+from harness.messages import in_one_line
 
 COMPARED_IMAGES = 256
 WARM_UPS, REPEATS = 3, 5
@@ -19,19 +21,24 @@ Compute = Callable[[], Sequence[Tensor]]  # results and gradients
 def reason_against(fused: Compute, plain: Compute, precision: str, seconds: Callable[[Compute], float]) -> str:
     """Reason not to compute the fused way, in words; empty where it agrees with `plain` and takes less time.
 
-    Neither may draw random numbers. A library or driver that refuses is a reason too.
+    Neither may draw random numbers. A library or driver that refuses is a reason too. Raises ConfigError where the GPU
+    cannot go on.
     """
     try:
         expected = [result.detach().float() for result in plain()]
-        off = max(
+        differences = [
             float((result.detach().float() - right).norm() / right.norm().clamp(min=1e-12))
             for result, right in zip(fused(), expected, strict=True)
-        )
-        if not off <= TOLERANCES[precision]:
-            return f"differs by {off:.1e}"
+        ]
+        for off in differences:
+            if not off <= TOLERANCES[precision]:  # NaN is not either
+                return f"differs by {off:.1e}"
         slower = seconds(fused) / seconds(plain)
     except torch.OutOfMemoryError:
         raise
+    except torch.AcceleratorError as error:  # nothing can be computed on this GPU any more by this process
+        reason = in_one_line(str(error))
+        raise ConfigError(f"a fused way ended in an error of the GPU: use fused=off ({reason})") from error
     except Exception as error:  # of a compiler, a library or a driver; torch's operations remain
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return f"takes {slower:.2f} times as long" if slower >= 1 else ""

@@ -36,8 +36,12 @@ class Lasting:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Within it neither standard stream raises OSError; one line on the other says that the output is gone."""
-    with redirect_stderr(Lasting(sys.stderr, report=False)), redirect_stdout(Lasting(sys.stdout, report=True)):
+    """Within it neither standard stream raises OSError; one line on the other says that the output is gone.
+
+    A stream that was closed before the start, which Python has as None, takes everything and shows nothing.
+    """
+    errors, output = (stream or open(os.devnull, "w") for stream in (sys.stderr, sys.stdout))
+    with redirect_stderr(Lasting(errors, report=False)), redirect_stdout(Lasting(output, report=True)):
         try:
             yield
         finally:

@@ -40,7 +40,7 @@ def read_auxiliary(folder: RunFolder, config: Any) -> tuple[int, dict[str, Tenso
     refusal = f"{folder.path} has no checkpoint that can be shown: mlr inspect says what is there"
     try:
         if (folder.path / AUXILIARY).is_file():
-            return int(folder.saved_weights().stem), load_file(folder.path / AUXILIARY)
+            return int(folder.saved_weights().stem), read_tensors(folder.path / AUXILIARY)
         checkpoints = Checkpoints(folder.checkpoints, config.replay.capacity, config_hash(read_config(folder.path)))
         loaded = checkpoints.load(lambda start, rows: None, lambda line: None)
         require(loaded is not None, refusal)
@@ -51,10 +51,24 @@ def read_auxiliary(folder: RunFolder, config: Any) -> tuple[int, dict[str, Tenso
     return agent_steps, {f"{name}.{key}": value for name in MODULES for key, value in modules.get(name, {}).items()}
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The file's tensors. Raises ConfigError for a file that cannot be read, SafetensorError for a damaged one."""
+    require_readable(path)
+    return load_file(path)
+
+
+def require_readable(path: Path) -> None:
+    """Raises ConfigError with the system's reason, where safetensors calls any file absent that it cannot open."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def load_trained(agent: Agent, weights: Path, auxiliary: dict[str, Tensor]) -> None:
     """Fills the networks that act and the auxiliary's; raises ConfigError for tensors of another configuration."""
     try:
-        unknown = agent.networks.load_state_dict(load_file(weights), strict=False).unexpected_keys
+        unknown = agent.networks.load_state_dict(read_tensors(weights), strict=False).unexpected_keys
         require(not unknown, f"{weights} has networks of another agent: {', '.join(unknown)}")
         for name in MODULES:
             own = {key.removeprefix(f"{name}."): value for key, value in auxiliary.items() if key.startswith(name)}
@@ -65,6 +79,7 @@ def load_trained(agent: Agent, weights: Path, auxiliary: dict[str, Tensor]) -> N
 
 def read_about(path: Path) -> dict:
     """Values that were written beside the tensors. Raises ConfigError."""
+    require_readable(path)
     try:
         with safe_open(path, "numpy") as file:
             return json.loads(file.metadata()[RUN])
@@ -77,14 +92,12 @@ def read_weights(
 ) -> nn.ModuleDict:
     """The modules that `make_modules` builds for the tensors of a file, filled with them and frozen.
 
-    Raises ConfigError for a file that is damaged or does not fit them.
+    Raises ConfigError for a file that cannot be read, is damaged, or does not fit them.
     """
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         modules = make_modules(tensors)
         modules.load_state_dict(tensors)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ConfigError(f"{path} cannot be loaded: damaged, or of another configuration") from error
     return modules.to(device).requires_grad_(False).eval()

@@ -210,6 +210,17 @@ class MWMAgent(Agent):
         self.memory.load_state(state["memory"])
 
 
+class Features(nn.Module):
+    """What an autoencoder gives for pictures uint8 [N, 3, P, P], as a module that can be exported."""
+
+    def __init__(self, autoencoder: Autoencoder | Pictures):
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.autoencoder.features(pictures)
+
+
 class TrainedAgent:
     """A trained agent at several places, each with a memory: the policy's mean on sampled latents.
 
@@ -237,9 +248,8 @@ class TrainedAgent:
             return nn.ModuleDict(dict(zip(SAVED, parts, strict=True)))
 
         self.parts = read_weights(weights, make, self.device)
-        features = self.parts["autoencoder"].features
-        pool = self.parts["dynamics"].pool
-        self.encoder = features if section.world_model == "mwm" else lambda pictures: pool(features(pictures))
+        pool = [] if section.world_model == "mwm" else [self.parts["dynamics"].pool]
+        self.encoder = nn.Sequential(Features(self.parts["autoencoder"]), *pool)
         self.memory = Memory(section, places, self.action_size, self.device)
         self.generators = Generators(seed, self.device, ("playing_latent",))
 

@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from harness.report.published import label_of
 from harness.report.scores import Identity
 from harness.report.words import NAME, choice_groups, choices, in_words
 from harness.run_folder import identity, leaves
+from harness.sweeps.grid import ABLATION, read_groups
 from harness.sweeps.plan import changes, flatten
 from recipes import COMMANDS, command_of
 from recipes.tables import TASK_KEYS
@@ -24,8 +26,8 @@ def identify(config: dict) -> Identity:
     """Method of a configuration, and its changes from the base: the same task, method, preset and fidelity alone.
 
     Choices of groups such as `ladder` are recognised by what they set, and are changes themselves. A key that follows a
-    changed one, as `mlr.seq_len` does `replay.window`, is no change. Where this version has no such base, the
-    experiment's name stands for the changes.
+    changed one, as `mlr.seq_len` does `replay.window`, is no change; nor is one that an ablation sets with it. Where
+    this version has no such base, the experiment's name stands for the changes.
     """
     from omegaconf import OmegaConf
 
@@ -49,6 +51,7 @@ def identify(config: dict) -> Identity:
         OmegaConf.update(base, key, found[key][1])
     after = flatten(base)
     led = [key for key in following if after[key] == found[key][1]]
+    led += _set_together(command.name, {key: own for key, (_, own) in found.items()})
     changed = {key: tuple(map(_hashable, pair)) for key, pair in found.items() if key not in led}
     return Identity(method, chosen | changed, "" if usual else name)
 
@@ -83,9 +86,26 @@ def _nearest(command: Command, settings: list[str], task: dict, own: dict) -> tu
 
 def _has_left_traces(command: str, group: str, choice: str, plain: dict, own: dict) -> bool:
     """Tells whether a value of the choice's file is the run's and not the base's, or the file only includes others."""
-    files = [leaves(yaml.safe_load(file.read_text())) for file in files_of(command, group, choice)]
+    files = [_leaves_of(file) for file in files_of(command, group, choice)]
     values = {key: value for file in files for key, value in file.items() if key not in ("defaults", "experiment")}
     return not values or any(value == own.get(key) != plain.get(key) for key, value in values.items())
+
+
+def _leaves_of(file: Path) -> dict:
+    return leaves(yaml.safe_load(file.read_text()))
+
+
+def _set_together(command: str, own: dict) -> list[str]:
+    """Keys that have the value which an ablation sets beside the first key that its group names in `together`."""
+    found = []
+    for group in read_groups().values():
+        lead, *followers = group.together or [""]
+        for arm in group.arms if lead in own else ():
+            files = files_of(command, ABLATION, arm)
+            values = {key: value for file in files for key, value in _leaves_of(file).items()}
+            if values.get(lead) == own[lead]:
+                found += [key for key in followers if key in own and values.get(key) == own[key]]
+    return found
 
 
 def _compose(name: str, task: dict, *settings: str) -> Any:

@@ -26,7 +26,7 @@ from mwm.agent import MWMAgent
 from mwm.method import MWM
 from recipes import COMMANDS, load_agent, load_recipe
 from tests.conftest import composed
-from tests.test_runs import read
+from tests.test_runs import export_encoder, read
 
 OWN = "env=tests.own_environments:PulledSeenDot"  # pictures without a renderer, and a column "success"
 PRETRAINING = 31 + 2  # updates after agent step 20
@@ -166,7 +166,7 @@ def test_a_pixel_baseline_trains_resumes_and_acts(tmp_path):
     assert embedding.shape == (1, agent.parts["dynamics"].pool.width) and not embedding.requires_grad
 
 
-def test_the_trained_agent_for_other_code(finished):
+def test_the_trained_agent_for_other_code(finished, tmp_path):
     agent = load_agent(finished.folder.path)
     pictures = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
     actions = agent.act(pictures, np.array([True]))
@@ -180,6 +180,7 @@ def test_the_trained_agent_for_other_code(finished):
             agent.act(pictures.repeat(count, axis=0), np.array(first))
     tokens = agent.encoder(torch.from_numpy(pictures))
     assert tokens.shape == (1, 1 + 16, 16) and not tokens.requires_grad
+    export_encoder(agent, tmp_path)
 
 
 def test_operations_of_a_run_count_each_kind_as_often_as_it_comes():

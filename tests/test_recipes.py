@@ -99,6 +99,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(changes, expected, tmp_
 
 
 LEAN = {"variant": ("", "lean")}
+TWO = {"replay.window": (16, 4), "mlr.mask.cube_depth": (8, 2)}
 
 
 def step(name: str) -> dict:
@@ -121,6 +122,8 @@ def test_a_recipe_is_that_of_its_configuration(tmp_path):
         ("atari", "game=pong preset=tiny +ablation=ratio_0.3", ("mlr", {"mlr.mask.ratio": (0.5, 0.3)}, "ratio_0.3")),
         ("atari", "game=pong auxiliary=none agent_steps=9000", ("none", {"agent_steps": (100000, 9000)}, "")),
         ("dmcontrol", "task=walker_walk +ablation=seq_len_8", ("mlr", {"replay.window": (16, 8)}, "seq_len_8")),
+        ("atari", "game=pong +ablation=seq_len_4", ("mlr", {"replay.window": (16, 4)}, "seq_len_4")),
+        ("atari", "game=pong replay.window=4 mlr.mask.cube_depth=2", ("mlr", TWO, "")),
         ("dmcontrol", "domain=hopper task_name=hop experiment=a-b env_steps=8", ("mlr", {}, "a-b")),
         ("mwm", "task=reach world_model=pixels mwm.kl.free=2", ("pixels", {"mwm.kl.free": (0.01, 2.0)}, "")),
         ("atari", "game=pong +variant=lean ladder=resets experiment=a", ("mlr", {**LEAN, **step("resets")}, "a")),

@@ -304,7 +304,11 @@ def test_weights_alone_say_whose_they_are_and_play(finished_run, tmp_path):
 
 @pytest.mark.parametrize("run", ["finished_run", pytest.param("finished_dmcontrol_run", marks=pytest.mark.gl)])
 def test_the_encoder_is_exported_in_one_call(run, request, tmp_path):
-    agent = load_agent(request.getfixturevalue(run))
+    export_encoder(load_agent(request.getfixturevalue(run)), tmp_path)
+
+
+def export_encoder(agent, tmp_path):
+    """Exports as the README does, and compares what the files give."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, *agent.observation_shape), dtype=torch.uint8, generator=generator)
     latents = agent.encoder(pixels)

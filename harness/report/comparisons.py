@@ -93,13 +93,19 @@ class Ablation:
 
 
 def ablations(family: Sequence[Results]) -> list[Ablation]:
+    """Bases that have arms; an arm has a task and seed in common with its base."""
     found = []
     for base in family:
         arms = {}
         for results in family:
             changes, own = set(results.group.changes), set(base.group.changes)
-            if results.group.method == base.group.method and changes > own and len(changes) == len(own) + 1:
+            is_arm = results.group.method == base.group.method and changes > own and len(changes) == len(own) + 1
+            if is_arm and _seeds(results) & _seeds(base):
                 arms |= dict.fromkeys(changes - own, results)
         if arms:
             found.append(Ablation(base, {change: arms[change] for change in sorted(arms, key=by_size)}))
     return found
+
+
+def _seeds(results: Results) -> set[tuple[str, int]]:
+    return {(run.task, run.seed) for run in results.members}

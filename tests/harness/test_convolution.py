@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import fused as fusing
+from harness.config import ConfigError
 from harness.convolution import ConvReLU
 from harness.precision import make_autocast
 from mlr.augmentation import RandomCrop
@@ -84,7 +85,8 @@ def test_an_update_with_every_fused_way_is_an_update(name, aux, precision, monke
 
     def crop(self, images, offsets, factor, dtype):
         pixels = self._by_torch(images, offsets, factor).to(dtype)
-        padded = F.pad(pixels, (0,) * 5 + (16 - pixels.shape[1],))
+        channels = pixels.shape[1]  # `padded_channels` needs Triton
+        padded = F.pad(pixels, (0,) * 5 + ((8 if channels <= 8 else 16) - channels,))
         return padded.contiguous(memory_format=torch.channels_last)
 
     monkeypatch.setattr(RandomCrop, "_by_kernel", crop)
@@ -107,9 +109,11 @@ def test_what_disagrees_or_raises_is_not_used():
     one = [torch.ones(3)]
     assert fusing.reason_against(lambda: one, lambda: one, "fp32", lambda work: 1.0) == "takes 1.00 times as long"
     for wrong in (torch.full((3,), 1.1), torch.full((3,), torch.nan)):
-        assert fusing.reason_against(lambda wrong=wrong: [wrong], lambda: one, "bf16", lambda work: 1.0).startswith(
-            "differs"
-        )
+        for found in ([*one, wrong], [wrong, *one]):  # a gradient, or the result
+            reason = fusing.reason_against(lambda found=found: found, lambda: one * 2, "bf16", lambda work: 1.0)
+            assert reason.startswith("differs")
     assert fusing.reason_against(lambda: 1 / 0, lambda: one, "fp32", lambda work: 1.0).startswith("ZeroDivisionError")
     with pytest.raises(torch.OutOfMemoryError):
         fusing.reason_against(lambda: exec("raise torch.OutOfMemoryError"), lambda: one, "fp32", lambda work: 1.0)
+    with pytest.raises(ConfigError, match="use fused=off"):  # the process has lost its GPU
+        fusing.reason_against(lambda: exec("raise torch.AcceleratorError"), lambda: one, "fp32", lambda work: 1.0)

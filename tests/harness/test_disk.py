@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from harness import disk
 from harness.checkpoint import Checkpoints, write_tensors
 from harness.config import ConfigError
 from harness.run_folder import RunFolder
-from harness.weights import read_weights
+from harness.weights import read_about, read_tensors, read_weights
 
 
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
@@ -30,6 +31,14 @@ def test_unreadable_and_damaged_weights_are_two_messages(tmp_path):
     for name, message in (("damaged", "damaged, or of another"), ("absent", "cannot be read")):
         with pytest.raises(ConfigError, match=message):
             read_weights(tmp_path / name, lambda tensors: torch.nn.ModuleDict(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("read", [read_about, read_tensors])
+def test_tensors_of_somebody_else_are_not_called_absent_or_damaged(tmp_path, monkeypatch, read):
+    write_tensors({"a": torch.ones(2)}, tmp_path / "file")
+    monkeypatch.setattr(Path, "open", refusing(errno.EACCES))  # root may read what has no permission
+    with pytest.raises(ConfigError, match="file cannot be read: Permission denied"):
+        read(tmp_path / "file")
 
 
 def refusing(number):

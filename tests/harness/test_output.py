@@ -52,6 +52,14 @@ def test_an_output_that_is_gone_ends_the_printing_alone(tmp_path, make, errors_t
     assert errors_too or errors.count("note: standard output takes no more") == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_was_closed_before_the_start_changes_nothing(closed):
+    code = "from harness.output import lasting_output as o\nwith o(): print('a', flush=True)\nimport sys; sys.exit(7)"
+    command = ["sh", "-c", f'exec "{sys.executable}" -c "$0" {closed}', code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "a\n" if closed == "2>&-" else "", "")
+
+
 def test_the_list_of_commands_may_be_cut_off():
     writer, close = pipe()
     close()

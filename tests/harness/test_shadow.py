@@ -42,7 +42,9 @@ def test_updates_round_where_autocast_does_and_checkpoints_hold_the_masters():
     for _ in range(2):
         for _ in range(2):
             metrics = plain.update(replay, 60, "update")
-            assert_equal(metrics, shadowed.update(other, 60, "update"))
+            norm, found = "aux/grad_norm_decoder", shadowed.update(other, 60, "update")
+            torch.testing.assert_close(found.pop(norm), metrics[norm], rtol=1e-6, atol=0)  # a sum in another order
+            assert_equal({key: value for key, value in metrics.items() if key != norm}, found)
         assert_equal(plain.state(), shadowed.state())
         shadowed.load_state(copy.deepcopy(make(False, "seed=2")[0].state()))
         shadowed.load_state(copy.deepcopy(plain.state()))
