@@ -15,7 +15,7 @@ from harness.report.page import Section, Video, build_page
 from harness.report.published import SuiteScores
 from harness.report.results import Group, Run, Said, collect, every_suite, groups_of, labels, said_once
 from harness.report.table import Table, is_own
-from harness.report.tables import MEANS_ONLY
+from harness.report.tables import MEANS_ONLY, SMALLER
 from harness.report.words import plural
 from harness.run_folder import RunFolder
 
@@ -57,7 +57,9 @@ def write_report(
     paths = [path for section in sections for table in section.tables for path in table.write(out / "tables")]
     paths += [path for section in sections for figure in section.figures for path in figure.paths]
     page, lead, facts = out / "index.html", _lead(runs, suites), _facts(runs, suites, repeats)
-    page.write_text(build_page("Results", lead, facts, _warnings(runs, suites), sections))
+    said = _caveats(runs, suites)
+    on_page = [replace(each, tables=[_without(table, said) for table in each.tables]) for each in sections]
+    page.write_text(build_page("Results", lead, facts, _warnings(runs, said), on_page))
     own = [table for section in sections if section.title in OF_RUNS for table in section.tables]
     own += [table for table in chain(*compared.values()) if any(is_own(row) for row in table.rows)]
     return [*paths, page], [*own, *improvement]
@@ -148,16 +150,27 @@ def _covered(suite: SuiteScores, tasks: set[str]) -> str:
     return f"{covered}, {further}" if tasks - set(suite.tasks) else covered
 
 
-def _warnings(runs: Sequence[Run], suites: Suites) -> list[str]:
-    """Caveats that stand before the first number."""
-    warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
+def _caveats(runs: Sequence[Run], suites: Suites) -> dict[str, list[Said]]:
+    """By the suite's label, what our runs of it lack."""
     said: dict[str, list[Said]] = {}
     for results in collect(runs, suites):
         name = results.suite.label
         said.setdefault(name, [])
         if results.group.preset != "full" and results.suite.methods:
-            said[name].append((results.group, "smaller than the paper's, so no reproduction of it"))
+            said[name].append((results.group, SMALLER))
         said[name] += results.missing()
+    return said
+
+
+def _without(table: Table, said: Mapping[str, Sequence[Said]]) -> Table:
+    """The table without notes that stand at the top of the page."""
+    known = tuple({f": {sentence}." for entries in said.values() for _, sentence in entries})
+    return replace(table, notes=[note for note in table.notes if not note.endswith(known)])
+
+
+def _warnings(runs: Sequence[Run], said: Mapping[str, Sequence[Said]]) -> list[str]:
+    """Caveats that stand before the first number."""
+    warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
     warnings += [f"{name}, {sentence}" for name, entries in said.items() for sentence in said_once(entries)]
     dirty = sum(".dirty" in run.version for run in runs)  # of any start
     if dirty:

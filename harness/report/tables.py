@@ -19,6 +19,7 @@ from harness.report.results import Results, Run, collect, collect_by_budget, sai
 from harness.report.table import OURS, Table
 from harness.report.words import plural
 
+SMALLER = "smaller than the paper's setting, so not comparable with published scores"
 MEANS_ONLY = "The papers' tables hold means only, without intervals. Tables of methods with single runs have them."
 OF_MEANS = {  # rows of a suite's table that are over the means of tasks
     "mean": mean,
@@ -255,7 +256,7 @@ def _notes(collected: Sequence[Results], repeats: int) -> list[str]:
             steps = f"after {results.env_steps:,} environment steps{ends}"
             said.append((group, f"{steps}, {episodes} episodes a run, seeds {seeds}"))
             if group.preset != "full" and results.suite.methods:
-                said.append((group, "smaller than the paper's setting, so not comparable with published scores"))
+                said.append((group, SMALLER))
             versions = {version for run in runs for version in run.version.split("; ")}
             if len(versions) > 1:
                 said.append((group, f"made by several versions of the code, {_either(versions)}"))
