@@ -105,7 +105,8 @@ def test_a_device_computes_what_the_cpu_computes(name, aux, device):
         expected = updated(agent, replay, count=1)
     with HostDraws(), another_way_to_compute(device):
         actual = updated(*make(name, device, f"auxiliary={aux}"), count=1)
-    assert actual[0] != expected[0]  # or it was the same computation
+    # Or it was the same computation, as of the Baseline on an Intel CPU, where MKL multiplies either way.
+    assert actual[0] != expected[0] or (device, aux) == ("cpu", "none")
     assert_metrics_near(actual[0], expected[0], tolerance=1e-3)
     # Some gradients are sums that cancel, and are nothing but rounding: the largest of all is their measure.
     largest = max(norms(expected[1]))
