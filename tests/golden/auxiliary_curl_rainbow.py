@@ -22,8 +22,8 @@ from tests.golden.atari_weights import NOISY_PARAMETERS, sum_l2
 from tests.golden.check import Arrays, Check, by_case, load, named, relative, setting
 
 LOSSES, GRADIENTS, NORMS, WEIGHTS = 1e-5, 5e-5, 1e-5, 5e-5
-# Of logits, their loss and the contrast's gradients. The first layers' weights are all positive, so that their sums cancel in the LayerNorm:
-# computed in float64, the reference's own logits are off by 2.9e-5, ours by 1.8e-5.
+# Of logits, their loss and the contrast's gradients. The first layers' weights are all positive, so that their sums
+# cancel in the LayerNorm: computed in float64, the reference's own logits are off by 2.9e-5, ours by 1.8e-5.
 CONTRAST = 1e-4
 FIRST_NORM, LATER_NORMS = 5e-5, 5e-4  # the first has the contrast's gradients: 2.2e-5 on an Intel Xeon with AMX
 STRIDE, CLIP, RATE, EPS, TAU, TEMPERATURE = 5, 10.0, 1e-4, 1.5e-4, 1e-3, 0.1
