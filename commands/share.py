@@ -133,17 +133,16 @@ def pack(run: Path, out: Path, hub: ModuleType, agent_steps: int | None, episode
 
 def fill(target: RunFolder, source: RunFolder, weights: Path, config: Any, rows: list[dict], episodes: int) -> None:
     """Copies what `source` has of the agent with these weights, and plays the episodes of `rows` with it again."""
-    from safetensors.torch import load_file
 
     from harness.checkpoint import write_tensors
     from harness.run_evaluation import evaluate_run
-    from harness.weights import AUXILIARY, RUN, read_auxiliary
+    from harness.weights import AUXILIARY, RUN, read_auxiliary, read_tensors
 
     recipe = load_recipe(config)
     about = {"version": read_manifest(source.path).get("version"), **recipe.suite.units(config, int(weights.stem))}
     target.weights.mkdir(parents=True)
     header = {RUN: json.dumps(about | {"config": as_dict(config)})}  # older versions wrote none
-    write_tensors(load_file(weights), target.weights / weights.name, header)
+    write_tensors(read_tensors(weights), target.weights / weights.name, header)
     if config.auxiliary_section is not None:
         with suppress(ConfigError):  # without a checkpoint there are the weights alone
             agent_steps, tensors = read_auxiliary(source, config)

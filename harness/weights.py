@@ -1,7 +1,8 @@
 """The trained weights of a run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,16 @@ def read_auxiliary(folder: RunFolder, config: Any) -> tuple[int, dict[str, Tenso
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The file's tensors. Raises ConfigError for a file that cannot be read, SafetensorError for a damaged one."""
-    require_readable(path)
-    return load_file(path)
+    with _reading(path):
+        return load_file(path)
 
 
-def require_readable(path: Path) -> None:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     """Raises ConfigError with the system's reason, where safetensors calls any file absent that it cannot open."""
     try:
         path.open("rb").close()
+        yield
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -73,17 +76,16 @@ def load_trained(agent: Agent, weights: Path, auxiliary: dict[str, Tensor]) -> N
         for name in MODULES:
             own = {key.removeprefix(f"{name}."): value for key, value in auxiliary.items() if key.startswith(name)}
             getattr(agent.auxiliary, name).load_state_dict(own)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{weights} and the auxiliary's tensors cannot be loaded: {error}") from error
 
 
 def read_about(path: Path) -> dict:
     """Values that were written beside the tensors. Raises ConfigError."""
-    require_readable(path)
     try:
-        with safe_open(path, "numpy") as file:
+        with _reading(path), safe_open(path, "numpy") as file:
             return json.loads(file.metadata()[RUN])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path} does not say which run its weights are of: give the run folder") from error
 
 
