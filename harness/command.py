@@ -152,13 +152,21 @@ def files_of(name: str, group: str, choice: Any) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+def settings_of(name: str, group: str, choice: Any) -> dict[str, Any]:
+    """Keys with dots and their values in the files of a group's choice."""
+    found: dict[str, Any] = {}
+    for file in files_of(name, group, choice):
+        found |= leaves(yaml.safe_load(file.read_text()))
+    return found
+
+
 def changed(name: str, override: str, added: Collection[str]) -> list[str]:
     """Keys that an override changes: its own, or those in the file of an added group."""
     parsed = parse(override)
     key, value = parsed.key_or_group, parsed.value()
     if key not in added:
         return list(leaves({key: value}))
-    return [leaf for file in files_of(name, key, value) for leaf in leaves(yaml.safe_load(file.read_text()))]
+    return list(settings_of(name, key, value))
 
 
 def require_read(override: str, keys: Iterable[str], idle: Sequence[str], choice: str) -> None:

@@ -2,12 +2,9 @@
 
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from harness.command import Command, chosen_groups, files_of
+from harness.command import Command, chosen_groups, settings_of
 from harness.config import ConfigError, as_dict
 from harness.report.published import label_of
 from harness.report.scores import Identity
@@ -86,13 +83,9 @@ def _nearest(command: Command, settings: list[str], task: dict, own: dict) -> tu
 
 def _has_left_traces(command: str, group: str, choice: str, plain: dict, own: dict) -> bool:
     """Tells whether a value of the choice's file is the run's and not the base's, or the file only includes others."""
-    files = [_leaves_of(file) for file in files_of(command, group, choice)]
-    values = {key: value for file in files for key, value in file.items() if key not in ("defaults", "experiment")}
+    files = settings_of(command, group, choice)
+    values = {key: value for key, value in files.items() if key not in ("defaults", "experiment")}
     return not values or any(value == own.get(key) != plain.get(key) for key, value in values.items())
-
-
-def _leaves_of(file: Path) -> dict:
-    return leaves(yaml.safe_load(file.read_text()))
 
 
 def _set_together(command: str, own: dict) -> list[str]:
@@ -101,8 +94,7 @@ def _set_together(command: str, own: dict) -> list[str]:
     for group in read_groups().values():
         lead, *followers = group.together or [""]
         for arm in group.arms if lead in own else ():
-            files = files_of(command, ABLATION, arm)
-            values = {key: value for file in files for key, value in _leaves_of(file).items()}
+            values = settings_of(command, ABLATION, arm)
             if values.get(lead) == own[lead]:
                 found += [key for key in followers if key in own and values.get(key) == own[key]]
     return found

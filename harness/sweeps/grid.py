@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 
 import yaml
@@ -56,6 +57,7 @@ def make_grid(settings: Sequence[str], ablations: Sequence[str] = (), group: Gro
     return Grid(common, axes, group)
 
 
+@cache
 def read_groups() -> dict[str, Group]:
     return {name: Group(**entry) for name, entry in yaml.safe_load(GROUPS.read_text()).items()}
 
