@@ -117,17 +117,16 @@ def fuse_convolutions(
         needs_gradient = number > 0  # pixels need none
 
         def compute(fused: bool, layer=layer, maps=maps, needs_gradient=needs_gradient) -> Compute:
-            def one() -> Tensor:
-                """Maps of one image as acting has them: without autocast, and without padded channels."""
-                acting = maps[:1, : layer[0].in_channels].float()
-                return conv_relu(acting, layer[0]) if fused else nn.Sequential.forward(layer, acting)
+            def through(inputs: Tensor) -> Tensor:
+                return conv_relu(inputs, layer[0]) if fused else nn.Sequential.forward(layer, inputs)
 
             def work() -> list[Tensor]:
                 inputs = maps.clone().requires_grad_(needs_gradient)
                 with autocast():
-                    result = conv_relu(inputs, layer[0]) if fused else nn.Sequential.forward(layer, inputs)
+                    result = through(inputs)
                 wanted = [layer[0].weight, layer[0].bias, *([inputs] if needs_gradient else [])]
-                return [result, *torch.autograd.grad(result.float().square().mean(), wanted), one().detach()]
+                acting = maps[:1, : layer[0].in_channels].float()  # one image, without autocast and padded channels
+                return [result, *torch.autograd.grad(result.float().square().mean(), wanted), through(acting)]
 
             return work
 

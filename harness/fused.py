@@ -26,21 +26,17 @@ def reason_against(fused: Compute, plain: Compute, precision: str, seconds: Call
     """
     try:
         expected = [result.detach().float() for result in plain()]
-        differences = [
-            float((result.detach().float() - right).norm() / right.norm().clamp(min=1e-12))
-            for result, right in zip(fused(), expected, strict=True)
-        ]
-        for off in differences:
+        for result, right in zip(fused(), expected, strict=True):
+            off = float((result.detach().float() - right).norm() / right.norm().clamp(min=1e-12))
             if not off <= TOLERANCES[precision]:  # NaN is not either
                 return f"differs by {off:.1e}"
         slower = seconds(fused) / seconds(plain)
     except torch.OutOfMemoryError:
         raise
     except torch.AcceleratorError as error:  # nothing can be computed on this GPU any more by this process
-        reason = in_one_line(str(error))
-        raise ConfigError(f"a fused way ended in an error of the GPU: use fused=off ({reason})") from error
+        raise ConfigError(f"a fused way ended in an error of the GPU: use fused=off ({error})") from error
     except Exception as error:  # of a compiler, a library or a driver; torch's operations remain
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{type(error).__name__}: {in_one_line(str(error))[:200]}"
     return f"takes {slower:.2f} times as long" if slower >= 1 else ""
 
 

@@ -211,7 +211,7 @@ class MWMAgent(Agent):
 
 
 class Features(nn.Module):
-    """What an autoencoder gives for pictures uint8 [N, 3, P, P], as a module that can be exported."""
+    """Features of pictures uint8 [N, 3, P, P] by an autoencoder, as a module that can be exported."""
 
     def __init__(self, autoencoder: Autoencoder | Pictures):
         super().__init__()

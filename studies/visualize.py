@@ -66,13 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-OTHERWISE = "it takes auxiliary=mlr; mlr evaluate RUN --video films any agent"
-
-
 def require_pictures(config) -> None:
     """Raises ConfigError for a setting that these pictures do not show."""
     section = config.auxiliary_section
-    require(hasattr(section, "mask"), f"auxiliary={config.auxiliary} has no mask to show: {OTHERWISE}")
+    require(
+        hasattr(section, "mask"),
+        f"auxiliary={config.auxiliary} has no mask to show: it takes auxiliary=mlr; mlr evaluate RUN --video films any "
+        "agent",
+    )
     mask = section.mask
     require(mask.strategy != "none", "mlr.mask.strategy=none hides nothing: choose another to see a mask")
     require(mask.space == "pixel", f"mlr.mask.space={mask.space} hides no pixels: only masks of pixels are drawn")

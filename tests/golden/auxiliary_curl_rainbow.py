@@ -172,10 +172,5 @@ def update_checks(file: str, agent: DER, arrays: Arrays) -> Iterator[Check]:
 def gradient_checks(file: str, gradients: dict[str, tuple[float, float]], arrays: Arrays) -> Iterator[Check]:
     trained = [str(name) for name in arrays["param_names"] if str(name).startswith("online.")]
     for name, (_, norm) in zip(trained, arrays["grad_after_clip_sum_l2"], strict=True):
-        yield relative(
-            file,
-            f"L2 of the gradient of {name}",
-            gradients[name][1],
-            norm,
-            CONTRAST if ".contrast." in name else GRADIENTS,
-        )
+        tolerance = CONTRAST if ".contrast." in name else GRADIENTS
+        yield relative(file, f"L2 of the gradient of {name}", gradients[name][1], norm, tolerance)
