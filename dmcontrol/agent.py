@@ -429,7 +429,7 @@ class TrainedAgent:
 
         encoder, actor = read_weights(weights, make, self.device).values()
         crop = CentreCrop(config.crop_size)
-        self.encoder = nn.Sequential(crop, encoder)
+        self.encoder = nn.Sequential(crop, encoder).eval()
         self._policy = nn.Sequential(crop, encoder.convolutions, actor)
 
     @torch.no_grad()

@@ -249,7 +249,7 @@ class TrainedAgent:
 
         self.parts = read_weights(weights, make, self.device)
         pool = [] if section.world_model == "mwm" else [self.parts["dynamics"].pool]
-        self.encoder = nn.Sequential(Features(self.parts["autoencoder"]), *pool)
+        self.encoder = nn.Sequential(Features(self.parts["autoencoder"]), *pool).eval()
         self.memory = Memory(section, places, self.action_size, self.device)
         self.generators = Generators(seed, self.device, ("playing_latent",))
 

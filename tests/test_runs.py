@@ -312,6 +312,7 @@ def export_encoder(agent, tmp_path):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, *agent.observation_shape), dtype=torch.uint8, generator=generator)
     latents = agent.encoder(pixels)
+    assert not agent.encoder.training  # or the export warns
     torch.export.save(torch.export.export(agent.encoder, (pixels,)), tmp_path / "encoder.pt2")
     assert torch.equal(torch.export.load(tmp_path / "encoder.pt2").module()(pixels), latents)
     torch.onnx.export(agent.encoder, (pixels,), tmp_path / "encoder.onnx")
