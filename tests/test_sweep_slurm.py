@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -140,12 +141,16 @@ def queue(columns: str) -> list[str]:
 
 
 def hurry(lift: bool = False) -> None:
-    """Starts again at once what SLURM would keep waiting for two minutes; with `lift`, without the short time limit."""
+    """Starts again soon what SLURM would keep waiting for two minutes; with `lift`, without the short time limit.
+
+    A node refuses a job whose new start is not a second after its end, and the job is lost: "credential revoked".
+    """
     for line in queue("%i %T %l %r"):
         job, state, limit, reason = line.split(maxsplit=3)
         if lift and limit == "1:00":
             call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
         if state == "PENDING" and reason == "BeginTime":
+            time.sleep(3)
             call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 

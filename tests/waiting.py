@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-HANG = 3600.0  # seconds
+HANG = 1200.0  # seconds
 
 
 def until(condition: Callable[[], object], pause: float = 0.05) -> None:
