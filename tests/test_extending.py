@@ -12,39 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-PACKAGES = ("atari", "auxiliaries", "commands", "configs", "dmcontrol", "harness", "mlr", "mwm", "recipes")
-
-# One process, so that torch is imported once.
-DRIVER = """
-import json, sys
-from pathlib import Path
-from harness.logs import CsvLog
-from harness.run_folder import RunFolder, read_manifest
-from recipes import train
-from commands import evaluate, report
-import harness.run
-
-harness.run.draw_run = lambda *_: "not drawn"
-SHORT = {
-    "atari": ["agent_steps=82", "evaluation.horizon=20"],
-    "dmcontrol": ["env_steps=336", "eval_every_env_steps=0"],
-}
-found = {}
-for number, (script, *settings) in enumerate(json.loads(sys.argv[1])):
-    name = script.removeprefix("train_")
-    folder = f"runs/{number}"
-    settings += [f"run_dir={folder}", "device=cpu", "threads=1", "video=false"]
-    settings += SHORT[name]
-    codes = [train(name, argv=settings), evaluate.main([folder, "--episodes", "1"])]
-    found[folder] = {
-        "codes": codes,
-        "metrics": list(CsvLog(RunFolder(folder).metrics).read()[-1]),
-        "evaluation": list(CsvLog(RunFolder(folder).evaluations).read()[-1]),
-        "task": read_manifest(folder)["task"],
-    }
-found["report"] = report.main(["runs", "--out", "report", "--repeats", "10"])
-Path("found.json").write_text(json.dumps(found))
-"""
+PACKAGES = ("atari", "auxiliaries", "commands", "configs", "dmcontrol", "harness", "mlr", "mwm", "recipes", "studies")
 
 
 def blocks(language: str) -> dict[str, str]:
@@ -54,12 +22,12 @@ def blocks(language: str) -> dict[str, str]:
 
 
 def commands() -> list[list[str]]:
-    return [line.split()[1:] for line in re.findall(r"^python scripts/train_\S+ .*$", PAGE, flags=re.M)]
+    return [line.split()[1:] for line in re.findall(r"^python .*$", PAGE, flags=re.M)]
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory) -> tuple[Path, dict]:
-    """The copy with the page's files, and what its commands left."""
+def executed(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """The copy with the page's files, and what its commands gave."""
     copy = tmp_path_factory.mktemp("project")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,40 +41,53 @@ def executed(tmp_path_factory) -> tuple[Path, dict]:
         else:
             assert not path.exists()
             path.write_text(text)
-    listed = json.dumps([[Path(script).stem, *settings] for script, *settings in commands()])
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, listed], cwd=copy, capture_output=True, text=True, env=environment(copy)
-    )
+        [sys.executable, "-m", "tests.extending", json.dumps(commands())],
+        cwd=copy, capture_output=True, text=True, env=environment(copy),
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return copy, json.loads((copy / "found.json").read_text())
 
 
 def environment(copy: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(copy)}
+    """Packages of the copy come first; the tests are the project's."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(copy), str(ROOT)])}
 
 
 @pytest.mark.gl
-def test_every_command_trains_evaluates_and_is_reported(executed):
+def test_every_command_of_the_page_does_its_work(executed):
     copy, found = executed
-    assert len(commands()) == 5
-    assert found.pop("report") == 0
-    assert all(run["codes"] == [0, 0] for run in found.values())
+    assert [each["name"] for each in found] == [Path(script).stem for script, *_ in commands()]
+    assert {each["name"] for each in found} == {"train_atari", "train_dmcontrol", "sweep", "evaluate", "report"}
+    assert all(each["code"] == 0 for each in found)
     page = (copy / "report" / "index.html").read_text()
-    assert all(run["task"] in page for run in found.values())
+    assert all(run["task"] in page for run in trained(found))
+
+
+@pytest.mark.gl
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(executed):
+    _, found = executed
+    runs = trained(found)
+    assert [run["task"] for run in runs] == ["pong", "cartpole_swingup", "tennis", "hopper_hop", "Catch"]
+    assert all(run["stopped"] and run["equal"] for run in runs)
 
 
 @pytest.mark.gl
 def test_the_auxiliary_is_logged_under_its_own_metrics(executed):
     _, found = executed
-    for run in list(found.values())[:2]:
+    for run in trained(found)[:2]:
         assert {"train/aux/loss", "train/aux/error"} <= set(run["metrics"])
 
 
 @pytest.mark.gl
 def test_a_task_without_references_has_no_normalised_column(executed):
     _, found = executed
-    hopper = next(run for run in found.values() if isinstance(run, dict) and run["task"] == "hopper_hop")
+    (hopper,) = (run for run in trained(found) if run["task"] == "hopper_hop")
     assert "human_normalised" not in hopper["evaluation"]
+
+
+def trained(found: list[dict]) -> list[dict]:
+    return [each for each in found if "task" in each]
 
 
 @pytest.mark.gl

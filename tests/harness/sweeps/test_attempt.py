@@ -149,15 +149,16 @@ def test_two_sweeps_never_attempt_a_run_at_the_same_time(tmp_path):
 
 
 def test_a_process_that_outlived_its_sweep_is_waited_for(tmp_path):
-    run = make_run(tmp_path, FINISH)
+    run = make_run(tmp_path, f"open('order', 'a').write('attempt ');{FINISH}")
     Path(run.run_dir).mkdir(parents=True)
-    hold = f"import fcntl, time; f = open({run.run_dir + '/.lock'!r}, 'w'); fcntl.flock(f, 2); print('on', flush=True);"
-    holder = subprocess.Popen([sys.executable, "-c", f"{hold} time.sleep(1.5)"], stdout=subprocess.PIPE)
+    lock, order = (str(Path(run.run_dir) / name) for name in (".lock", "order"))
+    hold = f"import fcntl, time; f = open({lock!r}, 'w'); fcntl.flock(f, 2); print('on', flush=True); time.sleep(1.5);"
+    code = f"{hold} open({order!r}, 'a').write('outlived ')"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     holder.stdout.readline()
-    start = time.monotonic()
     assert attempt(run) == Outcome("done")
-    assert time.monotonic() - start > 1
     holder.wait()
+    assert Path(order).read_text() == "outlived attempt "
 
 
 def test_runs_of_a_sweep_that_is_killed_are_told_to_stop(tmp_path):
