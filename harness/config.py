@@ -102,8 +102,8 @@ class RunConfig:
     precision: Annotated[str, one_of("fp32", "tf32", "bf16")]  # of a GPU's products; bf16 also on the CPU
     deterministic: bool  # GPU: equal runs are equal bit for bit, and slower
     capture: Annotated[str, one_of("auto", "off")]  # updates on a GPU as CUDA graphs
-    fused: Annotated[str, one_of("auto", "off")] = "auto"  # kernels of a GPU for several operations; older runs lack it
-    compile: bool = False  # networks through torch's compiler; older runs lack it
+    fused: Annotated[str, one_of("auto", "off")]  # kernels of a GPU for several operations
+    compile: bool  # networks through torch's compiler
     checkpoint_every: PositiveInt  # agent steps
     log_every: PositiveInt  # agent steps
     video: bool  # record an episode of the last evaluation

@@ -117,8 +117,8 @@ def with_todays_names(config: dict) -> dict:
     table = renamed()
     if table["keys"].keys() & config.keys():
         config = _renamed(config, table)
-    later = [table["later"].get(str(config.get(choice)), {}) for choice in ("method", "auxiliary")]
-    lacking = {key: value for keys in later for key, value in keys.items()}
+    names = ("all", str(config.get("method")), str(config.get("auxiliary")))
+    lacking = {key: value for name in names for key, value in table["later"].get(name, {}).items()}
     present = leaves(config)
     return config if lacking.keys() <= present.keys() else nested(lacking | present)
 
