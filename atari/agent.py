@@ -81,7 +81,7 @@ class RainbowAgent(Agent):
         self._fresh_spread = torch.zeros((), device=device)  # of the latents in the cycle's first update
         self._horizon = make_horizon(config, device)
         self._make_optimizers()
-        self._side = Side()
+        self.side = Side()
 
     def _draw(self, *purpose: str | int, alone: bool = False) -> tuple[nn.ModuleDict, Auxiliary | None]:
         """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
@@ -145,8 +145,6 @@ class RainbowAgent(Agent):
         """Lets a GPU take several operations at once where that agrees and is faster; returns reasons against."""
         shape, crops = (self._frame_stack, self._facts.image_size, self._facts.image_size), [self._augment.crop]
         reasons = fuse_encoder(crops, self.encoder, self.modules, shape, self._autocast, self._precision, seconds)
-        if self.device.type == "cuda":
-            self._side = Side(torch.cuda.Stream(self.device))
         if self.auxiliary is not None:
             reasons |= shadow_weights(self.auxiliary.owned, self.optimizers.values(), self._precision, seconds)
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
@@ -198,7 +196,7 @@ class RainbowAgent(Agent):
         with span("rl"):
             self._previous_noise.copy_(self._noise)
             self._noise.copy_(self.head.draw_noise(self.generators["noise"], self.device))
-            with self._side.fork():
+            with self.side.fork():
                 target = self._target(batch)
             view = self._augmented(batch.obs, "augmentation_rl")
             latent = self._encode(view)  # [B, D]
@@ -211,7 +209,7 @@ class RainbowAgent(Agent):
             auxiliary_loss = (auxiliary_loss * batch.weights[: self.auxiliary.reads.sequences]).mean()
             auxiliary_metrics = {"loss": auxiliary_loss} | auxiliary_metrics
         with span("rl"):
-            self._side.join()
+            self.side.join()
             rl_loss = (losses.categorical_loss(log_probs, target) * batch.weights).mean()
             loss = rl_loss if self.auxiliary is None else rl_loss + self.auxiliary.weight * auxiliary_loss
         metrics = {"rl_loss": rl_loss} | {f"aux/{name}": value for name, value in auxiliary_metrics.items()}
@@ -223,7 +221,7 @@ class RainbowAgent(Agent):
         steps = [(adam_leaves(self.optimizers[name]), partial(self._step, name, norms)) for name in own]
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        with span("backward"), steps_beside(self._side, steps):
+        with span("backward"), steps_beside(self.side, steps):
             loss.backward()
         self._step(RL, norms)
         for name, clip in self._clips.items():
@@ -253,7 +251,7 @@ class RainbowAgent(Agent):
                 "rl_dead_channels": dead.unflatten(0, self._facts.latent_shape).flatten(1).all(1).float().mean(),
             }
         with span("optimizer"):
-            self._side.join()
+            self.side.join()
             self.move_targets("after_step")
         return kl, {key: value.detach() for key, value in metrics.items()}
 

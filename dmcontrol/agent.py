@@ -99,7 +99,7 @@ class SACAgent(Agent):
         self._updates = 0
         self._auxiliary_updates = torch.zeros((), dtype=torch.int64, device=device)
         self.optimizers = self._make_optimizers()
-        self._side = Side()
+        self.side = Side()
 
     def _draw(self, *purpose: str | int) -> tuple[nn.ModuleDict, Auxiliary | None]:
         """Networks with initial weights of their own seed, and an auxiliary on them; no other generator advances."""
@@ -172,8 +172,6 @@ class SACAgent(Agent):
         shape = (RGB * self._frame_stack, self._facts.image_size, self._facts.image_size)
         crops = [self._random_crop, *([self._augment.crop] if self._augment is not None else [])]
         reasons = fuse_encoder(crops, self.encoder, self.modules, shape, self._autocast, self._precision, seconds)
-        if self.device.type == "cuda":
-            self._side = Side(torch.cuda.Stream(self.device))
         return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
     def compile(self) -> None:
@@ -223,7 +221,7 @@ class SACAgent(Agent):
 
     def _update_critic(self, batch: TransitionBatch, obs: list[Images], next_obs: list[Images]) -> dict[str, Tensor]:
         """Steps on the sum of the losses of all views `obs`; the target is the mean over the views `next_obs`."""
-        with span("rl"), self._side.fork():
+        with span("rl"), self.side.fork():
             target = losses.mean_target([self.q_target(batch, view) for view in next_obs])
         optimizer, loss = self.optimizers["critic"], torch.zeros((), device=self.device)
         optimizer.zero_grad(set_to_none=True)
@@ -242,7 +240,7 @@ class SACAgent(Agent):
         for samples in self._slices(len(view)):
             with span("rl"):
                 q = self.q(self._pixels(view, samples), batch.action[samples])
-                self._side.join()
+                self.side.join()
                 loss = losses.critic_loss(q, target[samples])
             with span("backward"):
                 (q.shape[1] / len(target) * loss).backward()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness.config import ConfigError
 from harness.optimizers import Adam, adam_parameters, adam_state, load_adam_state
 from harness.seeding import Generators
+from harness.streams import Side
 
 
 class Agent(Protocol):
@@ -27,6 +28,7 @@ class Agent(Protocol):
     exploration: np.random.Generator
     cycle: Sequence[tuple] = ()  # further arguments of `update_on_device`, by update of a period
     acting: nn.Module  # the weights that a player needs
+    side: Side | None = None  # stream for work beside other work of an update, where an agent has such work
 
     def act(self, observation: np.ndarray, step: int, first: bool) -> Any:
         """The action for an observation at agent step `step`; `first`: it begins an episode."""

@@ -1,34 +1,122 @@
 """Updates recorded once as CUDA graphs, and replayed without the host's work."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.fused import Compute, reason_against
+from harness.optimizers import adam_state
+from harness.streams import Side
+
 Update = Callable[..., dict[str, Tensor]]  # replay, variant... -> metrics
+RunUpdate = Callable[[Any, int, str], dict[str, Tensor]]  # replay, step, kind -> metrics
 
 WARM_UPS = 3  # before a recording: libraries choose their kernels and allocate what they keep
+SLOTS = 256
+LEAST_MOMENT = 1e-3  # norm of an optimiser's first moments, below which rounding may be all of them
 
 
-def capture_updates(agent: Any, replay: Any) -> Callable[[Any, int, str], dict[str, Tensor]]:
+def capture_updates(agent: Any, replay: Any) -> RunUpdate:
     """Records `agent.update_on_device` on `replay` for each variant in `agent.cycle`; a stand-in for `agent.update`.
 
     Warming up and recording run on the current state; afterwards it is as before. From then on states must be
     loaded in place, as `load_state` does.
     """
-    before = _on_host(agent.state()), replay.state()
-    variants = tuple(dict.fromkeys(agent.cycle))
-    recorded = record(agent.update_on_device, replay, variants, list(agent.random_streams()))
-    agent.load_state(before[0])
-    replay.load_state(before[1])
+    with _put_back(agent, replay):
+        recorded = _record(agent, replay)
+    return _after_begin(agent, recorded)
+
+
+def capture_faster(
+    agent: Any, replay: Any, precision: str, seconds: Callable[[Compute], float]
+) -> tuple[RunUpdate, str]:
+    """`capture_updates` on one stream, or on two where the gradients agree and an update takes less time.
+
+    The comparison reads random pictures, which are gone afterwards.
+    Returns the reason against two streams as well, in words. It is empty where they are used.
+    """
+    variants, one_stream = _variants(agent), agent.side
+    on_two: list[Update] = []
+
+    def moments(recorded: Update) -> list[Tensor]:
+        """Adam's first moments after an update of each variant, all from the same state: the gradients, scaled."""
+        found = []
+        for variant in variants:
+            put_back()
+            recorded(replay, *variant)
+            entries = [adam_state(optimizer).values() for optimizer in agent.optimizers.values()]
+            found += [torch.cat([entry["exp_avg"].flatten() for entry in each]) for each in entries]
+        return found
+
+    def moments_on_two() -> list[Tensor]:
+        agent.side = Side(torch.cuda.Stream())
+        on_two.append(_record(agent, replay))
+        return moments(on_two[0])
+
+    def cycle(recorded: Update) -> list[Tensor]:
+        return [value for variant in variants for value in recorded(replay, *variant).values()]
+
+    with _put_back(agent, replay) as put_back, _pictures(replay.frames.frames[:-1]):
+        on_one = _record(agent, replay)
+        reason = reason_against(
+            moments_on_two,
+            partial(moments, on_one),
+            precision,
+            seconds,
+            floor=LEAST_MOMENT,
+            timed=(lambda: cycle(on_two[0]), partial(cycle, on_one)),
+        )
+    if reason:
+        agent.side = one_stream
+    return _after_begin(agent, on_one if reason else on_two[0]), reason
+
+
+def _variants(agent: Any) -> tuple:
+    return tuple(dict.fromkeys(agent.cycle))
+
+
+def _record(agent: Any, replay: Any) -> Update:
+    return record(agent.update_on_device, replay, _variants(agent), list(agent.random_streams()))
+
+
+def _after_begin(agent: Any, recorded: Update) -> RunUpdate:
+    """A recording behind the host's share of an update."""
 
     def update(given: Any, step: int, kind: str) -> dict[str, Tensor]:
         return recorded(given, *agent.begin_update(given, step, kind))
 
     return update
+
+
+@contextmanager
+def _put_back(agent: Any, replay: Any) -> Iterator[Callable[[], None]]:
+    """Gives a function that loads today's state of both in place, and calls it at the end."""
+    before = _on_host(agent.state()), replay.state()
+
+    def put_back() -> None:
+        agent.load_state(before[0])
+        replay.load_state(before[1])
+
+    yield put_back
+    put_back()
+
+
+@contextmanager
+def _pictures(frames: Tensor) -> Iterator[None]:
+    """Random bytes in the first and the last slots of `frames` [N, ...], of which an empty replay's samples are."""
+    generator = torch.Generator(frames.device).manual_seed(0)
+    ends = frames[:SLOTS], frames[-SLOTS:]
+    before = [end.clone() for end in ends]
+    for end in ends:
+        end.random_(0, 256, generator=generator)
+    yield
+    for end, values in zip(ends, before, strict=True):
+        end.copy_(values)
 
 
 def drawn_from(generators: Sequence[torch.Generator], work: Callable[[], object]) -> list[torch.Generator]:

@@ -1,5 +1,6 @@
 """Choice between a fused way to compute something on a GPU and torch's own operations: only where both agree."""
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,22 +16,31 @@ WARM_UPS, REPEATS = 3, 5
 # Largest norm of a difference over the norm of what torch's operations give.
 TOLERANCES = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 3e-2}
 
-Compute = Callable[[], Sequence[Tensor]]  # results and gradients
+Compute = Callable[[], Sequence[Tensor]]  # returns results and gradients
 
 
-def reason_against(fused: Compute, plain: Compute, precision: str, seconds: Callable[[Compute], float]) -> str:
+def reason_against(
+    fused: Compute,
+    plain: Compute,
+    precision: str,
+    seconds: Callable[[Compute], float],
+    floor: float = 1e-12,
+    timed: tuple[Compute, Compute] | None = None,
+) -> str:
     """Reason not to compute the fused way, in words; empty where it agrees with `plain` and takes less time.
 
-    Neither may draw random numbers. A library or driver that refuses is a reason too. Raises ConfigError where the GPU
-    cannot go on.
+    Both must start from equal states and draws. `timed` is work to time in the place of both. A difference counts
+    relative to the norm of the result, or to `floor` if that is more. A library or driver that refuses is a reason too.
+
+    Raises ConfigError where the GPU cannot go on.
     """
     try:
         expected = [result.detach().float() for result in plain()]
         for result, right in zip(fused(), expected, strict=True):
-            off = float((result.detach().float() - right).norm() / right.norm().clamp(min=1e-12))
+            off = float((result.detach().float() - right).norm() / right.norm().clamp(min=floor))
             if not off <= TOLERANCES[precision]:  # NaN is not either
                 return f"differs by {off:.1e}"
-        slower = seconds(fused) / seconds(plain)
+        slower = operator.truediv(*map(seconds, timed or (fused, plain)))
     except torch.OutOfMemoryError:
         raise
     except torch.AcceleratorError as error:  # nothing can be computed on this GPU any more by this process

@@ -204,7 +204,7 @@ def record_config(suite: str, config, fused: bool, shadows: bool = False) -> lis
         for name, optimizer in agent.optimizers.items():
             optimizer.step = partial(count_adam, recording, optimizer, shadowed[name])
         if fused:
-            agent._side = recording
+            agent.side = recording
         with listening(tell), recording:
             if fused:
                 with kernels_of_a_gpu(agent, recording):

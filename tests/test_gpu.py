@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from harness.capture import capture_updates
+from harness.capture import capture_faster, capture_updates
 from harness.inspection import inspect
 from harness.means import MetricMeans
+from harness.optimizers import adam_state
 from harness.parts import choose_device
 from harness.precision import set_precision
 from tests.conftest import ROOT, make_config, make_dmcontrol_config
@@ -171,6 +172,28 @@ def test_fused_updates_are_those_of_torch_s_operations(name, aux, precision):
     assert_metrics_near(actual[0], expected[0], 1e-3 if precision == "fp32" else 0.05)
     first, second = (torch.cat([gradient.flatten().double() for gradient in run[1]]) for run in (actual, expected))
     assert torch.cosine_similarity(first, second, dim=0) > (0.9999 if precision == "fp32" else 0.95)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("name, aux", CASES)
+def test_updates_as_runs_make_them_are_torch_s_eager_ones(name, aux, precision):
+    """Recorded, with every fused way, on two streams, whether that is faster here or not."""
+    set_precision(precision, deterministic=False)
+    overrides = (f"auxiliary={aux}", f"precision={precision}")
+    (plain, replay), (fused, other) = make(name, "cuda", *overrides), make(name, "cuda", *overrides)
+    clock = itertools.cycle((1.0, 2.0))  # of the fused way, then of torch's
+    assert fused.fuse(lambda work: next(clock)) == []
+    update, reason = capture_faster(fused, other, precision, lambda work: next(clock))
+    assert reason == ""
+    expected, actual = updated(plain, replay, count=1), updated(fused, other, count=1, update=update)
+    assert_metrics_near(actual[0], expected[0], 1e-3 if precision == "fp32" else 0.05)
+    moments = [
+        torch.cat([entry["exp_avg"].flatten().double() for optimizer in agent.optimizers.values()
+                   for entry in adam_state(optimizer).values()])
+        for agent in (plain, fused)
+    ]  # fmt: skip
+    assert torch.cosine_similarity(*moments, dim=0) > (0.9999 if precision == "fp32" else 0.95)
 
 
 @pytest.mark.gpu

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 
-from harness.capture import capture_updates
 from harness.hardware import matrix_rate
-from harness.parts import choose_device, is_captured
+from harness.parts import choose_device, is_captured, recorded_updates
 from harness.precision import set_precision
 from harness.run_folder import environment
 from recipes import COMMANDS, load_recipe
@@ -90,7 +89,9 @@ def smoke(device: torch.device, preset: str, out: Path) -> Work:
         with ExitStack() as stack:
             eager, other = (stack.enter_context(filled_parts(config, recipe, device)) for _ in range(2))
             captured = is_captured(config, device)
-            update = capture_updates(other.agent, other.replay) if captured else other.agent.update
+            update = other.agent.update
+            if captured:
+                update = recorded_updates(config, other.agent, other.replay, device)
             largest, name = 0.0, ""
             for _ in range(SMOKE_UPDATES):
                 step = config.loop.learning_starts

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.capture import WARM_UPS, capture_updates
+from harness.capture import WARM_UPS
 from harness.hardware import MATRIX_SIDE, synchronize
 from harness.loop import Parts
 from harness.operations import built_on_meta
-from harness.parts import is_captured
+from harness.parts import is_captured, recorded_updates
 from harness.recipe import Method, Spaces
 from harness.spans import listening
 from studies.speed.hardware import peak_memory_bytes, reset_peak_memory
@@ -57,7 +57,7 @@ def time_updates(config, parts: Parts, device: torch.device, repeats: int) -> di
     if result["captured"]:
         result |= {f"eager_{key}": value for key, value in timed.items()}
         reset_peak_memory(device)  # a replay allocates nothing: what it needs, the recording takes
-        parts.update = capture_updates(parts.agent, parts.replay)
+        parts.update = recorded_updates(config, parts.agent, parts.replay, device)
         timed = time_on_gpu(update, cycle, repeats, device)
     return result | timed
 

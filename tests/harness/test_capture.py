@@ -13,12 +13,13 @@ import torch
 from dmcontrol.agent import GENERATORS
 from harness import capture
 from harness import parts as parts_of_runs
-from harness.capture import WARM_UPS, capture_updates, drawn_from
+from harness.capture import WARM_UPS, capture_faster, capture_updates, drawn_from
 from harness.checkpoint import flatten
 from harness.inspection import inspect
 from harness.operations import built_on_meta
 from harness.parts import is_captured
 from harness.run import run
+from harness.streams import Side
 from mlr.augmentation import RandomCrop
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import OperationRecorder, fill, held, make_agent_and_replay, make_spaces, places, plain_values
@@ -163,6 +164,39 @@ def test_a_run_of_recorded_updates_is_the_same_run(name, request, tmp_path, monk
     assert run(make_configuration(tmp_path / "run"), recipe) == 0
     digests = [[part[:2] for part in inspect(folder)] for folder in (expected, tmp_path / "run")]
     assert digests[0] == digests[1] and len(digests[0]) == 9
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "races, seconds_on_two, reason",
+    [(False, 1.0, ""), (False, 4.0, "takes 2.00 times as long"), (True, 1.0, "differs by")],
+)
+@pytest.mark.parametrize("steps", [0, 60])
+def test_two_streams_are_taken_where_they_agree_and_are_faster(name, steps, races, seconds_on_two, reason, monkeypatch):
+    """A CPU keeps the host's order of the work, so that a race has to be planted."""
+    (agent, replay), (expected, other) = make(name, steps=steps), make(name, steps=steps)
+    read_beside = next(agent.encoder.parameters()).detach()
+
+    class SecondStream(Side):
+        def fork(self):
+            read_beside.mul_(0 if races else 1)
+            return super().fork()
+
+    monkeypatch.setattr(capture, "record", record)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(capture, "Side", SecondStream)
+    times = iter((seconds_on_two, 2.0))
+    update, found = capture_faster(agent, replay, "fp32", lambda work: next(times) if work() else None)
+    assert found.startswith(reason) and bool(found) == bool(reason)
+    assert isinstance(agent.side, SecondStream) == (not reason)
+    assert list(times) == ([1.0, 2.0] if races else []), "only what agrees is timed"
+    assert torch.equal(replay.frames.frames, other.frames.frames)
+    for each in (replay, other) if steps == 0 else ():
+        fill(each, RECIPES[name][1]("unused"), 60)
+    for step in (60, 61):
+        actual, right = update(replay, step, "update"), expected.update(other, step, "update")
+        assert [key for key in right if not torch.equal(actual[key], right[key])] == []
+    assert_same(agent.state(), expected.state())
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -75,7 +75,7 @@ def updated(recipe, make_configuration, shadowed, *overrides):
         layers = [layer for layer in agent.auxiliary.owned.modules() if isinstance(layer, ShadowedLinear)]
         give_shadows(layers, agent.optimizers["decoder"])
     agent.update(replay, 60, "update")
-    agent._side = lanes = Lanes()
+    agent.side = lanes = Lanes()
     with lanes:
         agent.update(replay, 61, "update")
     return agent, lanes
