@@ -78,7 +78,7 @@ class RainbowAgent(Agent):
         self._previous_noise = self._noise.clone()
         self._beta = torch.zeros((), device=device)
         self.cycle_updates = 0  # since the last reset
-        self._fresh_spread = torch.zeros((), device=device)  # of the latents in the cycle's first update
+        self._fresh_spread = torch.zeros((), device=device)  # spread of the latents in the cycle's first update
         self._horizon = make_horizon(config, device)
         self._make_optimizers()
         self.side = Side()

@@ -51,8 +51,8 @@ class EncoderConfig:
 class AgentConfig:
     encoder: EncoderConfig
     head: Annotated[str, one_of("two_streams", "shared")]  # hidden layers before value and advantage
-    hidden: PositiveInt  # width of one
-    init: Annotated[str, one_of("torch", "xavier")]  # of encoder and head
+    hidden: PositiveInt  # width of a hidden layer
+    init: Annotated[str, one_of("torch", "xavier")]  # initialisation of encoder and head
     noisy: bool
     atoms: Annotated[int, Field(ge=2)]
     v_min: float
@@ -61,10 +61,10 @@ class AgentConfig:
     head_gradient_scale: NonNegativeFloat  # factor on the RL gradient from the head into the encoder
     discount: Share
     n_step: PositiveInt
-    n_step_done: Annotated[str, one_of("one_step", "n_step")]  # which flag stops the bootstrap
+    n_step_done: Annotated[str, one_of("one_step", "n_step")]  # flag that stops the bootstrap
     n_step_state: Annotated[str, one_of("after", "last")]  # the bootstrap's: n steps later, or one earlier as released
-    n_step_initial: PositiveInt | None  # where annealing begins; null: at n_step
-    discount_initial: Share | None  # null: at discount
+    n_step_initial: PositiveInt | None  # n_step at the start of annealing; null: n_step itself
+    discount_initial: Share | None  # discount at the start of annealing; null: discount itself
     anneal_updates: NonNegativeInt  # length of annealing, in updates since the last reset; 0: there is none
     batch_size: PositiveInt
     learning_rate: PositiveFloat
@@ -75,8 +75,8 @@ class AgentConfig:
     weight_decay: NonNegativeFloat  # decoupled, of all that has more than one axis
     target_tau: Share  # weight of the online network in each update of the target network; 1: it is the online network
     act_with: Annotated[str, one_of("online", "target")]
-    next_views: Annotated[int, Field(ge=1, le=2)]  # of the next observation: 2, one for either network
-    kl_floor: PositiveFloat  # of the target's probabilities in a priority, and of the priority's KL
+    next_views: Annotated[int, Field(ge=1, le=2)]  # views of the next observation; 2: one for each network
+    kl_floor: PositiveFloat  # lower bound of the target's probabilities in a priority, and of the priority's KL
     kl_ceiling: PositiveFloat
     epsilon_initial: Share
     epsilon_final: Share
@@ -100,7 +100,7 @@ class ReplayConfig:
     default_priority: PositiveFloat
     priority_eps: PositiveFloat  # added to a leaf before its inverse is taken, and to the cross entropy
     priority: Annotated[str, one_of("kl", "cross_entropy")]
-    new_priority: Annotated[str, one_of("default", "max")]  # of a new start; max: the largest leaf so far, at least 1
+    new_priority: Annotated[str, one_of("default", "max")]  # leaf of a new start; max: the largest so far, at least 1
     stratified: bool  # one start from each of equal shares of the priorities
 
 
@@ -110,7 +110,7 @@ class ResetConfig:
     none_after: NonNegativeInt  # agent steps; no reset falls into the last `every` before them
     shrink: Share  # factor of the encoder's weights
     perturb: Share  # factor of the fresh weights that are added to them
-    auxiliary: Annotated[str, one_of("shrink", "redraw", "keep")]  # its modules, its heads apart: those are drawn anew
+    auxiliary: Annotated[str, one_of("shrink", "redraw", "keep")]  # modules except heads, which are drawn anew
     scope: Annotated[str, one_of("network", "last_layers")]  # last_layers: the head's outputs alone
 
 

@@ -89,7 +89,7 @@ def conv_stages(config: EncoderConfig, channels: int, size: int) -> Iterator[nn.
 
 def stage_layers(config: EncoderConfig, size: int) -> list[list[Layer]]:
     """Convolutions and maximum of each stage of an encoder of frames of `size` pixels."""
-    stages, convolution = [], (3, 1, 2)  # of a residual stage
+    stages, convolution = [], (3, 1, 2)  # convolution of a residual stage
     for kernel, stride in zip(config.kernels, config.strides, strict=True):
         padding = sum(same_padding(size, kernel, stride)[:2]) if config.padding == "same" else 0
         layer, size = (kernel, stride, padding), (size + padding - kernel) // stride + 1

@@ -79,7 +79,7 @@ class SequenceReplay:
         self.discounts = agent.discount ** torch.arange(agent.n_step, dtype=torch.float32, device=device)  # float32 [n]
         self.count = torch.zeros((), dtype=torch.int64, device=device)  # steps begun, for the device
         self.largest = torch.ones((), dtype=torch.float64, device=device)  # leaf so far, read for new starts if asked
-        self.steps_begun = 0  # the same, for the host
+        self.steps_begun = 0  # steps begun, for the host
         self.steps_stored = 0
 
     @property

@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     schema: str  # module:class of its section, which has the auxiliary's name
     make: str  # module:function that builds it from its section and what the agent lends (auxiliaries/slot.py)
     unread: tuple[str, ...] = ()  # sections for auxiliaries that it does not read, of those that the agent has
-    windows: bool = True  # whether it reads windows of the replay
+    windows: bool = True  # reads windows of the replay
 
 
 OF_VIEWS = ("augmentation", "aux_networks")  # sections that a loss on the RL loss's own views does not read

@@ -13,7 +13,7 @@ from auxiliaries.config import AutoencoderConfig
 from auxiliaries.slot import Auxiliary, Host, Reads, Shared
 from harness.spans import span
 
-LEVELS = 256  # of a pixel
+LEVELS = 256  # values of a pixel
 
 
 class Autoencoder(Auxiliary):

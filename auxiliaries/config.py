@@ -14,12 +14,12 @@ from harness.config import STRICT, HostFacts, Share, one_of, require
 @dataclass(config=STRICT)
 class CURLConfig:
     weight: NonNegativeFloat
-    weight_by_task: dict[str, NonNegativeFloat]  # where `weight` comes from, unless it is set
+    weight_by_task: dict[str, NonNegativeFloat]  # task -> weight, read unless `weight` is set
     temperature: PositiveFloat  # factor of the logits
     # Width of a head between latents and contrast, with momentum copies of it and of the encoder for the keys.
     # 0: there is none, latents are compared as they are, and the critic's target encoder makes the keys.
     hidden: NonNegativeInt
-    width: PositiveInt  # of the head's output; from here on read with `hidden`
+    width: PositiveInt  # width of the head's output; read, like tau, where hidden is above 0
     tau: Share  # weight of the online network in a momentum update
 
     def check(self, facts: HostFacts) -> None:
@@ -35,9 +35,9 @@ class CURLConfig:
 @dataclass(config=STRICT)
 class AutoencoderConfig:
     weight: NonNegativeFloat
-    bits: Annotated[int, Field(ge=1, le=8)]  # of a pixel that is reconstructed
-    latent_penalty: NonNegativeFloat  # of half the latent's squared norm
-    weight_decay: NonNegativeFloat  # of the decoder, in the gradient
+    bits: Annotated[int, Field(ge=1, le=8)]  # depth of a reconstructed pixel
+    latent_penalty: NonNegativeFloat  # factor of half the latent's squared norm
+    weight_decay: NonNegativeFloat  # decay of the decoder, added to its gradient
 
     def check(self, facts: HostFacts) -> None:
         """Raises ConfigError for an agent without a step of its own for the auxiliary."""
@@ -51,7 +51,7 @@ class AutoencoderConfig:
 @dataclass(config=STRICT)
 class SPRConfig:
     steps: PositiveInt  # K, latents that are predicted in a row
-    weight: NonNegativeFloat  # of the mean over the steps
+    weight: NonNegativeFloat  # factor of the loss, a mean over the steps
     tau: Share  # weight of the online network in a momentum update
     norm_floor: PositiveFloat  # vectors are divided by max(norm, norm_floor)
     # Hidden widths of the transition model and of projector and predictor where latents are vectors. Null where they
@@ -82,7 +82,7 @@ class SPRConfig:
 @dataclass(config=STRICT)
 class PlayVirtualConfig(SPRConfig):
     copies: PositiveInt  # M, virtual trajectories of an observation
-    copies_per_action: bool  # whether M is this number times that of the actions
+    copies_per_action: bool  # M is `copies` times the number of actions
     cycle_weight: NonNegativeFloat  # after the ramp
     ramp_steps: PositiveInt  # steps over which the cycle's weight grows
     ramp_exponent: NonNegativeFloat  # the weight starts at exp(-ramp_exponent)

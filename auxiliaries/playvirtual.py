@@ -21,7 +21,7 @@ from harness.spans import span
 class VirtualDrawn(Drawn):
     """All that is random about both losses."""
 
-    cycle: Pixels  # of the first observations, each copy on its own [M, B, ...]
+    cycle: Pixels  # views of the first observations [M, B, ...], each copy augmented on its own
     actions: Tensor  # int64 [K, M, B] or float32 [K, M, B, A]
 
 

@@ -27,7 +27,7 @@ class Reads:
 
     source: str  # windows: sequences of `steps`; transitions: the batch of the RL loss
     steps: int
-    fields: tuple[str, ...]  # of frames, actions, rewards, first, ended: each [T, B, ...]
+    fields: tuple[str, ...]  # names out of frames, actions, rewards, first, ended; each field is [T, B, ...]
     sequences: int | None = None  # the first of a joint batch that are read; None: all
 
 
@@ -40,7 +40,7 @@ class Group:
     # Largest norm of its gradient; None: any. In a step of its own the first group's is that of all groups together.
     clip: float | None = None
     joins: str | None = None  # the agent's group whose clip and optimiser these parameters share
-    rate_factor: float = 1.0  # of the learning rate
+    rate_factor: float = 1.0  # factor of the learning rate
     weight_decay: float = 0.0
 
 
@@ -61,14 +61,14 @@ class Host:
     facts: HostFacts
     encoder: nn.Module  # pixels [N, C, S, S] in 0..255 -> latents [N, D]
     renormalize: Callable[[Tensor], Tensor]  # latents [N, D], as the encoder scales its own
-    layers: Sequence[Sequence[Layer]]  # of the encoder, stage by stage
+    layers: Sequence[Sequence[Layer]]  # encoder's layers, stage by stage
     projector: nn.Module | None  # layers of the agent's that project latents [.., D] -> [.., P], if it has some
     projected_dim: int  # P; without a projector of the agent's, that of one which the auxiliary makes
     head: Callable[[int, int], nn.Module]  # makes a projector or predictor of these widths, of the agent's kind
-    actions: int  # that there are, or values of one
+    actions: int  # number of discrete actions, or values of a continuous one
     embed_actions: Callable[[int], nn.Module]  # makes an embedding of actions [B, T, ...] -> [B, T, width]
-    frame_channels: int  # of a single frame
-    view_channels: int  # of a stacked observation
+    frame_channels: int  # channels of a single frame
+    view_channels: int  # channels of a stacked observation
     view_size: int  # pixels a side that the encoder sees
     augment: Callable[[Tensor, torch.Generator], Pixels] | None  # None: the auxiliary does not read the section
     augment_rl: Callable[[Tensor, torch.Generator], Pixels]  # as the RL loss's observations are
@@ -77,7 +77,7 @@ class Host:
     seed: int
     own_step: bool  # a step of its own that also trains the encoder; otherwise it joins the RL loss's backward pass
     clip_norm: float | None  # None: any
-    encoder_rate_factor: float = 1.0  # of the learning rate of an own step, for the encoder
+    encoder_rate_factor: float = 1.0  # factor of the encoder's learning rate in an own step
     initialise: Callable[[nn.Module], None] = field(default=lambda module: None)  # draws an added module's weights
 
     def generators(self, *names: str) -> Generators:
@@ -108,7 +108,7 @@ class Auxiliary(Protocol):
     weight: float = 1.0  # factor of the loss beside the RL loss
     when: str = "after_critic"  # or after_targets: place of a step of its own; in a joint step it has none
     moves_targets: str = "before_step"  # or after_step, with_targets
-    independent: bool = True  # whether samples are, so that a batch may pass in slices
+    independent: bool = True  # samples are independent, so that a batch may pass in slices
     curve: tuple[str, str] | None = None  # a metric for the learning curve, and the label of its axis
     heads: Sequence[str] = ("projector", "predictor")  # owned modules that a reset draws anew with the agent's head
     owned: nn.ModuleDict  # modules that exist for this loss alone

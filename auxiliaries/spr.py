@@ -21,8 +21,8 @@ from mlr.objective import cosine_distance
 class Drawn:
     """All that is random about the prediction's loss."""
 
-    online: Pixels | None  # of the first observations [1, B, ...]; None where the RL loss lends its latents
-    target: Pixels  # of all observations [K + 1, B, ...]
+    online: Pixels | None  # views of the first observations [1, B, ...]; None where the RL loss lends its latents
+    target: Pixels  # views of all observations [K + 1, B, ...]
 
 
 class SPR(Auxiliary):

@@ -1,6 +1,6 @@
 """Shows agents of one task side by side: scores, a video and a picture.
 
-mlr compare RUN random                     # beside uniformly random actions
+mlr compare RUN random                     # compares with uniformly random actions
 mlr compare RUN random results/agents/NAME OTHER_RUN --episodes 10
 
 All play the same episodes, each with the newest weights of its run.

@@ -1,7 +1,7 @@
 """Evaluates the newest weights of a run.
 
 mlr evaluate RUN --episodes 100 --video
-mlr evaluate RUN --agent-steps 12500       # of a budget that the run has passed
+mlr evaluate RUN --agent-steps 12500       # weights of a budget that the run has passed
 """
 
 from pathlib import Path

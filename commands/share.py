@@ -33,7 +33,7 @@ from recipes.changes import method_label
 CARD = "README.md"  # names of the Hub
 VIDEO = "replay.mp4"
 SCORES = "scores.csv"
-PACKAGES = ("ale-py", "mujoco", "dm_control", "metaworld")  # that decide scores
+PACKAGES = ("ale-py", "mujoco", "dm_control", "metaworld")  # packages whose versions decide scores
 
 TEXT = """---
 {metadata}

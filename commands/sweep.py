@@ -300,7 +300,7 @@ def run_here(runs: list[SweepRun], config: SweepConfig, console: Console) -> int
     console.print(summary(statuses))
     if not waiting:
         return DONE
-    shared = ExitStack()  # what runs on one GPU share
+    shared = ExitStack()  # resources shared by the runs on one GPU
     service: dict[str, str] = {}
     if config.launcher == "ray":
         connect(config)

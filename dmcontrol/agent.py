@@ -42,7 +42,7 @@ from harness.weights import read_weights
 from mlr.augmentation import Augmentation, RandomCrop, View
 from mlr.momentum import frozen_copy, momentum_update
 
-Images: TypeAlias = View | Tensor  # of which a slice is pixels [b, C, crop, crop]
+Images: TypeAlias = View | Tensor  # tensor or lazy view; a batch slice is pixels [b, C, crop, crop]
 
 # On a CPU images pass through the encoder in slices of this many, each with its backward pass: their maps stay in the
 # cache, and those of a whole batch never exist.
@@ -348,7 +348,7 @@ class SACAgent(Agent):
         with torch.no_grad():
             self.log_temperature.fill_(math.log(self.config.initial_temperature))
             if self._resets.scope == "all":
-                self._auxiliary_updates.zero_()  # of its learning rate's schedule
+                self._auxiliary_updates.zero_()  # restarts the auxiliary's learning rate schedule
         return {"reset": number}
 
     def _update_targets(self) -> None:

@@ -41,20 +41,20 @@ class EnvironmentConfig:
 
 @dataclass(config=STRICT)
 class EncoderConfig:
-    filters: PositiveInt  # of every convolution
+    filters: PositiveInt  # channels of every convolution
     strides: Annotated[list[PositiveInt], Field(min_length=1)]  # one convolution 3x3 each
     latent: PositiveInt
-    tanh: bool  # of the latent, behind its LayerNorm
+    tanh: bool  # applied to the latent after its LayerNorm
 
 
 @dataclass(config=STRICT)
 class AgentConfig:
     encoder: EncoderConfig
     crop_size: PositiveInt  # pixels a side that the networks see
-    rl_views: PositiveInt  # of each observation of the RL batch: targets are their mean, losses their sum
+    rl_views: PositiveInt  # views of each observation of the RL batch; targets are their mean, losses their sum
     rl_pad: NonNegativeInt  # pixels of replication padding before the crop of the RL batch
-    rl_crop_last_offset: bool  # whether the crop of the RL batch may start at the last offset, F10
-    hidden: PositiveInt  # of actor and critic, two layers each
+    rl_crop_last_offset: bool  # crop of the RL batch may start at the last offset, F10
+    hidden: PositiveInt  # width of actor and critic, two hidden layers each
     log_std_min: float
     log_std_max: float
     log_prob_floor: NonNegativeFloat  # added to the squashing's slope before its logarithm; 0: exact
@@ -84,7 +84,7 @@ class AuxOptimizerConfig:
 
     batch_size: PositiveInt  # windows; an auxiliary that reads transitions takes the RL loss's batch
     learning_rate: PositiveFloat  # the peak of its schedule
-    encoder_rate_factor: NonNegativeFloat  # of that rate, for the critic's encoder
+    encoder_rate_factor: NonNegativeFloat  # factor of learning_rate for the critic's encoder
     warmup_updates: NonNegativeInt  # linear from warmup_start to 1, then sqrt(warmup_updates / n); 0: constant
     warmup_start: NonNegativeFloat
     clip_norm: PositiveFloat | None  # null: any
@@ -96,7 +96,7 @@ class AuxNetworksConfig:
 
     projection: PositiveInt  # hidden width of projector and predictor
     init_std: PositiveFloat  # linears: normal, truncated at one standard deviation
-    redraw: bool  # whether the encoder's fc and the momentum copies' are drawn anew after an auxiliary is built, F7
+    redraw: bool  # draws the encoder's fc and the momentum copies' anew after an auxiliary is built, F7
 
 
 @dataclass(config=STRICT)
@@ -108,7 +108,7 @@ class ResetConfig:
 @dataclass(config=STRICT, kw_only=True)
 class DMControlConfig(AuxiliarySections, EnvStepsBudget, RunConfig):
     method: Annotated[str, one_of("sac")]
-    settings: str  # whose these are: a task of the paper's, or general
+    settings: str  # task of the paper that the settings belong to, or general
     domain: str
     task_name: str
     env_steps: PositiveInt  # the budget

@@ -20,7 +20,7 @@ from harness.seeding import environment_seed
 from harness.spans import span
 
 RENDER_SCALE = 3  # render() gives a picture this many times larger than an observation: its pictures are for people
-FIXED_ARRAYS = ("tex_", "mesh_", "skin_", "bvh_")  # of a model: megabytes that no task changes
+FIXED_ARRAYS = ("tex_", "mesh_", "skin_", "bvh_")  # prefixes of a model's arrays that no task changes; megabytes
 
 
 class DMControlEnv(gymnasium.Env):
@@ -85,7 +85,7 @@ class DMControlEnv(gymnasium.Env):
         if self._suite._reset_next_step:
             raise gymnasium.error.ResetNeeded("the episode is over, or none was started: call reset()")
         physics_state = self._physics.get_state()
-        share = (action.astype(np.float64) + 1) / 2  # of the way from the task's lower bounds to its upper ones
+        share = (action.astype(np.float64) + 1) / 2  # 0 at the task's lower bounds, 1 at its upper ones
         control, reward = (share * (self._high - self._low) + self._low).astype(np.float32), 0.0
         for _ in range(self._config.action_repeat):
             time_step = step_physics(self._suite, control, self.task)
@@ -240,7 +240,7 @@ def load_physics_state(physics, state: dict) -> None:
 
     model, data = physics.model.ptr, physics.data.ptr
     set_integration_state(model, data, state["integration"])
-    mujoco.mj_step1(model, data)  # what a step of dm_control ends with: the quantities that follow from the state
+    mujoco.mj_step1(model, data)  # computes the quantities that follow from the state, as a step of dm_control ends
     data.sensordata[:] = np.asarray(state["sensors"])
     with physics.contexts.gl.make_current() as context:
         for field in range(model.nhfield):  # a context has its own copy of a terrain

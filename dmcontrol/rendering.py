@@ -8,7 +8,7 @@ import sys
 from harness.config import ConfigError, require
 from harness.libraries import load_triton_first
 
-PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # of Debian
+PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3"}  # Debian packages by backend
 EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
 CHOICES = ("PYOPENGL_PLATFORM", EGL_DEVICE)  # variables that may keep an installed backend from rendering
 WINDOWLESS = ("egl", "osmesa")  # EGL first: it renders on a GPU where there is one, and else in software like OSMesa

@@ -73,11 +73,11 @@ class TransitionReplay:
             since_first=torch.zeros(capacity, dtype=torch.int64, device=device),  # steps in the episode before
         )
         self.bounds = torch.zeros(2, dtype=torch.int64, device=device)  # oldest and steps_stored, for the device
-        self.oldest_frames = np.zeros(capacity, dtype=np.int64)  # that the steps' observations show, for the host
+        self.oldest_frames = np.zeros(capacity, dtype=np.int64)  # oldest frame of each step's observation, for the host
         self.oldest = 0  # step that may be sampled
         self.steps_stored = 0
         self.frames_stored = 0
-        self.episode_step = 0  # of the step to be stored next; 0 begins an episode
+        self.episode_step = 0  # index in its episode of the step to be stored next; 0 begins an episode
         self.newest_start = -1  # step at which a window may start, or could before it was overwritten
 
     @property

@@ -24,7 +24,7 @@ class Agent(Protocol):
     auxiliary: Any = None  # its auxiliary loss (auxiliaries/slot.py), if it has one
     networks: nn.ModuleDict
     optimizers: dict[str, Adam]
-    generators: Generators  # of what an update draws
+    generators: Generators  # random numbers of the updates
     exploration: np.random.Generator
     cycle: Sequence[tuple] = ()  # further arguments of `update_on_device`, by update of a period
     acting: nn.Module  # the weights that a player needs
@@ -67,7 +67,7 @@ class Agent(Protocol):
         return [self.networks, *([] if self.auxiliary is None else [self.auxiliary.owned, self.auxiliary.targets])]
 
     def move_targets(self, place: str) -> None:
-        """Lets the auxiliary move its targets if this is its place in an update for that."""
+        """Lets the auxiliary move its targets if it does so at this point of an update."""
         if self.auxiliary is not None and self.auxiliary.moves_targets == place:
             self.auxiliary.update_targets()
 

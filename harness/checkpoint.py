@@ -58,17 +58,17 @@ class Checkpoints:
         self._folder = folder
         self._capacity = capacity  # steps that the replay holds
         self._config_hash = config_hash
-        self._pieces: list[dict] = []  # of the newest checkpoint that is whole, oldest first
-        self._previous: str | None = None  # the name of that one
+        self._pieces: list[dict] = []  # replay pieces of the newest whole checkpoint, oldest first
+        self._previous: str | None = None  # name of the newest whole checkpoint
         self._writing: Writer | None = None
-        self._copies: dict[str, torch.Tensor] = {}  # of the state; kept, since new memory takes longer than a copy
+        self._copies: dict[str, torch.Tensor] = {}  # host copies; kept, as new memory takes longer than a copy
         self.newest: str | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        if kind is None or not issubclass(kind, KeyboardInterrupt):  # which wants the process to end at once
+        if kind is None or not issubclass(kind, KeyboardInterrupt):  # KeyboardInterrupt ends the process at once
             self.wait()
 
     def save(
@@ -143,7 +143,7 @@ class Checkpoints:
             folder.mkdir(exist_ok=True)  # not the run's own: somebody who removed that wants no other
         final = self._folder / checkpoint_name(manifest["agent_steps"], manifest["updates_made"])
         scratch = self._folder / f".{final.name}.part"
-        for leftover in (*self._folder.glob(".*.part"), *self._folder.glob("replay/*.part")):  # of killed saves
+        for leftover in (*self._folder.glob(".*.part"), *self._folder.glob("replay/*.part")):  # files of killed saves
             _remove(leftover)
         try:
             if steps:

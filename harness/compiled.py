@@ -8,7 +8,7 @@ from torch import nn
 from harness.config import ConfigError
 
 BACKEND = "inductor"
-VERSIONS = 64  # of one module's code: several networks share it, each with shapes of its own
+VERSIONS = 64  # compiled versions of one module's code: several networks share it, each with shapes of its own
 
 
 def compile_modules(modules: Iterable[nn.Module], device: torch.device) -> None:
@@ -18,7 +18,7 @@ def compile_modules(modules: Iterable[nn.Module], device: torch.device) -> None:
     """
     try:
         torch.compile(torch.sin, dynamic=False, backend=BACKEND)(torch.zeros(2, device=device))
-    except RuntimeError as error:  # of a compiler that is missing or fails
+    except RuntimeError as error:  # raised where a compiler is missing or fails
         raise ConfigError(f"compile=true: {str(error).strip().splitlines()[0]}; use compile=false") from error
     torch._dynamo.config.recompile_limit = VERSIONS
     for module in modules:

@@ -67,11 +67,11 @@ class LoggerConfig:
     project: Annotated[str, matching(r"[^/\\#?%:]{1,128}", "must have 1 to 128 characters, none of / \\ # ? % :")]
     entity: str  # empty: the account's own
     group: Annotated[str, Field(max_length=128)]  # empty: suite/task/experiment
-    tags: Tags  # beside task, auxiliary, fidelity and preset
+    tags: Tags  # added to task, auxiliary, fidelity and preset
     send_every_seconds: PositiveFloat
     start_spread_seconds: NonNegativeFloat  # an online run waits a share of it first, by its folder's name
-    start_timeout_seconds: PositiveFloat  # without an answer from the service, after which it is logged offline
-    finish_timeout_seconds: PositiveFloat  # how long the end of a run waits for its trackers
+    start_timeout_seconds: PositiveFloat  # wait for the service's answer, after which the run is logged offline
+    finish_timeout_seconds: PositiveFloat  # longest wait for the trackers at the end of a run
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -80,7 +80,7 @@ class EvaluationConfig:
     environments: PositiveInt  # stepped together
     workers: NonNegativeInt  # processes over which the environments are spread; 0: they stay in the evaluating one
     background: bool  # in a process of its own, while training goes on
-    timeout_seconds: Annotated[float, Field(ge=1)]  # after which a silent process counts as hung
+    timeout_seconds: Annotated[float, Field(ge=1)]  # silence after which a process counts as hung
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -98,8 +98,8 @@ class RunConfig:
     experiment: str
     run_dir: Annotated[str, matching(r"(?s).*\S.*", "is empty: name a folder")]
     device: Annotated[str, matching(DEVICE, "is not one of auto, cpu, cuda, cuda:N")]
-    threads: Annotated[int, Field(ge=0, le=1024)]  # of torch on the CPU; 0 leaves the library's choice
-    precision: Annotated[str, one_of("fp32", "tf32", "bf16")]  # of a GPU's products; bf16 also on the CPU
+    threads: Annotated[int, Field(ge=0, le=1024)]  # torch's threads on the CPU; 0 leaves the library's choice
+    precision: Annotated[str, one_of("fp32", "tf32", "bf16")]  # products on a GPU; bf16 also on the CPU
     deterministic: bool  # GPU: equal runs are equal bit for bit, and slower
     capture: Annotated[str, one_of("auto", "off")]  # updates on a GPU as CUDA graphs
     fused: Annotated[str, one_of("auto", "off")]  # kernels of a GPU for several operations
@@ -107,7 +107,7 @@ class RunConfig:
     checkpoint_every: PositiveInt  # agent steps
     log_every: PositiveInt  # agent steps
     video: bool  # record an episode of the last evaluation
-    keep_weights: bool  # of every evaluation and checkpoint
+    keep_weights: bool  # keeps the weights of every evaluation and checkpoint
     loop: LoopConfig
     logger: LoggerConfig
     evaluation: EvaluationConfig
@@ -156,13 +156,13 @@ class HostFacts:
 
     image_size: int  # pixels a side of a stored frame
     latent_dim: int
-    latent_shape: tuple[int, ...]  # of the maps [C, side, side] that a latent flattens, or of the vector [D]
+    latent_shape: tuple[int, ...]  # shape of the maps [C, side, side] that a latent flattens, or of the vector [D]
     map_sides: list[int]  # sides of the encoder's maps, stage by stage
-    map_channels: list[int]  # channels of the same maps
+    map_channels: list[int]  # channels of the encoder's maps, stage by stage
     batch_size: int  # samples of the RL loss's batch
     window: int  # steps of a replay window
     action_repeat: int  # environment steps of an agent step
-    discrete: bool  # whether actions are
+    discrete: bool  # actions are discrete
     require_task: Callable[[str], None]  # raises ConfigError for a name that no task of the suite has
 
 
@@ -175,12 +175,12 @@ class EnvironmentFacts:
     """Needs of an agent that an environment of the user's own is adapted to."""
 
     image_size: int  # pixels a side of a frame
-    channels: int  # of a frame: 1 grey, 3 RGB
+    channels: int  # channels of a frame: 1 grey, 3 RGB
     frame_stack: int
-    padding: str  # of a stack before its episode's first frame: "zeros" or "repeat", as in the replay
+    padding: str  # filling of a stack before its episode's first frame: "zeros" or "repeat", as in the replay
     action_repeat: int  # environment steps per agent step
     time_limit: int  # environment steps of an episode
-    discrete: bool  # whether actions are
+    discrete: bool  # actions are discrete
     elsewhere: str  # script for actions of the other kind, as a message ends
 
 

@@ -23,14 +23,14 @@ class Outcome(NamedTuple):
     """Result of a step."""
 
     reward: float  # raw
-    over: bool  # whether the episode is
+    over: bool  # episode has ended
     columns: dict[str, float]  # further results of an episode that is over: its last step's info["columns"]
 
 
 class LocalEnvironments:
-    """Places for environments of this process, each of which plays an episode. Use as a context manager.
+    """Slots for environments of this process, each of which plays an episode. Use as a context manager.
 
-    observations: uint8 [places, ...], where each environment leaves its newest one.
+    observations: uint8 [slots, ...], the newest one of each environment.
     """
 
     def __init__(self, make_environment: MakeEnvironment, observations: np.ndarray):
@@ -39,26 +39,26 @@ class LocalEnvironments:
         self._environments: dict[int, gymnasium.Env] = {}
 
     def start(self, episodes: dict[int, int]) -> None:
-        """Makes and resets the environment of each place for an episode, by its number; earlier ones are closed."""
+        """Makes and resets an environment in each slot of `episodes`, slot -> number; closes the earlier ones."""
         self._close()
-        for place, episode in episodes.items():
-            self._environments[place] = self._make(episode)
-            self.observations[place], _ = self._environments[place].reset()
+        for slot, episode in episodes.items():
+            self._environments[slot] = self._make(episode)
+            self.observations[slot], _ = self._environments[slot].reset()
 
     def step(self, actions: dict[int, Any]) -> dict[int, Outcome]:
-        """Steps the environments of some places."""
+        """Steps the environments of some slots."""
         outcomes = {}
-        for place, action in actions.items():
-            observation, reward, terminated, truncated, info = self._environments[place].step(action)
-            self.observations[place] = observation
+        for slot, action in actions.items():
+            observation, reward, terminated, truncated, info = self._environments[slot].step(action)
+            self.observations[slot] = observation
             over = bool(terminated or truncated)
             columns = info.get("columns", {}) if over else {}
-            outcomes[place] = Outcome(float(reward), over, {name: float(value) for name, value in columns.items()})
+            outcomes[slot] = Outcome(float(reward), over, {name: float(value) for name, value in columns.items()})
         return outcomes
 
     @property
     def filmed(self) -> gymnasium.Env:
-        """The environment of place 0."""
+        """The environment of slot 0."""
         return self._environments[0]
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class LocalEnvironments:
 class SpreadEnvironments:
     """LocalEnvironments spread over worker processes, which leave their observations in memory shared with this one.
 
-    With `film`, the environment of place 0 stays in this process, where it can be asked for pictures. Raises
+    With `film`, the environment of slot 0 stays in this process, where it can be asked for pictures. Raises
     WorkerLost when a worker dies or takes longer than `timeout_seconds`, and whatever an environment raises.
     """
 
@@ -114,12 +114,12 @@ class SpreadEnvironments:
     def __exit__(self, *exception) -> None:
         self._stack.close()
 
-    def _everywhere(self, request: str, by_place: dict[int, Any]) -> dict[int, Outcome]:
+    def _everywhere(self, request: str, by_slot: dict[int, Any]) -> dict[int, Outcome]:
         """Lets each worker do its share, all at the same time."""
         mine, shares = {}, [{} for _ in self._workers]
-        for place, argument in by_place.items():
-            share = mine if place in self._here else shares[place % len(shares)]
-            share[place] = argument
+        for slot, argument in by_slot.items():
+            share = mine if slot in self._here else shares[slot % len(shares)]
+            share[slot] = argument
         asked = [
             (worker, share) for worker, share in zip(self._workers, shares, strict=True) if share or request == "start"
         ]

@@ -45,18 +45,18 @@ class Episode:
 def play_episodes(
     player: Player, environments: Environments, episodes: int, film: Film | None, watch: Watch
 ) -> list[Episode]:
-    """Plays `episodes` whole episodes, as many at a time as `environments` has places, in lockstep.
+    """Plays `episodes` whole episodes, as many at a time as `environments` has slots, in lockstep.
 
-    player(observations uint8 [places, ...], first bool [places]) gives one action per place. `first` marks the places
+    player(observations uint8 [slots, ...], first bool [slots]) gives one action per slot. `first` marks the slots
     whose observation begins an episode. The batch keeps its size when episodes end, so that numerics do not depend on
     who is still playing. `film` is shown the first episode before every step.
     """
     results = [Episode() for _ in range(episodes)]
-    places = len(environments.observations)
-    for start in range(0, episodes, places):
-        group = results[start : start + places]
-        environments.observations[:] = 0  # where a place stays empty
-        environments.start({place: start + place for place in range(len(group))})
+    slots = len(environments.observations)
+    for start in range(0, episodes, slots):
+        group = results[start : start + slots]
+        environments.observations[:] = 0  # empty slots show zeros
+        environments.start({slot: start + slot for slot in range(len(group))})
         _play_together(player, environments, group, film if start == 0 else None, watch, start)
     watch(episodes)
     return results
@@ -74,14 +74,14 @@ def _play_together(
         watch(finished + len(episodes) - len(playing))
         actions = player(environments.observations, first)
         first = np.zeros_like(first)
-        outcomes = environments.step({place: actions[place] for place in sorted(playing)})
-        for place, outcome in outcomes.items():
-            episodes[place].score += outcome.reward
-            episodes[place].agent_steps += 1
-            episodes[place].actions.append(np.asarray(actions[place]).tolist())
+        outcomes = environments.step({slot: actions[slot] for slot in sorted(playing)})
+        for slot, outcome in outcomes.items():
+            episodes[slot].score += outcome.reward
+            episodes[slot].agent_steps += 1
+            episodes[slot].actions.append(np.asarray(actions[slot]).tolist())
             if outcome.over:
-                episodes[place].columns = outcome.columns
-                playing.remove(place)
+                episodes[slot].columns = outcome.columns
+                playing.remove(slot)
 
 
 def episode_rows(episodes: list[Episode], columns: Callable[[float], dict[str, float]]) -> list[dict]:

@@ -45,7 +45,7 @@ def reason_against(
         raise
     except torch.AcceleratorError as error:  # nothing can be computed on this GPU any more by this process
         raise ConfigError(f"a fused way ended in an error of the GPU: use fused=off ({error})") from error
-    except Exception as error:  # of a compiler, a library or a driver; torch's operations remain
+    except Exception as error:  # raised by a compiler, a library or a driver; torch's operations remain
         return f"{type(error).__name__}: {in_one_line(str(error))[:200]}"
     return f"takes {slower:.2f} times as long" if slower >= 1 else ""
 

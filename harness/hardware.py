@@ -14,7 +14,7 @@ class Rate:
     """Amount of work per second."""
 
     per_second: float
-    per_cpu_second: float  # of this process, all its threads; what is left of a rate where others use the machine too
+    per_cpu_second: float  # CPU time of this process's threads; other work on the machine does not lower this rate
 
 
 def cpu_flops_per_second() -> float:

@@ -40,7 +40,7 @@ class Position:
     updates: int = 0
     episodes: int = 0
     observation: np.ndarray | None = None
-    first: bool = True  # whether the observation begins an episode
+    first: bool = True  # observation begins an episode
     episode_return: float = 0.0  # raw reward of the running episode, across lives
     finished: list[float] = field(default_factory=list)  # returns of episodes that ended since the last log
     logged: list[int] = field(default_factory=lambda: [0, 0])  # steps and updates at the last log
@@ -87,7 +87,7 @@ class TrainingLoop:
         self.order = order
         self.position = position or Position()
         self.means, self.clock = MetricMeans(), Clock()
-        self.events: dict[str, float] = {}  # of the last step, each worth a row of metrics
+        self.events: dict[str, float] = {}  # events of the last step, each worth a row of metrics
 
     @property
     def stateful(self) -> dict[str, Any]:

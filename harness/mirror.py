@@ -33,9 +33,9 @@ SENT = Path("wandb/sent.json")  # in the run folder
 UNITS = ("agent_steps", "env_steps", "frames")
 KILLED = 255  # the run's exit code for W&B if its end was not announced
 ANIMATION_FRAMES = 150
-SIZES = ("height", "width", "colorspace")  # of an image; TensorBoard asks for them and reads the picture's own
+SIZES = ("height", "width", "colorspace")  # TensorBoard asks for these fields and reads the picture's own values
 COMPARED = ("task", "seed", "auxiliary", "fidelity", "preset")
-UPLOAD_SHARE = 0.8  # of the time that the end of a run has; the rest is for writing down what could not be sent
+UPLOAD_SHARE = 0.8  # share of the time that the end of a run has; the rest is for recording what could not be sent
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -154,7 +154,7 @@ class WandB:
                 console="off",
                 save_code=False,
                 disable_git=True,
-                x_disable_meta=True,  # of this process, not of the run's
+                x_disable_meta=True,  # metadata would be of this process, not of the run's
                 x_disable_stats=True,
             ),
         )

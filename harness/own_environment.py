@@ -26,7 +26,7 @@ from harness.seeding import derive_seed, environment_seed
 from harness.spans import span
 
 SEEDS = 2**31  # Many simulators take no larger seed.
-FPS = 30  # of a video where the environment names no rate
+FPS = 30  # frames per second of a video where the environment names no rate
 
 
 class OwnEnvironment(gymnasium.Env):
@@ -153,7 +153,7 @@ class OwnEnvironment(gymnasium.Env):
         if isinstance(space, Discrete):
             return int(space.start + action)
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        share = (np.asarray(action, dtype=np.float64) + 1) / 2  # of the way from the lower bounds to the upper ones
+        share = (np.asarray(action, dtype=np.float64) + 1) / 2  # 0 at the lower bounds, 1 at the upper ones
         return np.clip(low + share * (high - low), low, high).astype(space.dtype)
 
     def _info(self, info: dict, reward: float) -> dict:

@@ -25,7 +25,7 @@ from harness.recipe import Recipe, Spaces
 from harness.seeding import derive_seed
 from harness.video import episode_video
 
-TRAINED_BYTES = 16  # of one trained value: itself, its gradient, and Adam's two moments
+TRAINED_BYTES = 16  # one trained value, its gradient, and Adam's two moments
 
 
 def choose_device(name: str) -> torch.device:

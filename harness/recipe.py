@@ -60,7 +60,7 @@ class Suite:
     columns: Callable[[Any, float], dict[str, float]] = nothing  # configuration, score -> evaluation columns
     references: Callable[[Any], dict[str, float]] = nothing  # scores to compare with, by name
     milestones: Callable[[Any], list[int]] = last_step  # agent steps of the published tables' scores, and the last
-    scores: SuiteScores | None = None  # where a run's curve shows another measure than the score, or published curves
+    scores: SuiteScores | None = None  # set for a curve of another measure than the score, or with published curves
     simulator: Callable[[Any], dict[str, str]] = nothing  # versions and files here that decide a score, by name
     make_scorer: Callable[[Any, int, int], gymnasium.Env] | None = None  # an evaluation's environment without pictures
     # A task's largest difference of an episode's score on another simulator or kind of CPU.

@@ -84,7 +84,7 @@ def evaluate_run(
 def record_episodes(csv: Path, played: list[dict], config: Any, run: Path) -> None:
     """Writes what checks the rows of `csv` into a folder beside it: episodes, configuration and manifest."""
     folder = RunFolder(episodes_beside(csv))
-    for file in (folder.manifest, folder.episodes):  # of an earlier evaluation
+    for file in (folder.manifest, folder.episodes):  # files of an earlier evaluation
         file.unlink(missing_ok=True)
     manifest = {name: value for name, value in read_manifest(run).items() if name not in ("config_hash", "starts")}
     record_start(replace(config, run_dir=str(folder.path)), manifest)

@@ -126,7 +126,7 @@ def with_todays_names(config: dict) -> dict:
 def _renamed(config: dict, table: dict) -> dict:
     suite, old, new = config.get("benchmark"), leaves(config), {}
     for key, value in old.items():
-        sections = [*accumulate(key.split("."), "{}.{}".format)]  # that the key lies in, and itself
+        sections = [*accumulate(key.split("."), "{}.{}".format)]  # sections that the key lies in, and the key itself
         name = next((each for each in reversed(sections) if each in table["keys"]), None)
         targets = key if name is None else table["keys"][name]
         for target in [targets] if isinstance(targets, str) else targets or []:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 class Schedule(Protocol):
     """Kinds are names that the agent's `update` understands."""
 
-    long_phases: bool  # whether a step's updates may be so many that a run saves and stops between them
+    long_phases: bool  # a step's updates may be so many that a run saves and stops between them
 
     def due(self, step: int) -> Sequence[str]:
         """Kinds of the updates that belong to agent step `step`, counted from 0, in their order."""

@@ -32,7 +32,7 @@ class Generators:
         import torch  # environment workers derive seeds, and do without it
 
         self._device = device.type
-        place = "cpu" if device.type == "meta" else device  # where nothing is drawn, any generator does
+        place = "cpu" if device.type == "meta" else device  # any generator serves on meta, where nothing is drawn
         self._generators = {name: torch.Generator(place).manual_seed(derive_seed(seed, name)) for name in names}
 
     def __getitem__(self, name: str) -> "torch.Generator":

@@ -98,7 +98,7 @@ class Tracker:
 
     def _pass_on(self) -> None:
         for line in self._process.stdout:
-            with suppress(OSError):  # of an output that takes no more, which the run finds out itself
+            with suppress(OSError):  # raised by an output that takes no more; the run finds out itself
                 self._say(line.rstrip("\n"))
 
     def _say(self, what: str) -> None:

@@ -31,7 +31,7 @@ class Verification:
 
     table: Path
     rows: int
-    needs: str = ""  # what decides the scores: versions and files then, and here where they differ
+    needs: str = ""  # versions and files that decide the scores: then, and here where they differ
     bound: float = 0.0  # allowed difference of a score
     largest: float = 0.0  # largest difference of a score
     played: int = 0

@@ -18,8 +18,8 @@ from harness.errors import CheckpointError
 from harness.run_folder import RunFolder, config_hash, read_config
 
 RUN = "run"  # key in the file's header
-AUXILIARY = "auxiliary.safetensors"  # of a packed agent: tensors of its auxiliary's modules
-MODULES = ("owned", "targets")  # of an auxiliary
+AUXILIARY = "auxiliary.safetensors"  # file of a packed agent: tensors of its auxiliary's modules
+MODULES = ("owned", "targets")  # module groups of an auxiliary
 
 
 def write_weights(modules: nn.Module, path: Path, about: dict | None = None) -> None:

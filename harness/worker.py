@@ -21,7 +21,7 @@ from harness.errors import WorkerLost
 from harness.stop import STOP_SIGNALS
 
 SPAWN = multiprocessing.get_context("spawn")  # a forked process would share threads' locks, CUDA and OpenGL with us
-PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 END_SECONDS = 5.0  # for a killed process to be gone; one that hangs in a driver or a file system may never be
 
 
@@ -38,7 +38,7 @@ class Worker:
         self._process = SPAWN.Process(target=_work, args=(target, theirs, *arguments))
         # A worker inherits the blocked signals: whether a run stops is the run's decision, also where a terminal or a
         # scheduler signals every process of it.
-        resource_tracker.ensure_running()  # where `start` does it, it unblocks them again
+        resource_tracker.ensure_running()  # starts the tracker, which inside `start` would unblock the signals
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._process.start()
@@ -87,7 +87,7 @@ class Worker:
 
     def close(self) -> None:
         children = _children(self._process.pid) if self._process.is_alive() else []
-        self._process.kill()  # of the other signals, the worker blocks some
+        self._process.kill()  # SIGKILL, as the worker blocks other signals
         for child in children:  # one that hangs would stay
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)

@@ -20,12 +20,12 @@ EXTRA_AUGMENTATIONS = ("affine", "blur", "resized_crop")
 @dataclass(config=STRICT)
 class MaskConfig:
     strategy: Annotated[str, one_of("cube", "spatial", "temporal", "none")]  # spatial: a new grid every step
-    ratio: Share  # that is hidden
+    ratio: Share  # hidden share of the cells
     patch_size: PositiveInt  # pixels
     cube_depth: PositiveInt  # steps
     rounding: Annotated[str, one_of("up", "down")]  # number of hidden cells where ratio * cells is no integer
-    space: Annotated[str, one_of("pixel", "feature")]  # what is set to 0
-    stage: str  # of the encoder, whose features are; read where space is feature
+    space: Annotated[str, one_of("pixel", "feature")]  # space in which hidden values are set to 0
+    stage: str  # encoder stage whose features are hidden; read where space is feature
 
 
 @dataclass(config=STRICT)
@@ -35,25 +35,25 @@ class DecoderConfig:
     mlp_ratio: PositiveFloat
     qkv_bias: bool
     norm_eps: PositiveFloat
-    width: NonNegativeInt  # behind linear maps from the latent and back; 0: the latent's, without these maps
+    width: NonNegativeInt  # width between linear maps from the latent and back; 0: the latent's, without these maps
 
 
 @dataclass(config=STRICT)
 class MLRConfig:
     seq_len: PositiveInt  # K, observations in a clip
     weight: NonNegativeFloat  # lambda
-    weight_by_task: dict[str, NonNegativeFloat]  # where `weight` comes from, unless it is set
-    sequences: NonNegativeInt  # of a batch that the loss reads, the first ones; 0: all
+    weight_by_task: dict[str, NonNegativeFloat]  # task -> weight, read unless `weight` is set
+    sequences: NonNegativeInt  # number of sequences of a batch that the loss reads, the first ones; 0: all
     tau: Share  # weight of the online network in a momentum update
     masked_scale: NonNegativeFloat  # factor on the masked branch's pixels, F1 in docs/fidelity.md
-    target: Annotated[str, one_of("latent", "pixel")]  # what is predicted of the whole observations
+    target: Annotated[str, one_of("latent", "pixel")]  # predicted form of the whole observations
     distance: Annotated[str, one_of("cosine", "mse")]  # between latents; mse of the raw vectors. Pixels have mse
-    distance_scale: PositiveFloat  # of the cosine distance; 1: 2 - 2 cos, 0.5: 1 - cos
-    norm_floor: PositiveFloat  # vectors are divided by max(norm, norm_floor) before it
-    projector: bool  # behind the decoder and the momentum encoder
-    predictor: bool  # behind the projector
-    action_tokens: bool  # whether the decoder sees the actions
-    reward_weight: NonNegativeFloat  # of a reward prediction beside the reconstruction; 0: there is none
+    distance_scale: PositiveFloat  # factor of the cosine distance; 1: 2 - 2 cos, 0.5: 1 - cos
+    norm_floor: PositiveFloat  # vectors are divided by max(norm, norm_floor) before the cosine distance
+    projector: bool  # applied after the decoder and the momentum encoder
+    predictor: bool  # applied after the projector
+    action_tokens: bool  # decoder sees the actions
+    reward_weight: NonNegativeFloat  # factor of a reward loss, added to the reconstruction's; 0: no reward prediction
     mask: MaskConfig
     decoder: DecoderConfig
 

@@ -23,7 +23,7 @@ from mlr.masking import StageMask, enlarge, hide
 from mlr.momentum import frozen_copy, momentum_update
 from mlr.reward_head import RewardHead
 
-Values = dict[str, Tensor]  # of a slice of the batch, each [T, b, ...]
+Values = dict[str, Tensor]  # name -> values of a batch slice [T, b, ...]
 
 
 class Clips(Protocol):
@@ -39,8 +39,8 @@ class Drawn:
     """All that is random about the loss of a batch."""
 
     mask: Tensor  # bool [1, K, g, g], True where hidden
-    masked: Pixels  # of the online encoder
-    whole: Pixels | None  # of the momentum encoder
+    masked: Pixels  # masked view for the online encoder
+    whole: Pixels | None  # whole view for the momentum encoder
 
 
 class MLR:

@@ -1,6 +1,6 @@
 """Masked World Models: acting with a latent memory, the updates of all parts, and trained agents for other code.
 
-`N` places, `B` windows, `T` steps, `A` actions, `P` pixels a side, `D` width of the autoencoder's tokens.
+`N` slots, `B` windows, `T` steps, `A` actions, `P` pixels a side, `D` width of the autoencoder's tokens.
 """
 
 from pathlib import Path
@@ -31,13 +31,13 @@ SAVED = ("autoencoder", "dynamics", "actor")  # parts that acting and pictures n
 
 
 class Memory:
-    """Latent states of places and the actions taken there; tensors that stay."""
+    """Latent states of slots and the actions taken in them; tensors that stay."""
 
-    def __init__(self, section: MWMSection, places: int, actions: int, device: torch.device):
+    def __init__(self, section: MWMSection, slots: int, actions: int, device: torch.device):
         rssm = section.rssm
-        self.stoch = torch.zeros(places, rssm.variables * rssm.classes, device=device)
-        self.deter = torch.zeros(places, rssm.deter, device=device)
-        self.action = torch.zeros(places, actions, device=device)
+        self.stoch = torch.zeros(slots, rssm.variables * rssm.classes, device=device)
+        self.deter = torch.zeros(slots, rssm.deter, device=device)
+        self.action = torch.zeros(slots, actions, device=device)
 
     def state(self) -> dict[str, Tensor]:
         return {"stoch": self.stoch, "deter": self.deter, "action": self.action}
@@ -47,7 +47,7 @@ class Memory:
             value.copy_(state[name])
 
     def see(self, parts: nn.ModuleDict, pictures: Tensor, first: Tensor, draw: Draw) -> Tensor:
-        """Features [N, F] after pictures uint8 [N, 3, P, P]; places marked in `first` bool [N] begin anew."""
+        """Features [N, F] after pictures uint8 [N, 3, P, P]; slots marked in `first` bool [N] begin anew."""
         dynamics = parts["dynamics"]
         embedding = dynamics.pool(parts["autoencoder"].features(pictures)).float()
         states = States(self.stoch, self.deter)
@@ -222,7 +222,7 @@ class Features(nn.Module):
 
 
 class TrainedAgent:
-    """A trained agent at several places, each with a memory: the policy's mean on sampled latents.
+    """A trained agent for several slots, each with a memory: the policy's mean on sampled latents.
 
     `encoder` is frozen: uint8 [N, 3, P, P] -> tokens float32 [N, 1 + S, D], the summary first; a pixel baseline gives
     embeddings [N, E]. `parts` holds the autoencoder, the dynamics and the actor. Raises ConfigError for weights that
@@ -235,10 +235,10 @@ class TrainedAgent:
         image_size: int,
         weights: Path,
         device: torch.device | str = "cpu",
-        places: int = 1,
+        slots: int = 1,
         seed: int = 0,
     ):
-        self.device, self.places = torch.device(device), places
+        self.device, self.slots = torch.device(device), slots
         self.observation_shape = RGB, image_size, image_size
 
         def make(tensors: dict[str, Tensor]) -> nn.ModuleDict:
@@ -250,7 +250,7 @@ class TrainedAgent:
         self.parts = read_weights(weights, make, self.device)
         pool = [] if section.world_model == "mwm" else [self.parts["dynamics"].pool]
         self.encoder = nn.Sequential(Features(self.parts["autoencoder"]), *pool).eval()
-        self.memory = Memory(section, places, self.action_size, self.device)
+        self.memory = Memory(section, slots, self.action_size, self.device)
         self.generators = Generators(seed, self.device, ("playing_latent",))
 
     @torch.no_grad()
@@ -260,8 +260,8 @@ class TrainedAgent:
         Raises ValueError for anything else.
         """
         pictures, begins = as_pixels(observations, self.observation_shape, self.device), torch.as_tensor(first)
-        if begins.dtype != torch.bool or not len(pictures) == len(begins) == self.places:
-            raise ValueError(f"expected {self.places} pictures, and as many bools that mark beginnings of episodes")
+        if begins.dtype != torch.bool or not len(pictures) == len(begins) == self.slots:
+            raise ValueError(f"expected {self.slots} pictures, and as many bools that mark beginnings of episodes")
         feature = self.memory.see(self.parts, pictures, begins.to(self.device), self._draw)
         self.memory.action.copy_(self.parts["actor"].mean(feature))
         return self.memory.action.cpu().numpy().copy()

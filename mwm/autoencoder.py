@@ -13,9 +13,9 @@ from mwm.networks import Transformer
 from mwm.rewards import reward_error
 from mwm.tokens import grid_positions
 
-VALUES = RGB * PATCH**2  # of a cell
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in 0..1
-CONVOLUTIONS = 3  # of the stem, each of stride 2
+VALUES = RGB * PATCH**2  # values of a cell
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's pixels in 0..1
+CONVOLUTIONS = 3  # convolutions of the stem with stride 2
 
 
 class Standardise(nn.Module):

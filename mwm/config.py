@@ -23,15 +23,15 @@ from mwm.tasks import MANIPULATION_PREFIX, SUITE_PREFIX, require_task
 
 RGB = 3  # channels of a picture
 PATCH = 8  # pixels a side of a token's cell; the convolutional stem halves three times
-KINDS = ("autoencoder", "dynamics")  # of updates, in their order; dynamics: with actor and critic on its states
-WORLD_MODELS = {"mwm": KINDS, "pixels": ("dynamics",)}  # with the kinds of update that each has
+KINDS = ("autoencoder", "dynamics")  # updates in their order; dynamics also trains actor and critic on its states
+WORLD_MODELS = {"mwm": KINDS, "pixels": ("dynamics",)}  # world model -> its kinds of updates
 OF_TOKENS = "stem mask_ratio reward_prediction reward_head encoder decoder pool unpool"
 # Keys and sections that no part of a run reads, by its world model.
 IDLE = {
     "mwm": ["mwm.pixels"],
     "pixels": [f"mwm.{name}" for name in (*OF_TOKENS.split(), "optimizers.autoencoder", "batch.pictures")],
 }
-Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # of an MLP's hidden layers
+Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # widths of an MLP's hidden layers
 
 
 @dataclass(config=STRICT)
@@ -46,16 +46,16 @@ class ViTConfig:
 class RSSMConfig:
     hidden: PositiveInt
     deter: PositiveInt  # width of the recurrent state
-    variables: PositiveInt  # of the stochastic state
-    classes: Annotated[int, Field(ge=2)]  # of each variable
+    variables: PositiveInt  # categorical variables of the stochastic state
+    classes: Annotated[int, Field(ge=2)]  # classes of each categorical variable
     action_inputs: PositiveInt  # actions are filled up with zeros to this number
 
 
 @dataclass(config=STRICT)
 class KLConfig:
-    balance: Share  # of the term that trains the prior; the rest trains the posterior
+    balance: Share  # weight of the term that trains the prior; the rest trains the posterior
     free: NonNegativeFloat  # below it a step's value gives no gradient
-    largest: PositiveFloat  # above it, too
+    largest: PositiveFloat  # above it a step's value gives no gradient
     scale: NonNegativeFloat
 
 
@@ -65,15 +65,15 @@ class BehaviourConfig:
     discount: Share
     lambda_return: Share
     entropy_scale: NonNegativeFloat
-    min_std: Annotated[float, Field(gt=0, lt=1)]  # of the policy; the largest is 1
-    reward_momentum: Share  # of the mean magnitude that rewards are divided by; 1: they are not
+    min_std: Annotated[float, Field(gt=0, lt=1)]  # smallest standard deviation of the policy; the largest is 1
+    reward_momentum: Share  # momentum of the mean magnitude that rewards are divided by; 1: no division
     target_every: PositiveInt  # updates between copies of the critic into its target
 
 
 @dataclass(config=STRICT)
 class AdamConfig:
     learning_rate: PositiveFloat
-    warmup_updates: NonNegativeInt  # over which the rate rises from 0
+    warmup_updates: NonNegativeInt  # updates over which the rate rises from 0
     beta1: Decay
     beta2: Decay
     eps: PositiveFloat
@@ -92,8 +92,8 @@ class OptimizersConfig:
 
 @dataclass(config=STRICT)
 class BatchConfig:
-    pictures: PositiveInt  # of an autoencoder update
-    windows: PositiveInt  # of a dynamics update, replay.window steps each; all their states start an imagination
+    pictures: PositiveInt  # pictures in an autoencoder update
+    windows: PositiveInt  # windows in a dynamics update, replay.window steps each; every state starts an imagination
 
 
 @dataclass(config=STRICT)
@@ -112,17 +112,17 @@ class MWMSection:
     world_model: Annotated[str, one_of(*WORLD_MODELS)]
     stem: Annotated[str, one_of("conv", "patch")]
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]  # share of the tokens that are dropped
-    reward_prediction: bool  # of the autoencoder
+    reward_prediction: bool  # autoencoder also predicts rewards
     reward_head: Annotated[str, one_of("last_patch", "reward_token")]
     actor_gradient: Annotated[str, one_of("released", "pathwise")]
     adam_eps: Annotated[str, one_of("tensorflow", "torch")]
-    update_at: Annotated[str, one_of("first", "last")]  # of schedule.every agent steps
+    update_at: Annotated[str, one_of("first", "last")]  # first or last of schedule.every agent steps
     discount_head: bool
     encoder: ViTConfig
     decoder: ViTConfig
     pool: ViTConfig
     unpool: ViTConfig
-    pixels: PixelsConfig  # read with world_model=pixels, in the place of the four before
+    pixels: PixelsConfig  # read with world_model=pixels, in place of encoder, decoder, pool and unpool
     rssm: RSSMConfig
     kl: KLConfig
     reward_mlp: Widths
@@ -172,7 +172,7 @@ class EnvironmentConfig:
     image_size: Annotated[int, Field(ge=1, le=1024)]  # pixels a side, as rendered and stored
     action_repeat: PositiveInt  # environment steps per agent step
     episode_env_steps: PositiveInt  # time limit
-    shadows: bool  # whether pictures show shadows and reflections, which is most of a picture's cost in software
+    shadows: bool  # renders shadows and reflections, most of a picture's cost in software
 
 
 @dataclass(config=STRICT)
@@ -180,7 +180,7 @@ class ReplayConfig:
     capacity: PositiveInt  # agent steps
     window: PositiveInt  # pictures
     shortest_window: PositiveInt  # pictures; shorter episodes are left out
-    prioritize_ends: bool  # whether starts behind the last one count as that one
+    prioritize_ends: bool  # starts beyond the last one count as the last
 
 
 @dataclass(config=STRICT, kw_only=True)

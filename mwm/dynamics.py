@@ -20,8 +20,8 @@ from mwm.pixels import PixelDecoder, PixelEncoder, pixel_loss
 from mwm.rewards import reward_error
 from mwm.tokens import Pool, Unpool
 
-GATE_EPS = 1e-3  # of the layer norm over all gates; released code
-UPDATE_BIAS = -1.0  # of the update gate, which keeps the state at the start; released code
+GATE_EPS = 1e-3  # layer norm over all gates; released code
+UPDATE_BIAS = -1.0  # bias of the update gate, which keeps the state at the start; released code
 
 Draw = Callable[[tuple[int, ...]], Tensor]  # a shape -> noise of it
 

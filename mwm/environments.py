@@ -21,7 +21,7 @@ from mwm.tasks import MANIPULATION_PREFIX, METAWORLD_TASKS, SUITE_PREFIX, requir
 CAMERA = "corner2"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # nearer to the table than Meta-world's own
 CAMERA_BY_DOMAIN = {"quadruped": 2}  # the others of DMControl look through their camera 0
-POSITIONS = ("body_pos", "site_pos")  # of a Meta-world model: all that a reset changes
+POSITIONS = ("body_pos", "site_pos")  # all arrays of a Meta-world model that a reset changes
 NUMBERS = (bool, int, float, np.generic)
 
 

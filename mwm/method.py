@@ -51,9 +51,9 @@ def load_trained(config: MWMConfig, weights: Path, device: torch.device) -> Trai
 
 
 def make_player(config: MWMConfig, weights: Path, seed: int, device: torch.device) -> Callable:
-    """The trained agent with a memory for each place of an evaluation."""
-    places, size = config.evaluation.environments, config.environment.image_size
-    return TrainedAgent(config.mwm, size, weights, device, places=places, seed=seed).act
+    """The trained agent with a memory for each slot of an evaluation."""
+    slots, size = config.evaluation.environments, config.environment.image_size
+    return TrainedAgent(config.mwm, size, weights, device, slots=slots, seed=seed).act
 
 
 def describe(config: MWMConfig, agent: MWMAgent) -> list[str]:

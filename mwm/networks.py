@@ -13,9 +13,9 @@ from mlr.config import DecoderConfig
 from mlr.decoder import TransformerBlock
 from mwm.config import ViTConfig
 
-NORM_EPS = 1e-6  # of a transformer's layer norms; released code
-TOKEN_STD = 0.02  # of learned tokens at the start
-OUTPUT_GAIN = math.sqrt(0.1)  # of an MLP's output layer at the start
+NORM_EPS = 1e-6  # transformer layer norms; released code
+TOKEN_STD = 0.02  # initial values of learned tokens
+OUTPUT_GAIN = math.sqrt(0.1)  # initial weights of an MLP's output layer
 
 
 class Transformer(nn.Module):

@@ -13,7 +13,7 @@ from mwm.config import PATCH
 from mwm.dynamics import Draw, Dynamics, States
 from mwm.pixels import Pictures
 
-WHITE = 1.0  # of hidden cells; walls and sky of many tasks are grey
+WHITE = 1.0  # brightness of hidden cells; walls and sky of many tasks are grey
 
 
 @dataclass

@@ -23,7 +23,7 @@ DrawBelow = Callable[[int], int]  # a uniform integer below a bound
 
 
 class Episode(NamedTuple):
-    number: int  # of those that began before it
+    number: int  # number of episodes that began before this one
     first_step: int  # agent step that followed its first picture
     pictures: int
 
@@ -34,7 +34,7 @@ class WindowRule:
 
     shortest: int  # pictures; shorter episodes are left out
     longest: int  # pictures
-    prioritize_ends: bool  # whether starts behind the last one count as that one, so that ends come more often
+    prioritize_ends: bool  # starts beyond the last one count as the last, so that ends come more often
 
     def place(self, pictures: int, draw: DrawBelow) -> tuple[int, int]:
         """Start and length of a window in an episode of `pictures`."""
@@ -48,9 +48,9 @@ class Piece:
     """Consecutive pictures of one episode."""
 
     episode: Episode
-    start: int  # of the episode's pictures
+    start: int  # index among the episode's pictures
     length: int
-    first: bool  # whether a window begins with it
+    first: bool  # piece begins a window
 
 
 class Stream:
@@ -58,7 +58,7 @@ class Stream:
 
     def __init__(self, rule: WindowRule, draw: DrawBelow):
         self.rule, self._draw = rule, draw
-        self.left: Piece | None = None  # of the newest window
+        self.left: Piece | None = None  # rest of the newest window
 
     def take(self, count: int, episodes: Sequence[Episode]) -> list[Piece]:
         """The next `count` pictures; windows are drawn from `episodes`."""
@@ -122,7 +122,8 @@ class EpisodeReplay:
         )
         shapes = {"autoencoder": (batch_pictures,), "dynamics": (batch_windows, rule.longest)}
         self.indices = {kind: torch.zeros(shapes[kind], dtype=torch.int64, device=device) for kind in KINDS}
-        self.first = torch.zeros(shapes["dynamics"], dtype=torch.bool, device=device)  # of the windows' pictures
+        # True for pictures that begin a window of the stream.
+        self.first = torch.zeros(shapes["dynamics"], dtype=torch.bool, device=device)
         self._generators = {kind: numpy_generator(seed, f"replay_{kind}") for kind in KINDS}
         self.streams = {kind: Stream(rule, generator.integers) for kind, generator in self._generators.items()}
         self.steps_stored = 0

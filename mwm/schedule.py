@@ -19,7 +19,7 @@ class Rounds:
     learning_starts: int
     schedule: ScheduleConfig
     update_at: str
-    kinds: tuple[str, ...] = KINDS  # that the world model has
+    kinds: tuple[str, ...] = KINDS  # kinds of updates of the world model
 
     long_phases = True
 

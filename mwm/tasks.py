@@ -24,7 +24,7 @@ MANIPULATION_NAMES = """
     reassemble_5_bricks_random_order stack_2_bricks stack_2_bricks_moveable_base stack_2_of_3_bricks_random_order
     stack_3_bricks stack_3_bricks_random_order
 """
-MANIPULATION_TASKS = tuple(MANIPULATION_NAMES.split())  # of dm_control
+MANIPULATION_TASKS = tuple(MANIPULATION_NAMES.split())  # names in dm_control
 SUITE_PREFIX, MANIPULATION_PREFIX, RLBENCH_PREFIX = "dmc_", "manip_", "rlbench_"
 
 

@@ -50,7 +50,7 @@ COMMANDS = {
 }
 SCORES = (atari.scores.SCORES, dmcontrol.scores.SCORES, mwm.scores.SCORES)
 SUITE_SCORES = {scores.name: scores for scores in SCORES}
-OWN_SUITE = "harness.own_suite:OWN"  # of an environment of the user's own
+OWN_SUITE = "harness.own_suite:OWN"  # suite of the user's own environment
 
 
 class Pairing(NamedTuple):

@@ -10,7 +10,7 @@ from mwm.tasks import task_settings as mwm_settings
 
 @dataclass(frozen=True)
 class Table:
-    command: str  # of recipes.COMMANDS
+    command: str  # key of recipes.COMMANDS
     tasks: Sequence[str]
     length: Sequence[str]  # settings
 

@@ -36,7 +36,7 @@ PRESETS = ("full", "cpu")
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
-# What each one is
+# Descriptions of the auxiliaries
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Cost:
-    parameters: int  # of the auxiliary's own
-    operations: float  # of an update
-    added: float  # of these, beyond the update without an auxiliary
+    parameters: int  # parameters of the auxiliary's own modules
+    operations: float  # operations in an update
+    added: float  # operations beyond those of an update without an auxiliary
 
 
 def cost(suite: str, preset: str, auxiliary: str) -> Cost | None:

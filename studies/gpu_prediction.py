@@ -31,7 +31,7 @@ from studies.speed.measure import ADAM_BYTES, CLIPPED_ADAM_BYTES
 SUITES = {"dmcontrol": "DMControl", "atari": "Atari"}
 FLOAT, HALF = 4, 2  # bytes
 CAST = FLOAT + HALF
-# Of a weight with a shadow: its gradient's norm; then gradient, weight and moments read; then all but the gradient.
+# Bytes of a weight with a shadow: gradient for the norm; gradient, weight, moments read; all but the gradient written.
 SHADOWED_ADAM_BYTES = HALF + (HALF + 3 * FLOAT) + (3 * FLOAT + HALF)
 # Operations that launch nothing: they only look at memory in another way, or reserve it.
 FREE = {

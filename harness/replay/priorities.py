@@ -6,7 +6,7 @@ Shapes: `B` batch.
 import torch
 from torch import Tensor
 
-SHARES = 2.0**62  # that the leaves divide among them: the finest that a sum of int64 holds
+SHARES = 2.0**62  # integer sum of all leaves: the finest that int64 holds
 
 
 class Priorities:

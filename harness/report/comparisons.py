@@ -8,7 +8,7 @@ from harness.report.published import SuiteScores, main_methods, references
 from harness.report.results import Change, Results, Run, collect, compared_at, groups_of
 from harness.report.words import by_size, is_number, words
 
-Family = list[Results]  # that may be compared
+Family = list[Results]  # results that may be compared
 
 
 def families(runs: Sequence[Run], suites: Mapping[str, SuiteScores]) -> Iterator[Family]:

@@ -29,13 +29,13 @@ PALETTE += ("#610505", "#7f0df2", "#994c33", "#a6a659", "#421fad", "#242442")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MOST = 6  # curves of a panel
-ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # of scores to compare with
+ACROSS = (":", "--", "-.", (0, (5, 5)), (0, (3, 1, 1, 1)))  # lines of scores to compare with
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks
 MARGIN = 0.03  # beyond an axis' limits, relative to their distance
 LINE = 0.17  # inches, of a legend
 ROW, PAIR_ROW, ROW_LINE = 0.32, 0.42, 0.15  # inches, of a row and of a line of its label
 ENDS = ("point", "low", "high")  # columns of an interval
-LETTERS = 24  # of a line above one of two panels
+LETTERS = 24  # letters of a line above one of two panels
 LEGEND = 34  # letters of a line of a legend
 WIDTH = 4.4  # inches: between one column and a page, and not much shrunk on a phone
 SETTINGS = {
@@ -65,12 +65,12 @@ SETTINGS = {
     "svg.hashsalt": "report",  # two calls write the same bytes
 }
 
-Limits = tuple[float, float] | None  # of an axis; None: as the data have it
+Limits = tuple[float, float] | None  # ends of an axis; None: as the data have it
 
 
 @dataclass(frozen=True)
 class Figure:
-    name: str  # of its files, without suffix
+    name: str  # file name without suffix
     title: str
     caption: str
     paths: tuple[Path, ...]  # PNG, SVG, CSV

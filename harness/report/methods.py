@@ -117,7 +117,7 @@ def methods_tables(
 
 class Row(NamedTuple):
     method: str
-    level: float | None  # that decides its rank; None: it stands apart
+    level: float | None  # value that decides the rank; None: the row stands apart
     runs: Number
     spreads: Mapping[str, tuple[float, float | None]]  # task -> mean, standard deviation
     metrics: list[str]

@@ -31,7 +31,7 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     videos: Sequence[Video] = ()
-    is_folded: bool = False  # whether a click opens it
+    is_folded: bool = False  # shown after a click
 
     @property
     def is_empty(self) -> bool:

@@ -32,7 +32,7 @@ class PublishedMethod:
     label: str
     auxiliary: str  # trains its loss here; empty without one
     role: str  # reference: others are compared with it; baseline: its partner; player: learns nothing
-    seeds: str  # behind a score; empty where not stated
+    seeds: str  # number of seeds behind a score; empty where not stated
     source: str  # empty: no score is published, so the row has label and role of runs here
 
 
@@ -70,7 +70,7 @@ class Recorded:
     budget: str
     method: str
     label: str
-    runs: tuple[int, int]  # of the task with the fewest, and with the most
+    runs: tuple[int, int]  # fewest and most runs of a task
     intervals: Mapping[str, tuple[float, float, float]]  # metric -> point, low, high
     comparable: str  # yes; budget: the same budget, otherwise different; no
     differs: str
@@ -121,23 +121,23 @@ class SuiteScores:
 
     name: str  # in configurations and score files
     label: str
-    title: str = ""  # of its table
+    title: str = ""  # title of the suite's table
     legend: str = "Tasks: mean return of an episode, ± standard deviation over seeds."
     task_word: str = "task"
     score_unit: str = "return"
     measure: str = "score"  # column of score files, of an episode, that results are means of
-    limits: tuple[float, float] | None = None  # of the measure, where it has both; axes show all between them
+    limits: tuple[float, float] | None = None  # ends of the measure's range, where it has both; axes show all of it
     averaged_evaluations: int = 1  # a result is the mean of as many of the last evaluations
     normalised_unit: str = ""
-    tasks: tuple[str, ...] = ()  # of the published tables, in their order
+    tasks: tuple[str, ...] = ()  # tasks of the published tables, in their order
     # Name -> environment steps; None is the end of training, whatever its length.
     budgets: Mapping[str, int | None] = field(default_factory=lambda: AT_THE_END)
     means: ByBudget = field(default_factory=dict)
     deviations: ByBudget = field(default_factory=dict)  # over seeds, where known
     aggregates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # over runs, as printed, by method
-    file: str = ""  # of the means
-    score_digits: int = 1  # of published scores
-    mean_digits: int = 3  # of means over tasks
+    file: str = ""  # CSV file of the means
+    score_digits: int = 1  # decimals of published scores
+    mean_digits: int = 3  # decimals of means over tasks
     normalised: Callable[[str, float], float | None] = _no_scale  # task, score; None where the task has no scale
     averaged: Callable[[str, float], float | None] = _no_scale  # the scale of the table's means over tasks
     references: Callable[[str], dict[str, float]] = _nothing  # task -> scores to compare with, by name

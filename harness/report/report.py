@@ -172,7 +172,7 @@ def _warnings(runs: Sequence[Run], said: Mapping[str, Sequence[Said]]) -> list[s
     """Caveats that stand before the first number."""
     warnings = [MEANS_ONLY] if runs else [MEANS_ONLY, "No runs were given: all scores here are published ones."]
     warnings += [f"{name}, {sentence}" for name, entries in said.items() for sentence in said_once(entries)]
-    dirty = sum(".dirty" in run.version for run in runs)  # of any start
+    dirty = sum(".dirty" in run.version for run in runs)  # counts runs with uncommitted changes at any start
     if dirty:
         warnings.append(f"{dirty} of {plural(len(runs), 'run')} ran with changes that are not in the named commit.")
     return warnings

@@ -59,7 +59,7 @@ Said = tuple[Group, str]  # a sentence about a group
 
 
 class Evaluation(NamedTuple):
-    scores: tuple[float, ...]  # of each episode
+    scores: tuple[float, ...]  # score of each episode
     agent_steps: int
     frames: int = 0
 
@@ -81,10 +81,10 @@ class Run:
     config_hash: str
     version: str
     hardware: str
-    path: Path  # of the score file
+    path: Path  # score file
     evaluations: dict[int, Evaluation]  # by environment steps, ascending
-    settings_hash: str = ""  # of the configuration without its seed; empty where not recorded
-    total_agent_steps: int = 0  # of the whole training; 0 where not recorded
+    settings_hash: str = ""  # hash of the configuration without its seed; empty where not recorded
+    total_agent_steps: int = 0  # length of the whole training; 0 where not recorded
     averaged: int = 1  # evaluations that a result is the mean of
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # as in Identity
     name: str = ""
@@ -255,7 +255,7 @@ def labels(groups: Collection[Group]) -> str:
     apart = list(dict.fromkeys(group.apart for group in groups))
     if len(apart) > 1:
         return "; ".join(labels([group for group in groups if group.apart == kind]) for kind in apart)
-    values: dict[Any, list[str]] = {}  # of groups that differ in a number alone
+    values: dict[Any, list[str]] = {}  # values of groups that differ in a number alone; names of the others
     for group in groups:
         (key, value), *_ = group.changes or [("", "")]
         kind = (group.method, key) if len(group.changes) == 1 and is_number(value) else group

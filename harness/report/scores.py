@@ -33,7 +33,7 @@ class Identity:
 
     method: str
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # key -> value of the base, and its own
-    name: str = ""  # of its experiment; empty for the usual one
+    name: str = ""  # experiment's name; empty for the usual one
 
 
 Identify = Callable[[dict], Identity]

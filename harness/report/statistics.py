@@ -19,8 +19,8 @@ Paired = Mapping[str, Mapping[int, float]]  # task -> seed -> normalised score
 
 METRICS = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
 REPEATS = 10_000  # 2 s of a core for 26 games x 10 seeds
-SEED = 20221  # of the resampling; any number would do
-MOST_ROWS = 2520  # of a matrix with repeated runs; holds one to ten runs in any mixture
+SEED = 20221  # resampling seed; any number would do
+MOST_ROWS = 2520  # rows of a matrix with repeated runs; holds one to ten runs in any mixture
 
 
 def aggregate(scores: ByTask, repeats: int = REPEATS) -> dict[str, Interval]:

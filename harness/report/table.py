@@ -11,8 +11,8 @@ from textwrap import wrap
 
 from harness.report.cells import Number
 
-OURS, YOURS = "ours: ", "yours: "  # how columns and rows of one's own begin
-PAGE_ROWS = 45  # of a LaTeX table
+OURS, YOURS = "ours: ", "yours: "  # beginnings of columns and rows of one's own
+PAGE_ROWS = 45  # rows of one LaTeX table
 WIDEST = 40  # letters of a cell in a terminal
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -25,13 +25,13 @@ LATEX = {
 class Table:
     """Cells are text; notes are sentences that belong below the table."""
 
-    name: str  # of its files, without suffix
+    name: str  # file name without suffix
     title: str
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
     key: int = 0  # the column that names a row
-    is_folded: bool = False  # whether a click opens it on the page
+    is_folded: bool = False  # shown on the page after a click
 
     def write(self, folder: Path) -> list[Path]:
         """Writes the table in each form; returns the files."""

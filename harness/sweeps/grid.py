@@ -15,7 +15,7 @@ from harness.overrides import check_choice, parse
 GROUPS = CONFIGS / "ablation_groups.yaml"
 ABLATION = "ablation"  # folder of configs/ with a file for each
 BASE = "base"  # in a list of ablations: none of them
-MOST_VALUES = 1000  # of a key
+MOST_VALUES = 1000  # values of a key
 
 Choice = tuple[str, ...]  # overrides that belong together
 

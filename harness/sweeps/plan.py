@@ -27,7 +27,7 @@ class SweepRun:
     arguments: list[str]  # the training script and its settings
     run_dir: str
     agent_steps: int
-    episodes: int  # of an evaluation
+    episodes: int  # episodes of an evaluation
     task: str = ""
     arm: str = ""  # the experiment's name
     changed: dict[str, list] = field(default_factory=dict)  # by key: the base's value and the run's
@@ -43,7 +43,7 @@ class Double:
 
     name: str  # suite/task
     overrides: list[str]
-    arm: str  # of the one that runs
+    arm: str  # arm of the combination that runs
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _label(command: Command, composed: Any, override: str, name: str) -> str | N
         return None if choice == "none" or f"-{choice}-" in name else f"{key}_{choice}"
     missing = object()
     value = OmegaConf.select(composed, key, default=missing)
-    value = parsed.value() if OmegaConf.is_dict(value) else value  # of a section, what is set alone
+    value = parsed.value() if OmegaConf.is_dict(value) else value  # names only the keys of a section that are set
     return None if value is missing else f"{_ending(key, flatten(composed))}_{_text(value)}"
 
 

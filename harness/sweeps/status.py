@@ -18,7 +18,7 @@ class Status:
     state: str  # one of STATES
     agent_step: int
     attempts: int
-    seconds: float  # that its agent steps took
+    seconds: float  # duration of the run's agent steps
     queued: bool  # it has a job in the cluster that waits or runs
     reason: str  # why it failed, or which job it waits for
 

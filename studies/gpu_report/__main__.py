@@ -102,7 +102,7 @@ def make_stages(options, known: dict) -> Iterator[Stage]:
             command += ["-p", "no:cacheprovider", "tests/test_gpu.py"]
         elif name in RUNS:
             module, settings, copy = RUNS[name]
-            if options.preset != "full":  # of their own length
+            if options.preset != "full":  # other presets have a length of their own
                 settings = [each for each in settings if not each.startswith("budget=")]
             run = options.runs.absolute() / name
             settings = [*settings, f"preset={options.preset}", f"device={options.device}", "video=false"]

@@ -31,7 +31,7 @@ SPEEDS = (
     ("spr", "tf32"),
 )  # fmt: skip
 REPEATS = {"cuda": 30, "cpu": 1}
-SECONDS = {"cuda": 1.0, "cpu": 0.05}  # of each further measurement
+SECONDS = {"cuda": 1.0, "cpu": 0.05}  # duration of each further measurement
 SMOKE_UPDATES = 3
 
 Work = dict[str, Callable[[], dict]]
@@ -48,7 +48,7 @@ def main(stage: str, device: str, preset: str, out: str) -> int:
         begin = time.perf_counter()
         try:
             found = work()
-        except Exception as error:  # of whatever a new GPU brings; the other items are still wanted
+        except Exception as error:  # any error that a new GPU brings; the other items are still wanted
             traceback.print_exc()
             found, failed = {"error": f"{type(error).__name__}: {error}"[:2000]}, failed + 1
         write_line(lines, stage, item=item, **found, seconds=round(time.perf_counter() - begin, 2))
