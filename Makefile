@@ -76,4 +76,4 @@ $(BIN)/pip:
 clean:
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
-	find atari auxiliaries commands dmcontrol harness mlr recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +
+	find atari auxiliaries commands dmcontrol harness mlr mwm recipes scripts studies tests -name __pycache__ -prune -exec rm -rf {} +

@@ -110,7 +110,7 @@ class EpisodeReplay:
         seed: int,
         device: torch.device | str,
     ):
-        self.capacity, self.rule = capacity, rule
+        self.capacity, self.rule, self.usual_episode = capacity, rule, usual_episode
         self._most_episodes = -(-capacity // usual_episode) + 2
         # The picture after agent step s lies in slot s % capacity, the first one of an episode behind all these.
         slots = capacity + self._most_episodes

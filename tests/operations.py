@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.checkpoint import flatten
 from harness.recipe import Spaces
 
 # Operations whose result the host waits for, or whose shape depends on data.
@@ -166,6 +167,14 @@ def plain_values(*roots: Any) -> dict[str, Any]:
 
 
 # Agents and replays for updates without an environment
+
+
+def assert_same(state: dict, other: dict) -> None:
+    """Two nested states hold equal tensors and values."""
+    ours, theirs = flatten(state), flatten(other)
+    assert ours.keys() == theirs.keys()
+    for path, value in ours.items():
+        assert torch.equal(value, theirs[path]) if isinstance(value, Tensor) else value == theirs[path], path
 
 
 def make_agent_and_replay(recipe, config, device: torch.device):

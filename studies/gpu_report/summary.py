@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from studies.gpu_report.lines import items, read_lines
+from studies.gpu_report.lines import newest_lines, read_lines
 from studies.speed.table import ms, short
 
 LABELS = {"speed_dmcontrol": "DMControl", "speed_atari": "Atari"}
@@ -15,7 +15,7 @@ def write_summary(out: Path, lines: Path) -> None:
 
 
 def page(lines: list[dict]) -> Iterator[str]:
-    machine = {name: line for name, line in items(lines, "machine").items() if "error" not in line}
+    machine = {name: line for name, line in newest_lines(lines, "machine").items() if "error" not in line}
     if "environment" in machine:
         place = machine["environment"]
         commit = f"{(place['git_commit'] or 'unknown')[:7]}{' with changes' if place['git_dirty'] else ''}"
@@ -31,7 +31,7 @@ def page(lines: list[dict]) -> Iterator[str]:
         yield f"{', '.join(rates)}.\n"
     yield from updates(lines)
     yield from smoke(lines)
-    outcomes = Counter(line["outcome"] for line in items(lines, "tests").values())
+    outcomes = Counter(line["outcome"] for line in newest_lines(lines, "tests").values())
     if outcomes:
         yield f"tests/test_gpu.py: {', '.join(f'{count} {name}' for name, count in outcomes.items())}.\n"
     yield "| stage | ended | seconds |\n|---|---|---|"
@@ -39,7 +39,7 @@ def page(lines: list[dict]) -> Iterator[str]:
     for name, line in newest.items():
         yield f"| {name} | {line['ended']} | {line['seconds']} |"
     for name in dict.fromkeys(line["stage"] for line in lines):
-        for item, line in items(lines, name).items():
+        for item, line in newest_lines(lines, name).items():
             if "error" in line:
                 yield f"\n{name}, {item}: {' '.join(line['error'].split())[-300:]}"
 
@@ -49,7 +49,7 @@ def updates(lines: list[dict]) -> Iterator[str]:
     timed = [
         (f"{LABELS[stage]}, {item}", line)
         for stage in LABELS
-        for item, line in items(lines, stage).items()
+        for item, line in newest_lines(lines, stage).items()
         if "error" not in line
     ]
     if not timed:
@@ -75,7 +75,7 @@ def updates(lines: list[dict]) -> Iterator[str]:
 
 
 def smoke(lines: list[dict]) -> Iterator[str]:
-    found = {item: line for item, line in items(lines, "smoke").items() if "error" not in line}
+    found = {item: line for item, line in newest_lines(lines, "smoke").items() if "error" not in line}
     if found:
         yield "| updates of tiny agents | recorded | largest relative difference from eager ones |\n|---|---|---|"
         for item, line in found.items():

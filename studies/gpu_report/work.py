@@ -17,7 +17,7 @@ from harness.parts import choose_device, is_captured, recorded_updates
 from harness.precision import set_precision
 from harness.run_folder import environment
 from recipes import COMMANDS, load_recipe
-from studies.gpu_report.lines import items, read_lines, write_line
+from studies.gpu_report.lines import newest_lines, read_lines, write_line
 from studies.speed.__main__ import TASKS
 from studies.speed.hardware import copy_rate
 from studies.speed.measure import filled_parts, measure
@@ -40,7 +40,7 @@ Work = dict[str, Callable[[], dict]]
 def main(stage: str, device: str, preset: str, out: str) -> int:
     """Does the items of a stage that are not in the file yet. One that fails is a line too."""
     lines, chosen = Path(out) / "lines.jsonl", choose_device(device)
-    known = {item for item, line in items(read_lines(lines), stage).items() if "error" not in line}
+    known = {item for item, line in newest_lines(read_lines(lines), stage).items() if "error" not in line}
     failed = 0
     for item, work in STAGES[stage](chosen, preset, Path(out)).items():
         if item in known:

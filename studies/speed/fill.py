@@ -1,4 +1,4 @@
-"""Replays filled with noise, a batch of which costs what a batch of pictures does. Its episodes end in MWM's alone."""
+"""Replays filled with noise, a batch of which costs what a batch of pictures does."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from atari.replay import SequenceReplay
 from dmcontrol.replay import TransitionReplay
 from harness.loop import Parts
 from harness.seeding import Generators, numpy_generator
+from mwm.replay import Episode, EpisodeReplay
 
 OBSERVATIONS = 64  # distinct ones of a replay that is filled step by step
 ROWS = 4096  # written at once
@@ -35,9 +36,10 @@ def fill_replay(config, parts: Parts, steps: int) -> None:
     FILLS[type(replay)](replay, steps, noise, pictures, parts.environment.action_space)
 
 
-def fill_by_steps(config, parts: Parts, steps: int) -> None:
+def fill_by_steps(config, parts: Parts, steps: int, episode: int | None = None) -> None:
+    """Stores noise step by step, in episodes of `episode` steps or in one that does not end."""
     space, generator = parts.environment.observation_space, numpy_generator(config.seed, "speed")
-    episode = config.episode_agent_steps if config.method == "mwm" else steps + 1  # MWM reads finished ones
+    episode = episode or steps + 1
     observations = generator.integers(0, 256, (OBSERVATIONS, *space.shape), np.uint8)
     for step in range(steps):
         observation, following = observations[step % OBSERVATIONS], observations[(step + 1) % OBSERVATIONS]
@@ -73,4 +75,22 @@ def fill_transitions(replay: TransitionReplay, steps: int, noise: Draw, pictures
     replay.load_state(counts | {"oldest": 0, "newest_start": newest, "starts": starts})
 
 
-FILLS = {SequenceReplay: fill_sequences, TransitionReplay: fill_transitions}
+def fill_episodes(replay: EpisodeReplay, steps: int, noise: Draw, pictures: Draw, actions) -> None:
+    """Episodes of the usual length: windows lie in finished ones alone."""
+    length = replay.usual_episode
+    begins = torch.arange(0, steps, length)
+    for start in range(0, steps, ROWS):
+        count = min(ROWS, steps - start)
+        first = torch.nonzero((begins >= start) & (begins < start + count)).flatten()
+        rows = {"actions": 2 * noise(count, *actions.shape) - 1, "rewards": noise(count)}
+        rows |= {"terminal": torch.zeros(count, dtype=torch.bool), "pictures": pictures(count)}
+        replay.load_rows(start, rows | {"first_numbers": first, "first_pictures": pictures(len(first))})
+    whole = steps // length
+    episodes = [
+        Episode(number, number * length, min(length, steps - number * length) + 1) for number in range(len(begins))
+    ]
+    state = {"steps_stored": steps, "begun": len(episodes), "episodes": episodes[:whole], "running": episodes[whole:]}
+    replay.load_state(replay.state() | state)
+
+
+FILLS = {SequenceReplay: fill_sequences, TransitionReplay: fill_transitions, EpisodeReplay: fill_episodes}

@@ -132,7 +132,7 @@ def show_masked(file: str, autoencoder, dynamics, arrays: Arrays, noise: Tensor,
 
 @torch.no_grad()
 def replay_n(folder: Path) -> Iterator[Check]:
-    """Acting with memory at several places, in training and evaluation, with a restart inside."""
+    """Acting with memory at several slots, in training and evaluation, with a restart inside."""
     sizes = read_sizes(folder)
     section, classes = make_section(sizes), sizes["rssm"]["classes"]
     for path in sorted(folder.glob("n_*.npz")):

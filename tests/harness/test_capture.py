@@ -14,7 +14,6 @@ from dmcontrol.agent import GENERATORS
 from harness import capture
 from harness import parts as parts_of_runs
 from harness.capture import WARM_UPS, capture_faster, capture_updates, drawn_from
-from harness.checkpoint import flatten
 from harness.inspection import inspect
 from harness.operations import built_on_meta
 from harness.parts import is_captured
@@ -22,7 +21,16 @@ from harness.run import run
 from harness.streams import Side
 from mlr.augmentation import RandomCrop
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
-from tests.operations import OperationRecorder, fill, held, make_agent_and_replay, make_spaces, places, plain_values
+from tests.operations import (
+    OperationRecorder,
+    assert_same,
+    fill,
+    held,
+    make_agent_and_replay,
+    make_spaces,
+    places,
+    plain_values,
+)
 from tests.recipes import ATARI, DMCONTROL
 
 CPU = torch.device("cpu")
@@ -94,13 +102,6 @@ def test_a_loaded_state_continues_exactly_and_rebinds_nothing(name, aux):
     tensors = [path for path, value in ours.items() if isinstance(value, torch.Tensor)]
     assert [path for path in tensors if not torch.equal(ours[path], theirs[path])] == []
     assert places(other, other_replay) == before
-
-
-def assert_same(first, second):
-    ours, theirs = flatten(first), flatten(second)
-    assert ours.keys() == theirs.keys()
-    for path, value in ours.items():
-        assert torch.equal(value, theirs[path]) if isinstance(value, torch.Tensor) else value == theirs[path], path
 
 
 @pytest.mark.parametrize("with_actor", [True, False])

@@ -1,12 +1,14 @@
 """The command that measures a new GPU, rehearsed on a CPU."""
 
 import os
+import subprocess
 import sys
 
 from harness.exit_codes import DONE, FAILED, REFUSED
 from studies.gpu_report import __main__ as report
-from studies.gpu_report.lines import read_lines, write_line
+from studies.gpu_report.lines import FILE, newest_lines, read_lines, write_line
 from studies.gpu_report.summary import write_summary
+from tests.conftest import ROOT
 
 MISSING = ("imageio", "imageio_ffmpeg", "kornia")
 
@@ -36,6 +38,24 @@ def test_a_budget_is_kept_and_the_next_visit_does_what_is_missing(tmp_path):
     assert report.visit([stages[0], stage("bad", "")], lines, 100, tmp_path) == DONE
     assert endings(lines)[4:] == [("bad", "done")]  # and nothing for the good one
     assert "| bad | done |" in (tmp_path / "performance.md").read_text()
+
+
+def test_tests_that_passed_are_not_run_again(tmp_path):
+    """The second fails once. At a third visit none is left."""
+    code = (
+        "from pathlib import Path\n\n\ndef test_good():\n    with open('good', 'a') as file:\n        file.write('x')\n"
+    )
+    code += "\n\ndef test_bad():\n    was_there = Path('bad').exists()\n    Path('bad').touch()\n    assert was_there\n"
+    (tmp_path / "test_two.py").write_text(code)
+    lines = tmp_path / "lines.jsonl"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "studies.gpu_report.lines", "-p", "no:cacheprovider"]
+    environment = os.environ | {FILE: str(lines), "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    codes = [
+        subprocess.run([*command, "test_two.py"], cwd=tmp_path, env=environment, capture_output=True).returncode
+        for _ in range(3)
+    ]
+    assert codes == [1, 0, 0] and (tmp_path / "good").read_text() == "x"
+    assert [line["outcome"] for line in newest_lines(read_lines(lines), "tests").values()] == ["passed", "passed"]
 
 
 def test_a_whole_run_without_optional_libraries_and_git_leaves_its_tables(tmp_path, monkeypatch):
