@@ -5,11 +5,12 @@ Each recorded entry must be found as often as recorded. Entries may move to anot
 CSV columns are compared by name; `configs/renamed.yaml` maps old names to new ones under `columns`.
 Text in a checkpoint is not compared: it holds names. CSV columns of time, code and machine differ between equal runs.
 
-Floats differ between kinds of CPU, renderers and versions of libraries. The record holds these versions and digests of
-fixed calculations. The tests are skipped where one differs, and the reason names it.
+Floats differ between kinds of CPU, renderers and versions of libraries. A record holds these versions and digests of
+fixed calculations. The tests are skipped where no record is of this machine, and the reason names the differences.
 
-To record anew, after an intended change of numbers: `PYTHONPATH=. python -m tests.test_unchanged_runs`.
-Serial and interrupted runs must agree, or nothing is written.
+To record anew, after an intended change of numbers: `PYTHONPATH=. python -m tests.test_unchanged_runs`. It drops the
+records of other machines. `--add` keeps them, at a commit whose numbers they hold. Serial and interrupted runs must
+agree, or nothing is written.
 """
 
 import copy
@@ -19,6 +20,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,8 +102,7 @@ def cases() -> Iterator:
 
 @pytest.mark.parametrize("name, interrupted", list(cases()))
 def test_a_run_gives_the_recorded_numbers(name, interrupted, tmp_path):
-    record = json.loads(RECORD.read_text())
-    skip_unless_equal_arithmetic(record["machine"], renders=RUNS[name][0] == "dmcontrol")
+    record = record_of_this_machine(renders=RUNS[name][0] == "dmcontrol")
     found = numbers(play(name, tmp_path / "run", interrupted), old_column_names())
     if composed(name).auxiliary == "none":
         found["tensors"]["unused generators"] = unused_generators(composed(name).seed)
@@ -110,7 +111,7 @@ def test_a_run_gives_the_recorded_numbers(name, interrupted, tmp_path):
 
 
 def test_a_changed_number_is_a_difference_and_a_move_is_none():
-    recorded = json.loads(RECORD.read_text())["runs"]["atari-pong-mlr"]
+    recorded = read_records()[0]["runs"]["atari-pong-mlr"]
     assert list(differences(recorded, recorded)) == []
     for kind in ("tensors", "values"):
         for part, entries in recorded[kind].items():
@@ -227,11 +228,22 @@ def differences(record: dict, found: dict) -> Iterator[str]:
                 yield f"column {column} of {log}"
 
 
-def skip_unless_equal_arithmetic(recorded: dict[str, str], renders: bool) -> None:
-    here = machine(renders)
-    unequal = [f"{name} is {value}, was {recorded[name]}" for name, value in here.items() if value != recorded[name]]
-    if unequal:
-        pytest.skip(f"recorded with another arithmetic: {'; '.join(unequal)}")
+def read_records() -> list[dict]:
+    return json.loads(RECORD.read_text())
+
+
+def record_of_this_machine(renders: bool) -> dict:
+    """The record made with the arithmetic of this machine. Skips the test where there is none."""
+    here, others = machine(renders), []
+    for record in read_records():
+        recorded = record["machine"]
+        unequal = [
+            f"{name} is {value}, was {recorded[name]}" for name, value in here.items() if value != recorded[name]
+        ]
+        if not unequal:
+            return record
+        others.append("; ".join(unequal))
+    pytest.skip(f"recorded with other arithmetics: {' | '.join(others)}")
 
 
 @functools.cache
@@ -283,16 +295,18 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:DIGITS]
 
 
-def record() -> None:
-    """Writes the record, for which interrupted runs must equal serial ones."""
+def record(keep: list[dict]) -> None:
+    """Writes this machine's record beside those to keep. Interrupted runs must equal serial ones."""
     runs = {}
     with TemporaryDirectory() as scratch:
         for name, (_, _, interrupted) in RUNS.items():
             runs[name] = numbers(play(name, Path(scratch) / name, False), old_column_names())
             if interrupted:
                 assert runs[name] == numbers(play(name, Path(scratch) / f"{name}_stopped", True), old_column_names())
-    RECORD.write_text(json.dumps({"machine": machine(renders=True), "runs": runs}, indent=1, sort_keys=True) + "\n")
+    here = {"machine": machine(renders=True), "runs": runs}
+    records = [each for each in keep if each["machine"] != here["machine"]]
+    RECORD.write_text(json.dumps([*records, here], indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
-    record()
+    record(read_records() if "--add" in sys.argv else [])
