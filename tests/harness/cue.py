@@ -22,8 +22,8 @@ def make_config(run_dir, order="released", **evaluation) -> Config:
     return Config(
         suite="cue", method="recurrent", task="cue", env="", seed=3, auxiliary="none", fidelity="ours", preset="tiny",
         experiment="none-ours-tiny", run_dir=str(run_dir), device="cpu", threads=1, precision="fp32",
-        deterministic=False, capture="auto", checkpoint_every=15, log_every=10, video=False, keep_weights=False,
-        agent_steps=70, eval_every=35,
+        deterministic=False, capture="auto", fused="auto", compile=False, checkpoint_every=15, log_every=10,
+        video=False, keep_weights=False, agent_steps=70, eval_every=35,
         loop=LoopConfig(order=order, learning_starts=20),
         logger=LoggerConfig(
             tensorboard=False, wandb="off", project="p", entity="", group="", tags=[], send_every_seconds=1,

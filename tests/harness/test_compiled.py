@@ -16,13 +16,16 @@ CASES = {"atari": (ATARI, make_config), "dmcontrol": (DMCONTROL, make_dmcontrol_
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-@pytest.mark.parametrize("name, backend", [("atari", "aot_eager"), ("dmcontrol", "inductor")])
-def test_compiled_updates_are_traced_whole_and_are_the_eager_ones(name, backend, tmp_path, monkeypatch):
-    """One of the two with torch's own operations behind the tracer: g++ takes a minute for all of its kernels."""
+@pytest.mark.parametrize(
+    "name, aux, backend",
+    [("atari", "mlr", "aot_eager"), ("dmcontrol", "mlr", "aot_eager"), ("dmcontrol", "none", "inductor")],
+)
+def test_compiled_updates_are_traced_whole_and_are_the_eager_ones(name, aux, backend, tmp_path, monkeypatch):
+    """With MLR torch's own operations are behind the tracer: g++ takes minutes for all of its kernels."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("harness.compiled.BACKEND", backend)
     recipe, make_configuration = CASES[name]
-    config, found = make_configuration("unused"), []
+    config, found = make_configuration("unused", f"auxiliary={aux}"), []
     torch._dynamo.utils.counters.clear()
     for compiled in (False, True):
         agent, replay = make_agent_and_replay(recipe, config, torch.device("cpu"))

@@ -50,6 +50,7 @@ def test_tests_that_passed_are_not_run_again(tmp_path):
     lines = tmp_path / "lines.jsonl"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "studies.gpu_report.lines", "-p", "no:cacheprovider"]
     environment = os.environ | {FILE: str(lines), "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
     codes = [
         subprocess.run([*command, "test_two.py"], cwd=tmp_path, env=environment, capture_output=True).returncode
         for _ in range(3)
