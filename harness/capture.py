@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,21 @@ RunUpdate = Callable[[Any, int, str], dict[str, Tensor]]  # replay, step, kind -
 WARM_UPS = 3  # before a recording: libraries choose their kernels and allocate what they keep
 SLOTS = 256
 LEAST_MOMENT = 1e-3  # norm of an optimiser's first moments, below which rounding may be all of them
+
+
+@dataclass
+class Recording:
+    """An update as a graph for each variant."""
+
+    replay: Any
+    graphs: dict[tuple, torch.cuda.CUDAGraph]
+    metrics: dict[tuple, dict[str, Tensor]]
+    pool: Any  # memory of the graphs
+
+    def __call__(self, given: Any, *variant: Any) -> dict[str, Tensor]:
+        assert given is self.replay, "the graphs read another replay"
+        self.graphs[variant].replay()
+        return self.metrics[variant]
 
 
 def capture_updates(agent: Any, replay: Any) -> RunUpdate:
@@ -41,7 +57,7 @@ def capture_faster(
     Returns the reason against two streams as well, in words. It is empty where they are used.
     """
     variants, one_stream = _variants(agent), agent.side
-    on_two: list[Update] = []
+    on_two: list[Recording] = []
 
     def moments(recorded: Update) -> list[Tensor]:
         """Adam's first moments after an update of each variant, all from the same state: the gradients, scaled."""
@@ -55,7 +71,7 @@ def capture_faster(
 
     def moments_on_two() -> list[Tensor]:
         agent.side = Side(torch.cuda.Stream())
-        on_two.append(_record(agent, replay))
+        on_two.append(_record(agent, replay, on_one))
         return moments(on_two[0])
 
     def cycle(recorded: Update) -> list[Tensor]:
@@ -63,14 +79,17 @@ def capture_faster(
 
     with _put_back(agent, replay) as put_back, _pictures(replay.frames.frames[:-1]):
         on_one = _record(agent, replay)
-        reason = reason_against(
-            moments_on_two,
-            partial(moments, on_one),
-            precision,
-            seconds,
-            floor=LEAST_MOMENT,
-            timed=(lambda: cycle(on_two[0]), partial(cycle, on_one)),
-        )
+        try:
+            reason = reason_against(
+                moments_on_two,
+                partial(moments, on_one),
+                precision,
+                seconds,
+                floor=LEAST_MOMENT,
+                timed=(lambda: cycle(on_two[0]), partial(cycle, on_one)),
+            )
+        except torch.OutOfMemoryError:
+            reason = "two do not fit into the GPU's memory"
     if reason:
         agent.side = one_stream
     return _after_begin(agent, on_one if reason else on_two[0]), reason
@@ -80,8 +99,8 @@ def _variants(agent: Any) -> tuple:
     return tuple(dict.fromkeys(agent.cycle))
 
 
-def _record(agent: Any, replay: Any) -> Update:
-    return record(agent.update_on_device, replay, _variants(agent), list(agent.random_streams()))
+def _record(agent: Any, replay: Any, other: Recording | None = None) -> Recording:
+    return record(agent.update_on_device, replay, _variants(agent), list(agent.random_streams()), other)
 
 
 def _after_begin(agent: Any, recorded: Update) -> RunUpdate:
@@ -137,10 +156,17 @@ def _on_host(state: Any) -> Any:
     return state.to("cpu", copy=True) if isinstance(state, Tensor) else copy.deepcopy(state)
 
 
-def record(update: Update, replay: Any, variants: Sequence[tuple], generators: Sequence[torch.Generator]) -> Update:
+def record(
+    update: Update,
+    replay: Any,
+    variants: Sequence[tuple],
+    generators: Sequence[torch.Generator],
+    other: Recording | None = None,
+) -> Recording:
     """`update(replay, *variant)` as one graph for each variant, drawing from `generators` as it would itself.
 
-    The metrics it returns are overwritten by the next replay of any variant.
+    The graphs take the memory of the `other` recording, which never runs beside this one. The metrics are overwritten
+    by the next replay of any variant.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -149,7 +175,7 @@ def record(update: Update, replay: Any, variants: Sequence[tuple], generators: S
         for variant in [variant for _ in range(WARM_UPS - 1) for variant in variants]:
             update(replay, *variant)
     torch.cuda.current_stream().wait_stream(side)
-    graphs, metrics, pool = {}, {}, torch.cuda.graph_pool_handle()
+    graphs, metrics, pool = {}, {}, other.pool if other else torch.cuda.graph_pool_handle()
     for variant in variants:
         graphs[variant] = torch.cuda.CUDAGraph()
         if torch.__version__ < (2, 14):  # later ones find the generators themselves, and warn
@@ -158,10 +184,4 @@ def record(update: Update, replay: Any, variants: Sequence[tuple], generators: S
         # Only this thread's calls can spoil the recording: a tracker's thread may go on.
         with torch.cuda.graph(graphs[variant], pool=pool, capture_error_mode="thread_local"):
             metrics[variant] = update(replay, *variant)
-
-    def replayed(given: Any, *variant) -> dict[str, Tensor]:
-        assert given is replay, "the graphs read another replay"
-        graphs[variant].replay()
-        return metrics[variant]
-
-    return replayed
+    return Recording(replay, graphs, metrics, pool)

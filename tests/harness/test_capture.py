@@ -128,7 +128,7 @@ def test_on_a_gpu_each_view_is_cropped_once(monkeypatch):
 # Warming up and recording, with a stand-in for the graphs
 
 
-def record(update, replay, variants, generators):
+def record(update, replay, variants, generators, other=None):
     """What `capture.record` does, with Python's work repeated: the metrics stay where they were recorded."""
     for variant in variants * WARM_UPS:
         update(replay, *variant)
@@ -198,6 +198,21 @@ def test_two_streams_are_taken_where_they_agree_and_are_faster(name, steps, race
         actual, right = update(replay, step, "update"), expected.update(other, step, "update")
         assert [key for key in right if not torch.equal(actual[key], right[key])] == []
     assert_same(agent.state(), expected.state())
+
+
+def test_one_stream_is_left_where_two_do_not_fit(monkeypatch):
+    agent, replay = make("atari")
+    one = agent.side
+
+    def record_once(*arguments):
+        if arguments[-1] is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return record(*arguments)
+
+    monkeypatch.setattr(capture, "record", record_once)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    _, reason = capture_faster(agent, replay, "fp32", lambda work: 1.0)
+    assert "do not fit" in reason and agent.side is one
 
 
 @pytest.mark.parametrize("name", RECIPES)
