@@ -177,6 +177,11 @@ def validate(config: AtariConfig) -> None:
         "agent.anneal_updates=0 anneals nothing: leave agent.n_step_initial and agent.discount_initial at null",
     )
     require(
+        agent.anneal_updates == 0 or not agent.n_step_initial is agent.discount_initial is None,
+        f"agent.anneal_updates={agent.anneal_updates} has nothing to anneal: "
+        "name agent.n_step_initial or agent.discount_initial, or ladder=annealing",
+    )
+    require(
         agent.anneal_updates == 0 or 1 not in (agent.discount, agent.discount_initial),
         "agent.anneal_updates needs agent.discount and agent.discount_initial below 1",
     )

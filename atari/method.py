@@ -10,7 +10,9 @@ import torch
 from atari.agent import RainbowAgent, TrainedAgent
 from atari.config import AtariConfig, host_facts
 from atari.replay import SequenceReplay
+from atari.resets import number_due
 from auxiliaries import make_auxiliary
+from harness.header import describe_resets
 from harness.recipe import Method, Spaces
 from harness.schedule import make_ratio
 from mlr.augmentation import Augmentation
@@ -62,6 +64,7 @@ def describe(config: AtariConfig, agent: RainbowAgent) -> list[str]:
     return [
         f"networks     {trained / 1e6:.2f} M trained parameters, convolutions {channels}, head {config.agent.hidden}",
         f"batch        {config.agent.batch_size} windows of {config.replay.window} steps",
+        *describe_resets(config, number_due),
     ]
 
 

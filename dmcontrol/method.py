@@ -11,6 +11,8 @@ from auxiliaries import make_auxiliary
 from dmcontrol.agent import SACAgent, TrainedAgent
 from dmcontrol.config import RGB, DMControlConfig, host_facts
 from dmcontrol.replay import TransitionReplay
+from dmcontrol.resets import number_due
+from harness.header import describe_resets
 from harness.recipe import Method, Spaces
 from harness.schedule import make_ratio
 from mlr.augmentation import Augmentation
@@ -74,6 +76,7 @@ def describe(config: DMControlConfig, agent: SACAgent) -> list[str]:
         f"networks     {trained / 1e6:.2f} M trained parameters, {len(encoder.strides)} convolutions of "
         f"{encoder.filters} filters, latent {encoder.latent}, heads {config.agent.hidden}",
         batch,
+        *describe_resets(config, number_due),
     ]
 
 

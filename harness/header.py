@@ -1,6 +1,6 @@
 """Header of a run: what will run, and what it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,6 +58,19 @@ def describe_cost(config, recipe: Recipe, environment: Any, updates: Mapping[str
     length = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
     advice = "; a GPU, or preset=cpu, is what you want" if hours > 48 else ""
     return [f"cost         at least {length} on this CPU for the updates' arithmetic alone{advice}"]
+
+
+def describe_resets(config: Any, number_due: Callable[[Any, int], int]) -> list[str]:
+    """A line on when the agent is reset, where its configuration asks for it."""
+    if config.resets is None or config.resets.every == 0:
+        return []
+    steps = [f"{step:,}" for step in range(config.agent_steps) if number_due(config.resets, step)]
+    if not steps:
+        return [
+            f"resets       none: resets.every={config.resets.every} does not fit {config.agent_steps:,} agent steps"
+        ]
+    listed = ", ".join(steps[:3]) + (f", ... {steps[-1]}" if len(steps) > 3 else "")
+    return [f"resets       {len(steps)}, after agent steps {listed}"]
 
 
 def notes(agent: Agent) -> dict:

@@ -65,7 +65,11 @@ def make_parts_that_fit(config, recipe: Recipe, device: torch.device) -> Parts:
 
 def memory_needed(parts: Parts) -> int:
     """Bytes of what is there all the time; the activations of an update come on top."""
-    return parts.replay.nbytes + TRAINED_BYTES * sum(weight.numel() for weight in parts.agent.trained_parameters())
+    trained = parts.agent.trained_parameters()
+    weights = {id(weight): weight for module in parts.agent.modules for weight in module.parameters()}
+    copies = [weight for key, weight in weights.items() if key not in {id(own) for own in trained}]
+    networks = TRAINED_BYTES * sum(weight.numel() for weight in trained) + sum(weight.nbytes for weight in copies)
+    return parts.replay.nbytes + networks
 
 
 def make_parts(config, recipe: Recipe, device: torch.device) -> Parts:

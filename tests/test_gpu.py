@@ -215,6 +215,23 @@ def test_a_recorded_update_goes_on_from_any_state(name):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("name, settings", [
+    ("atari", "ladder=annealing agent.n_step_initial=4 agent.anneal_updates=9 resets.every=31 loop.learning_starts=30"),
+    ("dmcontrol", "ladder=resets resets.every=32"),
+])  # fmt: skip
+def test_a_recorded_update_reads_what_a_reset_writes(name, settings):
+    set_precision("fp32", deterministic=True)
+    (agent, replay), (recorded, other) = (make(name, "cuda", *settings.split()) for _ in range(2))
+    update = capture_updates(recorded, other)
+    for _ in range(2):  # before the reset, and after it
+        expected, _, weights = updated(agent, replay)
+        actual, _, other_weights = updated(recorded, other, update=update)
+        assert_metrics_near(actual, expected, tolerance=1e-4)
+        assert_tensors_near(other_weights, weights, tolerance=1e-4, floor=0.1)
+        assert agent.end_of_updates(64) == recorded.end_of_updates(64) == {"reset": 2}
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recorded_update_without_data_is_refused(name):
     agent, replay = make(name, "cuda", steps=0)

@@ -37,6 +37,62 @@ def values(module):
     return [parameter.detach().numpy().copy() for parameter in module.parameters()]
 
 
+@pytest.mark.parametrize("ladder, numbers", [
+    ("resets", {"resets": (20_000, 100_000, 0.8, 0.2, "shrink", "network")}),
+    ("resets_hard", {"resets": (20_000, 100_000, 0.5, 0.5, "shrink", "network")}),
+    ("resets_last_layer", {"resets": (20_000, 100_004, 0.8, 0.2, "shrink", "last_layers")}),
+    ("replay_ratio_8", {"resets": (5_000, 100_000, 0.8, 0.2, "shrink", "network"), "ratio": 8.0}),
+    ("annealing", {
+        "resets": (20_000, 100_000, 0.8, 0.2, "shrink", "network"), "annealing": (10, 3, 0.97, 0.997, 10_000),
+    }),
+    ("target_ema", {"target": (0.005, "target", 1)}),
+    ("no_noise", {"exploration": (False, 1999, 2001)}),
+    ("adamw", {"optimizer": (0.1, None)}),
+    ("one_hidden", {"head": ("shared", 2048, 1.0)}),
+    ("priorities", {"priorities": ("cross_entropy", "max", 0.5, 0.5, 1e-10, True)}),
+    ("sr_spr", {
+        "resets": (20_000, 100_000, 0.8, 0.2, "shrink", "network"), "target": (0.005, "target", 1),
+        "exploration": (False, 1999, 2001), "optimizer": (0.0, None), "head": ("shared", 512, 1.0),
+        "init": "xavier", "window": 6, "auxiliary": "spr",
+        "priorities": ("cross_entropy", "max", 0.5, 0.5, 1e-10, True),
+    }),
+    ("bbf", {
+        "resets": (20_000, 100_000, 0.5, 0.5, "shrink", "network"), "target": (0.005, "target", 1),
+        "exploration": (False, 1999, 2001), "head": ("shared", 2048, 1.0), "init": "xavier", "window": 6,
+        "auxiliary": "spr",
+        "priorities": ("cross_entropy", "max", 0.5, 0.5, 1e-10, True), "annealing": (10, 3, 0.97, 0.997, 10_000),
+        "optimizer": (0.1, None),
+    }),
+])  # fmt: skip
+def test_numbers_of_the_files(ladder, numbers):
+    """Those of the released configurations, at full size; what a file does not name is the paper's agent."""
+    paper, config = numbers_of("none"), numbers_of(ladder)
+    assert config == paper | numbers
+
+
+def numbers_of(ladder):
+    config = make_config("unused", "preset=full", f"ladder={ladder}")
+    agent, replay, resets = config.agent, config.replay, config.resets
+    return {
+        "resets": resets and tuple(vars(resets).values()),
+        "ratio": config.loop.replay_ratio,
+        "annealing": (
+            agent.n_step_initial, agent.n_step, agent.discount_initial, agent.discount, agent.anneal_updates,
+        ),
+        "target": (agent.target_tau, agent.act_with, agent.next_views),
+        "exploration": (agent.noisy, agent.epsilon_start, agent.epsilon_steps),
+        "optimizer": (agent.weight_decay, agent.clip_norm),
+        "head": (agent.head, agent.hidden, agent.head_gradient_scale),
+        "init": agent.init,
+        "window": replay.window,
+        "priorities": (
+            replay.priority, replay.new_priority, replay.beta_initial, replay.beta_final, replay.priority_eps,
+            replay.stratified,
+        ),
+        "auxiliary": config.auxiliary,
+    }  # fmt: skip
+
+
 # Networks
 
 

@@ -1,4 +1,4 @@
-"""Resets: when they come, what they change and leave alone, and runs across one."""
+"""Resets: when they come, what they change and leave alone; tests/harness/test_resets.py has runs across one."""
 
 import copy
 import csv
@@ -10,19 +10,14 @@ import torch
 from atari.agent import make_networks
 from atari.config import ResetConfig
 from atari.resets import number_due, shrink_and_perturb
-from harness import capture
-from harness.loop import TrainingLoop
-from harness.parts import make_parts
 from harness.report.curves import draw_run
 from harness.run import run
 from harness.seeding import derive_seed
 from tests.conftest import make_config
-from tests.harness.test_capture import assert_same, record
-from tests.operations import fill, make_agent_and_replay, places
+from tests.operations import assert_same, fill, make_agent_and_replay, places
 from tests.recipes import ATARI
 
 CPU = torch.device("cpu")
-ANNEALED = ("ladder=annealing", "agent.n_step_initial=4", "agent.anneal_updates=10")
 OFTEN = ("ladder=resets", "resets.every=31", "loop.learning_starts=30")  # after the updates of steps 32 and 64
 
 
@@ -145,41 +140,6 @@ def test_the_auxiliary_s_modules_may_be_drawn_anew_or_kept(how):
 
 
 # Loops
-
-
-def make_loop(*overrides, recorded=False):
-    parts = make_parts(make_config("unused", *OFTEN, *overrides), ATARI, CPU)
-    if recorded:
-        parts.update = capture.capture_updates(parts.agent, parts.replay)
-    loop = TrainingLoop(parts, "overlapped")
-    loop.start()
-    return loop
-
-
-def go(loop, until):
-    while loop.position.step < until:
-        loop.step()
-    return loop
-
-
-def test_a_resumed_loop_and_recorded_updates_go_on_as_a_straight_one(monkeypatch):
-    """A checkpoint before the step with the reset, and one after it."""
-    monkeypatch.setattr(capture, "record", record)
-    straight, saved = make_loop(*ANNEALED), {}
-    for step in (32, 33):
-        go(straight, step)
-        saved[step] = copy.deepcopy({name: part.state() for name, part in straight.stateful.items()})
-        saved[step]["rows"] = straight.replay.rows(0, step)
-    go(straight, 40)
-    for state in saved.values():
-        loop = make_loop(*ANNEALED)
-        loop.replay.load_rows(0, state.pop("rows"))
-        for name, part in loop.stateful.items():
-            part.load_state(copy.deepcopy(state[name]))
-        go(loop, 40)
-        assert_same(straight.agent.state(), loop.agent.state())
-        assert loop.agent.cycle_updates == 14  # of steps 33 to 39
-    assert_same(straight.agent.state(), go(make_loop(*ANNEALED, recorded=True), 40).agent.state())
 
 
 def test_a_reset_is_a_row_and_a_mark_in_the_curve(tmp_path, monkeypatch):
