@@ -17,7 +17,7 @@ from atari.config import AgentConfig, ReplayConfig, ResetConfig
 from atari.networks import ActionEmbedding, Encoder, Head, make_networks, renormalize, scale_gradient, stage_layers
 from atari.replay import SequenceBatch, SequenceReplay
 from atari.resets import number_due, reset_auxiliary, reset_networks
-from auxiliaries.slot import Auxiliary, Group, Host, Shared, whole_loss
+from auxiliaries.slot import MOVES, Auxiliary, Group, Host, Shared, require_known, whole_loss
 from harness.agent import Agent
 from harness.compiled import compile_modules
 from harness.config import HostFacts
@@ -69,6 +69,8 @@ class RainbowAgent(Agent):
         self._precision, self._autocast = precision, make_autocast(precision, device)
         self.exploration = numpy_generator(seed, "exploration")
         self.networks, self.auxiliary = self._draw("parameters")
+        if self.auxiliary is not None:
+            require_known(self.auxiliary, MOVES, [RL])
         self.target = frozen_copy(self.networks) if config.target_tau < 1 else None
         for module in self.modules:
             module.to(device)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.config import HostFacts
+from harness.config import HostFacts, require
 from harness.pixels import Pixels
 from harness.precision import Autocast
 from harness.seeding import Generators
@@ -19,6 +19,8 @@ from mlr.cells import Layer
 from mlr.objective import cosine_margin
 
 Metrics = dict[str, Tensor]
+PLACES = ("after_critic", "after_targets")  # of a step of its own
+MOVES = ("before_step", "after_step")  # of momentum copies, in any agent
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Group:
     parameters: list[nn.Parameter]
     # Largest norm of its gradient; None: any. In a step of its own the first group's is that of all groups together.
     clip: float | None = None
-    joins: str | None = None  # the agent's group whose clip and optimiser these parameters share
+    joins: str | None = (
+        None  # the agent's group whose clip and optimiser these parameters share: encoder_head of Rainbow
+    )
     rate_factor: float = 1.0  # factor of the learning rate
     weight_decay: float = 0.0
 
@@ -107,7 +111,7 @@ class Auxiliary(Protocol):
     groups: Sequence[Group]
     weight: float = 1.0  # factor of the loss beside the RL loss
     when: str = "after_critic"  # or after_targets: place of a step of its own; in a joint step it has none
-    moves_targets: str = "before_step"  # or after_step, with_targets
+    moves_targets: str = "before_step"  # or after_step, or with_targets where the agent's own targets move
     independent: bool = True  # samples are independent, so that a batch may pass in slices
     curve: tuple[str, str] | None = None  # a metric for the learning curve, and the label of its axis
     heads: Sequence[str] = ("projector", "predictor")  # owned modules that a reset draws anew with the agent's head
@@ -160,6 +164,15 @@ class Auxiliary(Protocol):
         self.owned.load_state_dict(state.get("owned", {}))
         self.targets.load_state_dict(state.get("targets", {}))
         self.generators.load_state(state["generators"])
+
+
+def require_known(auxiliary: Auxiliary, moves: Sequence[str], groups: Sequence[str]) -> None:
+    """Raises ConfigError for a word that an agent with these `moves` and `groups` to join would not act on."""
+    words = [("when", auxiliary.when, PLACES), ("moves_targets", auxiliary.moves_targets, moves)]
+    words += [("joins", group.joins, groups) for group in auxiliary.groups if group.joins is not None]
+    for name, word, known in words:
+        choices = " or ".join(known) if known else "left out"
+        require(word in known, f"{type(auxiliary).__name__}: {name}={word!r} must be {choices} in this agent")
 
 
 def whole_loss(auxiliary: Auxiliary, batch: Any, shared: Shared) -> tuple[Tensor, Metrics]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auxiliaries.slot import Auxiliary, Host, Shared, loss_in_slices
+from auxiliaries.slot import MOVES, Auxiliary, Host, Shared, loss_in_slices, require_known
 from dmcontrol import losses
 from dmcontrol.config import RGB, AgentConfig, AuxNetworksConfig, AuxOptimizerConfig, ResetConfig
 from dmcontrol.networks import (
@@ -89,6 +89,8 @@ class SACAgent(Agent):
             facts.image_size, config.crop_size, config.rl_pad, "slice", last_offset=config.rl_crop_last_offset
         )
         self.networks, self.auxiliary = self._draw("parameters")
+        if self.auxiliary is not None:
+            require_known(self.auxiliary, [*MOVES, "with_targets"], [])
         for module in self.modules:
             module.to(device)
         self.encoder, self.actor, self.q_heads, self.target_encoder, self.target_q_heads = self.networks.values()

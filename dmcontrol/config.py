@@ -6,7 +6,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic.dataclasses import dataclass
 
 from auxiliaries import AUXILIARIES, AuxiliarySections
-from dmcontrol.tasks import PAPER_TASKS, require_domain, require_named, require_task
+from dmcontrol.tasks import require_domain, require_named, require_task
+from harness.command import config_groups
 from harness.config import (
     STRICT,
     Decay,
@@ -196,10 +197,11 @@ def validate_task(config: DMControlConfig) -> None:
     require(config.task_name != "", f"task_name has no value: add task_name=NAME, a task of domain={config.domain}")
     require_task(config.domain, config.task_name)
     name = f"{config.domain}_{config.task_name}"
+    own = config_groups("dmcontrol")["task"]
     require(
-        config.settings == name or config.settings == "general" and name not in PAPER_TASKS,
+        config.settings == name or config.settings == "general" and name not in own,
         f"{name} would run with the settings of {config.settings}: "
-        + (f"use task={name} alone" if name in PAPER_TASKS else "leave task out when domain and task_name are given"),
+        + (f"use task={name} alone" if name in own else "leave task out when domain and task_name are given"),
     )
 
 

@@ -1,7 +1,4 @@
-"""The tasks of the DeepMind control suite by domain; the command line and the suite share these names.
-
-Linear quadratic regulators (lqr) are left out: their actions have no bounds and their episodes no time limit.
-"""
+"""The tasks of the DeepMind control suite by domain; the command line and the suite share these names."""
 
 from harness.command import config_groups
 from harness.config import ConfigError
@@ -28,6 +25,8 @@ TASKS = {
     "walker": ("stand", "walk", "run"),
 }
 
+UNBOUNDED = ("lqr",)  # linear quadratic regulators: their actions have no bounds and their episodes no time limit
+
 # Tasks of DMControl-100k and -500k, with settings of their own in configs/dmcontrol/task/.
 PAPER_TASKS = ("finger_spin", "cartpole_swingup", "reacher_easy", "cheetah_run", "walker_walk", "ball_in_cup_catch")
 
@@ -50,6 +49,8 @@ def require_task(domain: str, task_name: str) -> None:
 
 def require_domain(domain: str) -> None:
     """Raises ConfigError, with the nearest name if there is one, unless the suite has this domain."""
+    if domain in UNBOUNDED:
+        raise ConfigError(f"{domain} has no bounds on its actions and no time limit: choose another, such as cartpole")
     if domain not in TASKS:
         raise ConfigError(f"no domain named '{domain}'; {advice(domain, TASKS)}")
 

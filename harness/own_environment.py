@@ -245,6 +245,12 @@ def make_own(env: str) -> gymnasium.Env:
         isinstance(environment, gymnasium.Env),
         f"env={env} gives a {kind.__module__}.{kind.__qualname__}: it must give a gymnasium.Env",
     )
+    for name in ("observation_space", "action_space"):
+        space = getattr(environment, name, None)
+        require(
+            isinstance(space, gymnasium.Space),
+            f"env={env}: {name} of {kind.__module__}.{kind.__qualname__} is {space}: give it a gymnasium.spaces space",
+        )
     return environment
 
 
@@ -252,7 +258,9 @@ def find_callable(env: str) -> Callable[[], Any]:
     """The maker of the environment: the callable that `env` names, or Gymnasium's of its id. Raises ConfigError."""
     module_name, colon, name = env.rpartition(":")
     if not colon:
-        advice = "; an environment of your own is env=package.module:callable"
+        advice = (
+            "; an environment of your own is env=package.module:callable, an id that a package registers package:ID"
+        )
         return partial(make_registered, env, f"no Gymnasium id {env}", gymnasium.registry, advice)
     module = find_module(env, module_name)
     if hasattr(module, name):

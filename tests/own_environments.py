@@ -150,6 +150,12 @@ class BlindDot(Dot):
     render = gymnasium.Env.render
 
 
+class SpacelessDot(gymnasium.Env):
+    """It says nothing of its actions."""
+
+    observation_space = gymnasium.spaces.Discrete(2)
+
+
 class UnboundedDot(PulledDot):
     def __init__(self):
         super().__init__()

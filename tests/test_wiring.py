@@ -293,6 +293,23 @@ def test_every_view_is_augmented_on_its_own(name):
             assert not torch.equal(images, other), "two views, or a view of two updates, are alike"
 
 
+@pytest.mark.parametrize("name, auxiliary", [
+    (name, auxiliary) for name in SUITES for auxiliary in ("spr", "playvirtual", "curl")
+])  # fmt: skip
+def test_targets_of_every_auxiliary_see_a_view_of_their_own(name, auxiliary):
+    """The replay holds one picture, as above."""
+    config, agent, replay = filled(name, f"auxiliary={auxiliary}", "agent.batch_size=6", ends={}, numbered=False)
+    online, seen = Inputs(agent.encoder if name == "atari" else agent.encoder.convolutions), []
+    target = Inputs(agent.auxiliary.targets["encoder"] if agent.auxiliary.targets else agent.target_encoder)
+    for step in (STEPS, STEPS + 1):
+        agent.update(replay, step, "update")
+        targets, others = target.take()[-1:], online.take()
+        assert len(targets[0].unique(dim=0)) > 1
+        assert not any(torch.equal(targets[0][:6], batch[:6]) for batch in others)
+        seen += targets
+    assert not torch.equal(*seen)
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_every_update_draws_a_mask(name, monkeypatch):
     from mlr import objective

@@ -9,6 +9,7 @@ from torch import nn
 
 from auxiliaries import AUXILIARIES, slot
 from auxiliaries.slot import Auxiliary, Group, Reads, Shared, loss_in_slices, whole_loss
+from harness.config import ConfigError
 from tests.conftest import AUXILIARIES_OF, make_config, make_dmcontrol_config
 from tests.operations import fill, make_spaces
 from tests.recipes import ATARI, DMCONTROL
@@ -129,6 +130,18 @@ def test_a_joined_group_shares_the_rl_clip_and_optimiser():
     agent, replay = make("atari", joined)
     together = agent.update(replay, 70, "update")["grad_norm_encoder_head"]
     assert list(agent.optimizers) == ["encoder_head"] and together > alone
+
+
+@pytest.mark.parametrize("suite, settings, words", [
+    ("atari", {"moves_targets": "with_targets"}, "moves_targets='with_targets' must be before_step or after_step"),
+    ("atari", {"when": "after_actor"}, "when='after_actor' must be after_critic or after_targets"),
+    ("dmcontrol", {"moves_targets": "after"}, "'after' must be before_step or after_step or with_targets"),
+    ("dmcontrol", {"groups": (Group("probe", [], joins="critic"),)}, "joins='critic' must be left out"),
+    ("atari", {"groups": (Group("probe", [], joins="head"),)}, "joins='head' must be encoder_head"),
+])  # fmt: skip
+def test_a_word_that_the_agent_does_not_know_is_refused(suite, settings, words):
+    with pytest.raises(ConfigError, match=f"Probe: .*{words} in this agent"):
+        make(suite, lambda host: Probe(host, **settings))
 
 
 def test_groups_have_rates_and_decays_of_their_own():

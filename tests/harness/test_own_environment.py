@@ -159,6 +159,14 @@ def test_training_and_every_evaluation_episode_start_apart(tmp_path):
         assert start(make_environment(config, 1, 2, False)) == start(make_environment(config, 1, 2, False))
 
 
+def test_an_evaluation_has_the_time_limit_of_its_own(tmp_path):
+    config = make_config(tmp_path, f"env={HERE}:Dot", "environment.horizon=5", "evaluation.horizon=3")
+    for training, steps in ((True, 5), (False, 3)):
+        environment = make_environment(config, 1, 0, training)
+        environment.reset()
+        assert next(count for count in range(1, 9) if any(environment.step(count % 2)[2:4])) == steps
+
+
 @pytest.mark.parametrize("name, facts", [("Dot", GREY), ("CentredDot", GREY), ("PulledDot", COLOUR), ("KeptDot", GREY)])
 @pytest.mark.parametrize("steps", [0, 7])
 def test_a_fresh_object_goes_on_exactly(name, facts, steps, capsys):
@@ -227,12 +235,17 @@ REFUSED = [  # script, env, words of the line
     ("atari", "tests.own_environments:Dot-v2", "did you mean Dot-v3?"),  # which Gymnasium calls deprecated
     ("atari", "tests.own_environments:A_NUMBER", "A_NUMBER in tests.own_environments is a int, not a callable"),
     ("atari", "tests.own_environments:not_an_environment", "gives a builtins.dict: it must give a gymnasium.Env"),
+    (
+        "atari",
+        "tests.own_environments:SpacelessDot",
+        "action_space of tests.own_environments.SpacelessDot is None: give it",
+    ),
     ("atari", "tests.own_environments:dot_of_size", "cannot be made: TypeError"),
     ("atari", "tests.own_environments:OldDot", "fails in its first step: ValueError"),
     ("atari", "tests.own_environments:BlindDot", "shows no pixels"),
     ("atari", "tests.own_environments:PulledDot", "must be Discrete; mlr train dmcontrol takes a Box"),
     ("atari", "CartPol-v1", "no Gymnasium id CartPol-v1; did you mean CartPole-v1?"),
-    ("atari", "tests.own_environments.Dot", "an environment of your own is env=package.module:callable"),
+    ("atari", "tests.own_environments.Dot", "package.module:callable, an id that a package registers package:ID"),
     ("dmcontrol", "tests.own_environments:Dot", "finite bounds; mlr train atari takes Discrete"),
     ("dmcontrol", "tests.own_environments:UnboundedDot", "finite bounds"),
 ]

@@ -151,6 +151,12 @@ def test_a_signal_before_the_parts_are_made_is_honoured(tmp_path, capsys):
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("keep, steps", [("true", [0, 22, 44, 50, 66]), ("false", [66])])
+def test_older_weights_stay_if_asked_for(keep, steps, tmp_path):
+    assert run(make_config(tmp_path, *FEW, "loop.replay_ratio=0", "eval_every=22", f"keep_weights={keep}"), ATARI) == 0
+    assert sorted(int(file.stem) for file in (tmp_path / "weights").iterdir()) == steps
+
+
 def test_a_run_in_a_folder_with_brackets_names_it(tmp_path, capsys):
     folder = tmp_path / "a[red]b[/x]:smile:"
     assert run(make_config(folder, *FEW, "loop.replay_ratio=0"), ATARI) == 0

