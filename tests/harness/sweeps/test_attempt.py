@@ -173,7 +173,8 @@ def test_runs_of_a_sweep_that_is_killed_are_told_to_stop(tmp_path):
 def test_a_process_that_outlived_its_sweep_without_a_lock_of_its_own_is_waited_for(tmp_path):
     """As training does before its parts are made."""
     body = f"signal.signal(15, signal.SIG_IGN); alone = not os.path.exists('first'); open('first', 'w'); {FINISH}"
-    body += "\nwhile alone and not os.path.exists('claimed'): time.sleep(0.05)\nif alone: open('over', 'w')\nelse: assert os.path.exists('over')"
+    body += "\nwhile alone and not os.path.exists('claimed'): time.sleep(0.05)"
+    body += "\nif alone: open('over', 'w')\nelse: assert os.path.exists('over')"
     run = make_run(tmp_path, body)
     process = start_sweep(run)
     until((Path(run.run_dir) / "first").exists)
